@@ -1,0 +1,1 @@
+"""carpk: population PK/PD models of CAR T-cell therapy."""

@@ -1,0 +1,271 @@
+"""Who was observed: Cohort, the tables of one data set, and Design, its arrays for one model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from carpk.problems import DataError, Problem, errors
+from carpk.structure import Input, StructuralModel
+
+OBSERVATION_COLUMNS = ("line", "ID", "TIME", "DVID", "DV", "LOWER", "UPPER", "CENS")
+DOSE_COLUMNS = ("line", "ID", "TIME", "AMT", "DURATION", "CMT")
+EXCLUDED_COLUMNS = ("line", "ID", "TIME", "DVID", "DV", "reason")
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """The tables of one data set, for any model.
+
+    observations : one row per usable observation, in file order
+        line (of the file), ID (str), TIME, DVID (int), DV, CENS (-1 above, 0 measured,
+        1 below or within). The truth lies in [LOWER, UPPER]: both equal DV on a measured row,
+        LOWER is -inf on a row below its limit, UPPER is +inf on a row above it.
+    doses : one row per dose
+        AMT in the unit of the state it enters, DURATION of the infusion (0 for a bolus),
+        CMT counts the model's states from 1.
+    covariates : index ID, a column for each column of the file that is constant in a patient
+        float or str, NaN where the patient has none.
+    excluded : rows of the file that are not observations or doses, each with its reason.
+    """
+
+    ids: tuple[str, ...]
+    observations: pd.DataFrame
+    doses: pd.DataFrame
+    covariates: pd.DataFrame
+    excluded: pd.DataFrame
+    source: str
+    sha256: str
+    units: Mapping[int, str] = field(default_factory=dict)
+    warnings: tuple[Problem, ...] = ()
+    varying: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+
+    def select(self, ids: Iterable[str]) -> Cohort:
+        """The same cohort with these patients only, in this order; an unknown ID is a KeyError."""
+        chosen = tuple(ids)
+        missing = [i for i in chosen if i not in self.ids]
+        if missing:
+            raise KeyError(f"no patient {', '.join(missing)} in {self.source}")
+
+        def rows(table: pd.DataFrame) -> pd.DataFrame:
+            groups = dict(iter(table.groupby("ID", sort=False)))
+            parts = [groups[i] for i in chosen if i in groups]
+            return pd.concat(parts, ignore_index=True) if parts else table.iloc[:0]
+
+        return replace(self, ids=chosen, observations=rows(self.observations),
+                       doses=rows(self.doses), covariates=self.covariates.loc[list(chosen)],
+                       excluded=rows(self.excluded))
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """A cohort as one structural model sees it, padded to the longest patient.
+
+    P patients, N observations, D doses. Observation arrays are (P, N), dose arrays (P, D),
+    each input is (P,). Padding repeats the patient's last time and is not `observed`.
+    `line` points back to the line of the CSV, `excluded` and `warnings` extend the cohort's.
+    """
+
+    ids: tuple[str, ...]
+    time: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    output: np.ndarray
+    observed: np.ndarray
+    line: np.ndarray
+    inputs: dict[str, np.ndarray]
+    dose_time: np.ndarray
+    dose_amount: np.ndarray
+    dose_duration: np.ndarray
+    dose_state: np.ndarray
+    dose_line: np.ndarray
+    excluded: pd.DataFrame
+    warnings: tuple[Problem, ...]
+
+    @property
+    def censored(self) -> np.ndarray:
+        """(P, N), true where the truth is only known to lie in [lower, upper]."""
+        return self.observed & (self.lower < self.upper)
+
+    def padded(self, observations: int = 0, doses: int = 0) -> Design:
+        """The same design with that much more padding."""
+        def wider(values: np.ndarray, by: int, fill: Any = None) -> np.ndarray:
+            if by == 0:
+                return values
+            edge = values[:, -1:] if fill is None else np.full_like(values[:, :1], fill)
+            return np.concatenate([values, np.repeat(edge, by, axis=1)], axis=1)
+
+        n, d = observations, doses
+        return replace(
+            self, time=wider(self.time, n), lower=wider(self.lower, n, 1.0),
+            upper=wider(self.upper, n, 1.0), output=wider(self.output, n, 0),
+            observed=wider(self.observed, n, False), line=wider(self.line, n, 0),
+            dose_time=wider(self.dose_time, d, 0.0), dose_amount=wider(self.dose_amount, d, 0.0),
+            dose_duration=wider(self.dose_duration, d, 0.0),
+            dose_state=wider(self.dose_state, d, 0), dose_line=wider(self.dose_line, d, 0))
+
+
+def design(cohort: Cohort, structure: StructuralModel) -> Design:
+    """The arrays of `cohort` for `structure`; DataError with every reason it does not fit.
+
+    >>> from carpk import examples, registry
+    >>> seen = design(examples.example("tisacel_like"), registry.find_model("stein_2019"))
+    >>> seen.time.shape == seen.observed.shape and len(seen.ids) == 90
+    True
+    """
+    found = [*_unit_problems(cohort, structure)]
+    inputs, input_problems = _inputs(cohort, structure)
+    rows, excluded, row_problems = _rows(cohort, structure)
+    found += input_problems + row_problems
+    doses, dose_problems = _doses(cohort, structure)
+    found += dose_problems
+    empty = [i for i in cohort.ids if i not in set(rows["ID"])]
+    found += [Problem("error", "no usable observation of this model's outputs",
+                      "take the patient out of the file, or see the excluded rows",
+                      cohort.source, patient=i) for i in empty]
+    if errors(found):
+        raise DataError(found)
+    names = [o.dvid for o in structure.outputs]
+    n = _padded(rows, cohort.ids, {
+        "TIME": None, "LOWER": 1.0, "UPPER": 1.0, "DVID": names[0], "line": 0})
+    counts = rows.groupby("ID", sort=False).size().reindex(list(cohort.ids)).to_numpy()
+    observed = np.arange(n["TIME"].shape[1])[None, :] < counts[:, None]
+    output = np.vectorize(names.index)(n["DVID"].astype(int)) if n["DVID"].size else n["DVID"]
+    d = _padded(doses, cohort.ids, {"TIME": 0.0, "AMT": 0.0, "DURATION": 0.0, "CMT": 1, "line": 0})
+    return Design(
+        ids=cohort.ids, time=n["TIME"], lower=n["LOWER"], upper=n["UPPER"],
+        output=output.astype(np.int64), observed=observed, line=n["line"].astype(np.int64),
+        inputs=inputs, dose_time=d["TIME"], dose_amount=d["AMT"], dose_duration=d["DURATION"],
+        dose_state=d["CMT"].astype(np.int64) - 1, dose_line=d["line"].astype(np.int64),
+        excluded=pd.concat([cohort.excluded, excluded], ignore_index=True)
+        if len(excluded) else cohort.excluded,
+        warnings=(*cohort.warnings, *found))
+
+
+def _padded(table: pd.DataFrame, ids: tuple[str, ...],
+            columns: Mapping[str, float | None]) -> dict[str, np.ndarray]:
+    """Each column as (P, widest patient); None pads with the patient's last value."""
+    groups = dict(iter(table.groupby("ID", sort=False)))
+    width = max((len(g) for g in groups.values()), default=0)
+    arrays = {}
+    for column, fill in columns.items():
+        block = np.zeros((len(ids), width))
+        for k, patient in enumerate(ids):
+            if patient in groups:
+                values = groups[patient][column].to_numpy(float)
+                block[k] = values[-1] if fill is None and len(values) else fill or 0.0
+                block[k, :len(values)] = values
+            elif fill is not None:
+                block[k] = fill
+        arrays[column] = block
+    return arrays
+
+
+def _unit_problems(cohort: Cohort, structure: StructuralModel) -> list[Problem]:
+    """A unit that differs is met by re-scaling only where the model's unit enters plainly."""
+    found = []
+    for output in structure.outputs:
+        unit = cohort.units.get(output.dvid, output.unit)
+        mixed = [p.name for p in structure.parameters
+                 if output.unit in p.unit and p.unit != output.unit]
+        if unit != output.unit and (mixed or structure.states):
+            found.append(Problem(
+                "error", f"output {output.name} of {structure.name} is in {output.unit} and its "
+                "equations hold that unit, so it cannot be re-scaled",
+                "convert DV in the file", cohort.source, column=f"unit of DVID {output.dvid}",
+                found=unit))
+    return found
+
+
+def _inputs(cohort: Cohort, structure: StructuralModel) \
+        -> tuple[dict[str, np.ndarray], list[Problem]]:
+    values: dict[str, np.ndarray] = {}
+    found: list[Problem] = []
+    for needed in structure.inputs:
+        column, problems = _input(cohort, structure, needed)
+        values[needed.name] = column
+        found += problems
+    return values, found
+
+
+def _input(cohort: Cohort, structure: StructuralModel, needed: Input) \
+        -> tuple[np.ndarray, list[Problem]]:
+    name, blank = needed.name, np.full(len(cohort.ids), math.nan)
+    if name in cohort.varying:
+        return blank, list(cohort.varying[name])
+    if name not in cohort.covariates:
+        if needed.default is not None:
+            return np.full(len(cohort.ids), needed.default), []
+        return blank, [Problem(
+            "error", f"{structure.name} needs a column {name} ({needed.meaning}, {needed.unit})",
+            "add it, or name the file's column for it: --column "
+            f"{name}=YOURS", cohort.source, column=name)]
+    values = pd.to_numeric(cohort.covariates[name], errors="coerce").to_numpy(float)
+    written = cohort.covariates[name]
+    wrong = [(i, w) for i, w, v in zip(cohort.ids, written, values, strict=True)
+             if math.isnan(v) and not pd.isna(w)]
+    found = [Problem("error", "not a number", "correct the value", cohort.source, patient=i,
+                     column=name, found=str(w)) for i, w in wrong]
+    if needed.default is not None:
+        return np.where(np.isnan(values), needed.default, values), found
+    found += [Problem("error", f"missing, and {structure.name} needs it ({needed.meaning})",
+                      "fill it in, or take the patient out of the file", cohort.source,
+                      patient=i, column=name)
+              for i, w in zip(cohort.ids, written, strict=True) if pd.isna(w)]
+    return values, found
+
+
+def _rows(cohort: Cohort, structure: StructuralModel) \
+        -> tuple[pd.DataFrame, pd.DataFrame, list[Problem]]:
+    """The observations the model fits, those it leaves out, and what is wrong with either."""
+    rows = cohort.observations
+    known = {o.dvid: o for o in structure.outputs}
+    found: list[Problem] = []
+    for dvid, group in rows[~rows["DVID"].isin(known)].groupby("DVID"):
+        found.append(Problem(
+            "error", f"{structure.name} has no output with this DVID "
+            f"(it has {', '.join(f'{d} = {o.name}' for d, o in known.items())}); "
+            f"{len(group)} rows",
+            f"fit only the others: {' '.join(f'--dvid {d}' for d in known)}", cohort.source,
+            int(group['line'].iloc[0]), column="DVID", found=str(dvid)))
+    left_out = rows.iloc[:0].assign(reason="")
+    for needed in structure.inputs:
+        if needed.equals:
+            output = structure.output(needed.equals)
+            at_zero = rows[(rows["DVID"] == output.dvid) & (rows["TIME"] == 0)]
+            left_out = pd.concat([left_out, at_zero.assign(
+                reason=f"{output.name} at time 0 is the model's input {needed.name}")])
+    if len(left_out):
+        found.append(Problem(
+            "warning", f"{len(left_out)} rows at time 0 are the model's input, not fitted",
+            "", cohort.source, int(left_out["line"].iloc[0])))
+    rows = rows.drop(index=left_out.index)
+    for output in structure.outputs:
+        if output.error != "lognormal":
+            continue
+        bad = rows[(rows["DVID"] == output.dvid) & (rows["CENS"] == 0) & (rows["DV"] <= 0)]
+        found += [Problem(
+            "error", f"{output.name} is fitted on the log scale and must be above 0",
+            "below the limit? set CENS=1 and DV to the limit; not a measurement? set MDV=1",
+            cohort.source, int(r["line"]), str(r["ID"]), "DV", f"{r['DV']:g}")
+            for _, r in bad.iterrows()]
+    return rows, left_out[list(EXCLUDED_COLUMNS)], found
+
+
+def _doses(cohort: Cohort, structure: StructuralModel) -> tuple[pd.DataFrame, list[Problem]]:
+    doses = cohort.doses
+    if len(doses) and not structure.states:
+        return doses.iloc[:0], [Problem(
+            "warning", f"{structure.name} takes no dose: {len(doses)} dose rows are not used",
+            "", cohort.source, int(doses["line"].iloc[0]))]
+    beyond = doses[(doses["CMT"] < 1) | (doses["CMT"] > len(structure.states))]
+    return doses, [Problem(
+        "error", f"{structure.name} has {len(structure.states)} states: "
+        + ", ".join(f"{k} = {s.name}" for k, s in enumerate(structure.states, 1)),
+        "correct CMT", cohort.source, int(r["line"]), str(r["ID"]), "CMT", f"{r['CMT']:g}")
+        for _, r in beyond.iterrows()]
