@@ -1,4 +1,4 @@
-"""One compartment with first-order absorption and elimination. Amounts in mg, Cc in mg/L, time in h."""
+"""One compartment, first-order absorption and elimination. Amounts in mg, Cc in mg/L, time in h."""
 
 from carpk.structure import Output, Parameter, Source, State, StructuralModel, assumed
 
