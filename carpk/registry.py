@@ -36,7 +36,11 @@ def load(kind: str, name: str) -> Any:
             "error", f"there is no {kind[:-1].replace('_', ' ')} of this name",
             f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}",
             found=name))
-    return _entry(importlib.import_module(f"carpk.{kind}.{name}"), kind, name)
+    try:
+        module = importlib.import_module(f"carpk.{kind}.{name}")
+    except CarpkError as refused:
+        raise _in_file(refused, f"{name}.py") from refused
+    return _entry(module, kind, name)
 
 
 def load_file(path: str | Path) -> Any:
@@ -45,14 +49,15 @@ def load_file(path: str | Path) -> Any:
     if not path.is_file():
         raise RequestError(Problem("error", "no such model file", "check the path", str(path)))
     spec = importlib.util.spec_from_file_location(f"carpk_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise RequestError(Problem("error", "not a Python file", "its name must end in .py",
+                                   str(path)))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that its functions can be pickled
     try:
         spec.loader.exec_module(module)
-    except CarpkError as refused:  # its own declaration: say which file
-        raise ModelError([dataclasses.replace(p, file=p.file or str(path))
-                          for p in refused.problems]) from refused
+    except CarpkError as refused:
+        raise _in_file(refused, str(path)) from refused
     except Exception as failure:
         raise ModelError(Problem("error", f"importing it raised {type(failure).__name__}: "
                                  f"{failure}", "run it with python to see where",
@@ -67,6 +72,11 @@ def find_model(name: str) -> Any:
     'copies/ug'
     """
     return load_file(name) if name.endswith(".py") else load("models", name)
+
+
+def _in_file(refused: CarpkError, file: str) -> ModelError:
+    """The same problems, each naming the file that was misdeclared."""
+    return ModelError(dataclasses.replace(p, file=p.file or file) for p in refused.problems)
 
 
 def _entry(module: ModuleType, kind: str, name: str) -> Any:

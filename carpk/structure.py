@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -42,8 +43,12 @@ def sd(value: float) -> Spread:
 
 
 def variance(value: float) -> Spread:
-    """A spread printed as a variance of eta (NONMEM's OMEGA)."""
-    return Spread(math.sqrt(value), f"variance {value:g}")
+    """A spread printed as a variance of eta (NONMEM's OMEGA).
+
+    >>> variance(0.25).omega
+    0.5
+    """
+    return Spread(math.sqrt(max(value, 0.0)), f"variance {value:g}")  # 0 is refused with its model
 
 
 def cv(percent: float) -> Spread:
@@ -52,7 +57,7 @@ def cv(percent: float) -> Spread:
     >>> round(cv(72.5).omega, 3)
     0.65
     """
-    return Spread(math.sqrt(math.log1p((percent / 100.0) ** 2)), f"CV {percent:g} %")
+    return Spread(math.sqrt(math.log1p((max(percent, 0.0) / 100.0) ** 2)), f"CV {percent:g} %")
 
 
 def assumed(value: float) -> Spread:
@@ -79,8 +84,7 @@ class Parameter:
     requires: str = ""
 
     def __post_init__(self) -> None:
-        # 24_000 would reach JAX as int64, which forward differentiation refuses
-        object.__setattr__(self, "typical", float(self.typical))
+        object.__setattr__(self, "typical", _as_float(self.typical))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,9 @@ class Input:
     meaning: str
     default: float | None = None
     equals: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "default", _as_float(self.default))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +165,9 @@ class StructuralModel:
     file: str = ""
 
     def __post_init__(self) -> None:
-        problems = [*_declaration_problems(self)]
-        problems = problems or [*_function_problems(self)]
-        if problems:
-            raise ModelError(Problem("error", p, file=self.file) for p in problems)
+        found = _type_problems(self) or [*_declaration_problems(self), *_function_problems(self)]
+        if found:
+            raise ModelError(Problem("error", wrong, file=self.file) for wrong in found)
 
     def parameter(self, name: str) -> Parameter:
         """The parameter of that name."""
@@ -177,85 +183,164 @@ class StructuralModel:
         return {p.name: p.typical for p in self.parameters}
 
 
+_WORDS = {"parameters": Parameter, "inputs": Input, "states": State, "outputs": Output,
+          "derived": Derived}
+_CALLS = {  # what each function is called with, and the declared names it must return
+    "solution": ("t, p", "outputs"), "rates": ("t, y, p", "states"), "initial": ("p", "states"),
+    "observe": ("t, y, p", "outputs"), "derive": ("p", "derived"),
+}
+
+
+def _as_float(value: Any) -> Any:
+    """24_000 would reach JAX as int64, which forward differentiation refuses."""
+    try:
+        return value if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):  # refused with its model, in a sentence
+        return value
+
+
+def _type_problems(m: StructuralModel) -> list[str]:
+    """What would make every further check stumble: a group or function of another kind."""
+    found = []
+    for field_name, word in _WORDS.items():
+        group = getattr(m, field_name)
+        if isinstance(group, word):
+            found.append(f"{field_name} is one {word.__name__}, not a tuple: put a comma after it")
+        elif not isinstance(group, tuple | list):
+            found.append(f"{field_name} is {group!r}, not a tuple of {word.__name__}")
+        else:
+            found += [f"{field_name} holds {item!r}, which is no {word.__name__}"
+                      for item in group if not isinstance(item, word)]
+    found += [f"{name} is {f!r}, not a function" for name in _CALLS
+              if (f := getattr(m, name)) is not None and not callable(f)]
+    return found
+
+
 def _declaration_problems(m: StructuralModel) -> list[str]:
     found = []
-    groups = (m.parameters, m.inputs, m.states, m.outputs, m.derived)
-    for kind, group in zip(("parameter", "input", "state", "output", "derived"), groups,
-                           strict=True):
-        listed = [item.name for item in group]
-        found += [f"{kind} {n!r} is declared twice" for n in {n for n in listed
-                                                              if listed.count(n) > 1}]
+    for field_name, word in _WORDS.items():
+        kind, listed = word.__name__.lower(), [item.name for item in getattr(m, field_name)]
+        found += [f"{kind} {n!r} is declared twice" for n in _repeated(listed)]
         found += [f"{kind} name {n!r} is not a Python name" for n in listed
-                  if not n.isidentifier()]
-    clash = {p.name for p in m.parameters} & {i.name for i in m.inputs}
-    found += [f"{n!r} is both a parameter and an input" for n in clash]
-    if not m.outputs:
-        found.append("no output is declared")
-    dvids = [o.dvid for o in m.outputs]
-    found += [f"DVID {d} belongs to two outputs" for d in {d for d in dvids if dvids.count(d) > 1}]
-    for p in m.parameters:
-        if p.link not in ("log", "logit", "identity"):
-            found.append(f"parameter {p.name}: unknown link {p.link!r}")
-        elif p.fixed:
-            continue
-        elif p.link == "log" and not p.typical > 0:
-            found.append(f"parameter {p.name}: a log link needs a typical value above 0")
-        elif p.link == "logit" and not 0 < p.typical < 1:
-            found.append(f"parameter {p.name}: a logit link needs a typical value in (0, 1)")
-    known = {i.name for i in m.inputs}
-    found += [f"parameter {p.name} requires {p.requires!r}, which is no input"
-              for p in m.parameters if p.requires and p.requires not in known]
+                  if not n.isidentifier() or keyword.iskeyword(n)]
+    parameters, inputs = {p.name for p in m.parameters}, {i.name for i in m.inputs}
     outputs = {o.name for o in m.outputs}
+    found += [f"{n!r} is both a parameter and an input" for n in sorted(parameters & inputs)]
+    found += [f"{d.name!r} is both a derived quantity and a parameter or input"
+              for d in m.derived if d.name in parameters | inputs]
+    for p in m.parameters:
+        found += [f"parameter {p.name}: {wrong}" for wrong in _parameter_problems(p)]
+    found += [f"parameter {p.name} requires {p.requires!r}, which is no input"
+              for p in m.parameters if p.requires and p.requires not in inputs]
     found += [f"input {i.name} equals {i.equals!r}, which is no output"
               for i in m.inputs if i.equals and i.equals not in outputs]
-    parameters = {p.name for p in m.parameters}
-    found += [f"parameter set {title!r} has {n!r}, which is no parameter or input"
-              for title, values in m.parameter_sets.items()
-              for n in values if n not in parameters | known]
-    ode = [m.rates, m.initial, m.observe]
-    if m.solution is not None and (any(ode) or m.states):
+    found += [f"input {i.name}: default {i.default!r} is not a number" for i in m.inputs
+              if i.default is not None
+              and (not isinstance(i.default, float) or math.isnan(i.default))]
+    found += [f"state {s.name}: scale {s.scale!r} is neither 'linear' nor 'log'"
+              for s in m.states if s.scale not in ("linear", "log")]
+    found += [f"output {o.name}: DVID {o.dvid!r} is not a whole number" for o in m.outputs
+              if not isinstance(o.dvid, int)]
+    found += [f"DVID {d} belongs to two outputs" for d in _repeated(o.dvid for o in m.outputs)]
+    for title, values in m.parameter_sets.items():
+        found += [f"parameter set {title!r} has {n!r}, which is no parameter or input"
+                  for n in values if n not in parameters | inputs]
+    if not m.outputs:
+        found.append("no output is declared")
+    parts = {n: bool(getattr(m, n)) for n in ("states", "rates", "initial", "observe")}
+    missing = [n for n, given in parts.items() if not given]
+    if m.solution is not None and len(missing) < len(parts):
         found.append("give either solution, or states with rates, initial and observe, not both")
-    if m.solution is None and not (all(ode) and m.states):
-        found.append("an ODE model needs states, rates, initial and observe")
+    if m.solution is None and missing:
+        found.append(f"neither a solution nor a whole ODE model: no {', no '.join(missing)}")
     if bool(m.derived) != (m.derive is not None):
-        found.append("derived quantities and the function derive go together")
+        found.append("derived quantities and the function derive go together: "
+                     f"{'derived' if m.derive else 'derive'} is missing")
     return found
+
+
+def _parameter_problems(p: Parameter) -> list[str]:
+    found = []
+    if not isinstance(p.typical, float) or not math.isfinite(p.typical):
+        found.append(f"typical value {p.typical!r} is not a finite number")
+    elif p.link not in ("log", "logit", "identity"):
+        found.append(f"unknown link {p.link!r}")
+    elif p.link == "log" and not p.typical > 0 and not p.fixed:
+        found.append("a log link needs a typical value above 0")
+    elif p.link == "logit" and not 0 < p.typical < 1 and not p.fixed:
+        found.append("a logit link needs a typical value in (0, 1)")
+    if p.omega is not None and not isinstance(p.omega, Spread):
+        found.append(f"say what the spread {p.omega!r} is: sd(...), variance(...) or cv(...)")
+    elif p.omega is not None and not 0 < p.omega.omega < math.inf:
+        found.append(f"a spread must be above 0 and finite, not {p.omega.printed}")
+    return found
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    listed = list(values)
+    return [v for v in dict.fromkeys(listed) if listed.count(v) > 1]
 
 
 def _function_problems(m: StructuralModel) -> list[str]:
     """Calls every function once on abstract float64 scalars: names read and names returned."""
-    import jax
-
-    scalar = jax.ShapeDtypeStruct((), float)
-    p = {n.name: scalar for n in (*m.parameters, *m.inputs)}
-    y = {s.name: scalar for s in m.states}
-    calls: list[tuple[str, Function | None, list[Any], tuple[Any, ...]]] = [
-        ("solution", m.solution, [scalar, p], m.outputs),
-        ("rates", m.rates, [scalar, y, p], m.states),
-        ("initial", m.initial, [p], m.states),
-        ("observe", m.observe, [scalar, y, p], m.outputs),
-        ("derive", m.derive, [p], m.derived),
-    ]
-    found = []
-    for name, function, arguments, expected in calls:
+    declared = {"p": [p.name for p in m.parameters] + [i.name for i in m.inputs],
+                "y": [s.name for s in m.states]}
+    found: list[str] = []
+    for name, (called_with, group) in _CALLS.items():
+        function = getattr(m, name)
         if function is None:
             continue
-        if len(inspect.signature(function).parameters) != len(arguments):
-            found.append(f"{name} takes {len(arguments)} arguments: "
-                         f"({', '.join('typ'[3 - len(arguments):]) if name != 'solution' else 't, p'})")
+        letters = called_with.split(", ")
+        takes = len(inspect.signature(function).parameters)
+        if takes != len(letters):
+            found.append(f"{name} is called as {name}({called_with}) but takes {takes} arguments")
             continue
-        try:
-            returned = jax.eval_shape(lambda *a, f=function: dict(f(*map(named, a))), *arguments)
-        except Exception as failure:
-            found.append(f"{name} raised {type(failure).__name__}: {failure}")
-            continue
-        names = {e.name for e in expected}
-        found += [f"{name} does not return {n!r}" for n in sorted(names - set(returned))]
-        found += [f"{name} returns {n!r}, which is not declared"
-                  for n in sorted(set(returned) - names)]
-        found += [f"{name} returns {n!r} with shape {v.shape}, not a scalar"
-                  for n, v in returned.items() if v.shape != ()]
+        expected = {item.name for item in getattr(m, group)}
+        found += [f"{name} {wrong}" for wrong in _call_problems(
+            function, {letter: declared.get(letter) for letter in letters}, expected)]
     return found
+
+
+def _call_problems(function: Function, arguments: Mapping[str, list[str] | None],
+                   expected: set[str]) -> list[str]:
+    import jax
+
+    found: list[str] = []
+
+    def reader(letter: str, values: dict[str, Any]) -> Any:
+        def undeclared(_: Any, name: str) -> float:  # noted, and 1.0 stands in: find them all
+            if name.startswith("__"):
+                raise AttributeError(name)
+            kind = "parameter or input" if letter == "p" else "state"
+            found.append(f"reads {letter}.{name}, which is no {kind}")
+            return 1.0
+
+        return type(letter, (SimpleNamespace,), {"__getattr__": undeclared})(**values)
+
+    def call(*values: Any) -> dict[str, Any]:
+        returned = function(*(reader(letter, v) if isinstance(v, dict) else v
+                              for letter, v in zip(arguments, values, strict=True)))
+        if isinstance(returned, Mapping):
+            return dict(returned)
+        what = "one value" if isinstance(returned, jax.Array) else type(returned).__name__
+        found.append(f"returns {what}, not a dict by name")
+        return dict.fromkeys(expected, 0.0)
+
+    scalar = jax.ShapeDtypeStruct((), float)
+    try:
+        returned = jax.eval_shape(call, *(scalar if names is None else dict.fromkeys(names, scalar)
+                                          for names in arguments.values()))
+    except jax.errors.JAXTypeError:  # jax's own text is a page on tracers
+        return [*dict.fromkeys(found), "needs a plain number where it has an unknown one (if, "
+                "float(), math or numpy): use jnp.where and jax.numpy"]
+    except Exception as failure:
+        first_line = str(failure).partition("\n")[0]
+        return [*dict.fromkeys(found), f"raised {type(failure).__name__}: {first_line}"]
+    found += [f"does not return {n!r}" for n in sorted(expected - set(returned))]
+    found += [f"returns {n!r}, which is not declared" for n in sorted(set(returned) - expected)]
+    found += [f"returns {n!r} as {getattr(v, 'shape', v)!r}, not as a scalar"
+              for n, v in returned.items() if getattr(v, "shape", None) != ()]
+    return [*dict.fromkeys(found)]
 
 
 def named(values: Any) -> Any:
