@@ -1,0 +1,80 @@
+"""How an assay errs around the model: ErrorModel, one likelihood for measured and censored rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+
+_HALF_LOG_2PI = 0.9189385332046727
+# a level of exactly zero (a state before its first inflow) has no logarithm; this one has,
+# and lies so far below any limit that its censored probability is one
+_TINY = 1e-290
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """A normal residual on the natural or the log scale, with the SD the file's function gives.
+
+    sigmas : names and meanings; `sd(pred, sigma)` reads them as `sigma.<name>`.
+    log_scale : the residual is added to ln(pred); `sd` is then in log units.
+    in_units : sigmas that carry the output's unit (their prior scales with the data).
+    """
+
+    title: str
+    sigmas: dict[str, str]
+    sd: Callable[[Any, Any], Any]
+    log_scale: bool = False
+    in_units: tuple[str, ...] = ()
+
+    def working(self, pred: Any) -> Any:
+        """The prediction on the scale the residual is added to."""
+        return jnp.log(jnp.maximum(pred, _TINY)) if self.log_scale else pred
+
+    def log_likelihood(self, lower: Any, upper: Any, pred: Any, sigma: Any) -> jax.Array:
+        """Log density of a measured row (lower = upper = DV), log probability of a censored one.
+
+        lower, upper, pred : the same shape, unit of the output; -inf and +inf are open ends.
+        On the log scale a lower end at or below 0 is open. Finite with a finite gradient at
+        any distance from the limit.
+        """
+        location, sd = self.working(pred), self.sd(pred, sigma)
+        measured = lower == upper
+        y = jnp.where(measured, upper, 1.0)
+        z = ((jnp.log(y) if self.log_scale else y) - location) / sd
+        density = -0.5 * z**2 - jnp.log(sd) - _HALF_LOG_2PI
+        if self.log_scale:
+            density = density - jnp.log(y)
+        return jnp.where(measured, density,
+                         self._log_interval(lower, upper, measured, location, sd))
+
+    def _log_interval(self, lower: Any, upper: Any, measured: Any, location: Any,
+                      sd: Any) -> jax.Array:
+        """ln P(lower < Y < upper), each branch fed only with values that are finite in it."""
+        has_low = ~measured & jnp.isfinite(lower) & ((lower > 0.0) | (not self.log_scale))
+        has_high = ~measured & jnp.isfinite(upper)
+        low, high = jnp.where(has_low, lower, 1.0), jnp.where(has_high, upper, 1.0)
+        if self.log_scale:
+            low, high = jnp.log(low), jnp.log(high)
+        z_low, z_high = (low - location) / sd, (high - location) / sd
+        both = has_low & has_high
+        # of an interval above the mean, take the mirror image: log_ndtr is exact in the left tail
+        flip = z_low > 0.0
+        near = jnp.where(both, jnp.where(flip, -z_low, z_high), 0.0)
+        far = jnp.where(both, jnp.where(flip, -z_high, z_low), -1.0)
+        gap = jnp.minimum(log_ndtr(far) - log_ndtr(near), -1e-300)
+        two_sided = log_ndtr(near) + jnp.log(-jnp.expm1(gap))
+        below = log_ndtr(jnp.where(has_high, z_high, 0.0))
+        above = log_ndtr(jnp.where(has_low, -z_low, 0.0))
+        return jnp.where(both, two_sided,
+                         jnp.where(has_high, below, jnp.where(has_low, above, 0.0)))
+
+    def draw(self, key: jax.Array, pred: Any, sigma: Any) -> jax.Array:
+        """One simulated measurement per prediction, same shape and unit."""
+        noise = self.sd(pred, sigma) * jax.random.normal(key, jnp.shape(pred))
+        value = self.working(pred) + noise
+        return jnp.exp(value) if self.log_scale else value

@@ -1,0 +1,261 @@
+"""A structural model with its patients: spread, residual errors, priors, what is held fixed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from carpk import registry
+from carpk.cohort import Design
+from carpk.error_models import ErrorModel
+from carpk.priors import LINKS, Prior, Scale
+from carpk.problems import Problem, RequestError
+from carpk.structure import Parameter, StructuralModel
+
+
+@dataclass(frozen=True)
+class PopulationModel:
+    """Structure + spread + residual errors + priors + what is fixed.
+
+    Population parameters are named `CL_pop` (natural scale), `omega_CL` (SD of eta on the link
+    scale) and `sigma_Cc_prop`. `spread` lists the parameters that vary between patients;
+    `priors` and `fixed` are by population parameter; `reasons` says why a prior or a fixed value
+    is what it is, wherever that was not asked for. `steps` is the mesh of an ODE solve.
+    """
+
+    structure: StructuralModel
+    errors: Mapping[str, str]
+    spread: tuple[str, ...]
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    steps: int = 150
+
+    @property
+    def varying(self) -> tuple[Parameter, ...]:
+        """The parameters with between-patient spread, in the order of every eta array."""
+        return tuple(self.structure.parameter(n) for n in self.spread)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every population parameter: typical values, spreads, residual errors."""
+        return (*(f"{p.name}_pop" for p in self.structure.parameters),
+                *(f"omega_{n}" for n in self.spread),
+                *(f"sigma_{o}_{s}" for o, e in self.error_models().items() for s in e.sigmas))
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The population parameters that are estimated."""
+        return tuple(n for n in self.names if n not in self.fixed)
+
+    def error_models(self) -> dict[str, ErrorModel]:
+        """The residual error model of each output."""
+        return {o: registry.load("error_models", e) for o, e in self.errors.items()}
+
+    def scale(self, parameter: str) -> Scale:
+        """The link of a structural parameter."""
+        return LINKS[self.structure.parameter(parameter).link]
+
+    def patient_values(self, theta: Mapping[str, Any], phi: Any) -> dict[str, Any]:
+        """Each patient's structural parameters.
+
+        theta : population values by name, natural scale
+        phi : (P, K), the varying parameters on their link scale
+        returns : each parameter as (P,), natural scale
+        """
+        values: dict[str, Any] = {
+            p.name: jnp.broadcast_to(theta[f"{p.name}_pop"], phi.shape[:1])
+            for p in self.structure.parameters}
+        for k, p in enumerate(self.varying):
+            values[p.name] = LINKS[p.link].from_real(phi[:, k])
+        return values
+
+    def sigma(self, theta: Mapping[str, Any], output: str) -> SimpleNamespace:
+        """The residual parameters of one output, read as `sigma.add`."""
+        model = self.error_models()[output]
+        return SimpleNamespace(**{s: theta[f"sigma_{output}_{s}"] for s in model.sigmas})
+
+
+def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None = None,
+               spread: Iterable[str] | None = None,
+               fixed: Mapping[str, float | str] | Iterable[str] | None = None,
+               priors: Mapping[str, Prior | str] | None = None,
+               free: Iterable[str] = ()) -> PopulationModel:
+    """A population model from a structural model, its name or the path of its file.
+
+    errors : {output: error model}; the model file's own where not given.
+    spread : the parameters that vary between patients; the model file's where not given.
+    fixed : {population parameter: value}; the value "published", or a plain list of names,
+        holds the model file's value. `free` frees what the model file fixes.
+    priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
+        the published values for the rest.
+    Raises RequestError with every name or value that is not understood.
+
+    >>> population("stein_2019", fixed=["beta"]).fixed["beta_pop"]
+    0.0032
+    """
+    structure = registry.find_model(model) if isinstance(model, str) else model
+    found: list[Problem] = []
+    known = {p.name for p in structure.parameters}
+    outputs = [o.name for o in structure.outputs]
+    chosen = {o.name: o.error for o in structure.outputs} | dict(errors or {})
+    found += [_unknown("output", o, outputs) for o in chosen if o not in outputs]
+    found += [_unknown("error model", e, registry.names("error_models"))
+              for e in chosen.values() if e not in registry.names("error_models")]
+    vary = tuple(spread) if spread is not None else \
+        tuple(p.name for p in structure.parameters if p.omega is not None)
+    found += [_unknown("parameter", n, known) for n in vary if n not in known]
+    if found:
+        raise RequestError(found)
+    asked = PopulationModel(structure, chosen, vary)
+
+    def whole(name: str) -> str:
+        return f"{name}_pop" if name in known else name
+
+    freed = {whole(n) for n in free}
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for p in structure.parameters:
+        if p.fixed and f"{p.name}_pop" not in freed:
+            values[f"{p.name}_pop"] = p.typical
+            reasons[f"{p.name}_pop"] = "held at the model file's value"
+    wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed or (), "published")
+    for name, value in ((whole(n), v) for n, v in wanted.items()):
+        if name not in asked.names:
+            found.append(_unknown("population parameter", name, asked.names))
+        elif value == "published":
+            published = _published(structure, name)
+            if published is None:
+                found.append(Problem("error", "the model file gives no value to hold it at",
+                                     "write the value", column=name))
+            else:
+                values[name] = published
+                reasons[name] = "held at the model file's value on request"
+        else:
+            try:
+                values[name] = float(value)
+                reasons[name] = "fixed on request"
+            except ValueError:
+                found.append(Problem("error", 'not a number and not "published"', "",
+                                     column=name, found=str(value)))
+    given: dict[str, Prior] = {}
+    for name, prior in ((whole(n), v) for n, v in (priors or {}).items()):
+        if name not in asked.names:
+            found.append(_unknown("population parameter", name, asked.names))
+            continue
+        try:
+            given[name] = Prior.parse(prior) if isinstance(prior, str) else prior
+            reasons[name] = "asked for"
+        except RequestError as refused:
+            found += [dataclasses.replace(p, column=name) for p in refused.problems]
+    found += [_unknown("population parameter", n, asked.names)
+              for n in sorted(freed) if n not in asked.names]
+    found += [Problem("error", "both fixed and given a prior", "drop one", column=n)
+              for n in given if n in values]
+    if found:
+        raise RequestError(found)
+    for name in [n for n, v in values.items() if n.startswith("omega_") and v == 0]:
+        del values[name]  # no spread: the parameter leaves the varying ones
+        vary = tuple(n for n in vary if f"omega_{n}" != name)
+    return dataclasses.replace(asked, spread=vary, priors=given, fixed=values, reasons=reasons)
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> Problem:
+    return Problem("error", f"no such {kind}", f"known: {', '.join(sorted(known))}", found=name)
+
+
+def _published(structure: StructuralModel, name: str) -> float | None:
+    if name.endswith("_pop"):
+        return structure.parameter(name.removesuffix("_pop")).typical
+    if name.startswith("omega_"):
+        omega = structure.parameter(name.removeprefix("omega_")).omega
+        return omega.omega if omega else None
+    return None
+
+
+def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) -> PopulationModel:
+    """The model with every prior and every fixed value decided for this cohort, with reasons.
+
+    A parameter in the unit of an output that the cohort gives in another unit (cells/uL where
+    the paper has copies/ug) cannot take the paper's value: its prior is centred where the
+    typical curve's peak meets the patients' observed peaks (geometric mean), with the same width.
+    """
+    structure = model.structure
+    fixed, reasons = dict(model.fixed), dict(model.reasons)
+    priors: dict[str, Prior] = {}
+    for p in structure.parameters:
+        name = f"{p.name}_pop"
+        if p.requires and name not in model.priors and name not in fixed and \
+                _all_default(structure, design, p.requires):
+            fixed[name] = p.typical
+            reasons[name] = f"no patient has {p.requires}: the data say nothing about it"
+    for output, error in model.error_models().items():
+        for s in error.sigmas:
+            name = f"sigma_{output}_{s}"
+            scale = _spread_of_dv(structure, design, output) if s in error.in_units else 1.0
+            priors[name] = Prior("halfnormal", (scale,))
+            if s in error.in_units:
+                reasons.setdefault(name, "default: scaled to the SD of the observed DV")
+    for p in structure.parameters:
+        if f"{p.name}_pop" in fixed:
+            continue
+        centre, why = p.typical, "default: around the model file's value"
+        for output in structure.outputs:
+            unit = units.get(output.dvid, output.unit)
+            if p.unit == output.unit != unit:
+                centre = p.typical * _peak_ratio(structure, design, output.name)
+                why = (f"default: the cohort is in {unit}, the model in {output.unit}; centred "
+                       "where the typical peak meets the patients' peaks (geometric mean)")
+        width = 1.5
+        priors[f"{p.name}_pop"] = {
+            "log": lambda c=centre: Prior("lognormal", (c, width)),
+            "logit": lambda c=centre: Prior("logitnormal", (c, width)),
+            "identity": lambda c=centre: Prior("normal", (c, max(2 * abs(c), 1.0))),
+        }[p.link]()
+        reasons.setdefault(f"{p.name}_pop", why)
+    for p in model.varying:
+        omega = p.omega.omega if p.omega else 0.0
+        priors[f"omega_{p.name}"] = Prior("halfnormal", (max(1.0, omega),))
+    priors = {**priors, **model.priors}
+    return dataclasses.replace(
+        model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
+        reasons={n: reasons.get(n, "default") for n in model.names})
+
+
+def _all_default(structure: StructuralModel, design: Design, name: str) -> bool:
+    default = next(i.default for i in structure.inputs if i.name == name)
+    return bool(np.all(design.inputs[name] == default))
+
+
+def _observed(structure: StructuralModel, design: Design, output: str) -> np.ndarray:
+    """(P, N), DV of the measured rows of one output, NaN elsewhere."""
+    index = [o.name for o in structure.outputs].index(output)
+    rows = design.observed & ~design.censored & (design.output == index)
+    return np.where(rows, design.upper, np.nan)
+
+
+def _spread_of_dv(structure: StructuralModel, design: Design, output: str) -> float:
+    values = _observed(structure, design, output)
+    values = values[~np.isnan(values)]
+    return float(np.std(values)) if values.size > 1 and np.std(values) > 0 else 1.0
+
+
+def _peak_ratio(structure: StructuralModel, design: Design, output: str) -> float:
+    """Observed peaks (geometric mean over patients) over the typical curve's peak."""
+    from carpk.solve import arrays, predict
+    values = _observed(structure, design, output)
+    peaks = [np.nanmax(v) for v in values if np.isfinite(v).any() and np.nanmax(v) > 0]
+    if not peaks:
+        return 1.0
+    index = [o.name for o in structure.outputs].index(output)
+    typical = {n: np.full(len(design.ids), v) for n, v in structure.typical.items()}
+    curve = np.asarray(predict(structure, arrays(design, structure, 150), typical))
+    rows = np.where(design.observed & (design.output == index), curve, -np.inf)
+    top = rows.max(axis=1)
+    return float(np.exp(np.mean(np.log(peaks)) - np.mean(np.log(top[top > 0]))))
