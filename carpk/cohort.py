@@ -48,14 +48,15 @@ class Cohort:
     def select(self, ids: Iterable[str]) -> Cohort:
         """The same cohort with these patients only, in this order; an unknown ID is a KeyError."""
         chosen = tuple(ids)
-        missing = [i for i in chosen if i not in self.ids]
+        known = set(self.ids)
+        missing = [i for i in chosen if i not in known]
         if missing:
             raise KeyError(f"no patient {', '.join(missing)} in {self.source}")
 
         def rows(table: pd.DataFrame) -> pd.DataFrame:
-            groups = dict(iter(table.groupby("ID", sort=False)))
-            parts = [groups[i] for i in chosen if i in groups]
-            return pd.concat(parts, ignore_index=True) if parts else table.iloc[:0]
+            place = _patient(table, chosen)  # -1 for those not chosen
+            order = np.argsort(place, kind="stable")
+            return table.iloc[order[place[order] >= 0]].reset_index(drop=True)
 
         return replace(self, ids=chosen, observations=rows(self.observations),
                        doses=rows(self.doses), covariates=self.covariates.loc[list(chosen)],
@@ -97,8 +98,9 @@ class Design:
         def wider(values: np.ndarray, by: int, fill: Any = None) -> np.ndarray:
             if by == 0:
                 return values
-            edge = values[:, -1:] if fill is None else np.full_like(values[:, :1], fill)
-            return np.concatenate([values, np.repeat(edge, by, axis=1)], axis=1)
+            edge = values[:, -1:] if fill is None and values.size else fill or 0
+            more = np.broadcast_to(edge, (len(values), by)).astype(values.dtype)
+            return np.concatenate([values, more], axis=1)
 
         n, d = observations, doses
         return replace(
@@ -124,44 +126,58 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
     found += input_problems + row_problems
     doses, dose_problems = _doses(cohort, structure)
     found += dose_problems
-    empty = [i for i in cohort.ids if i not in set(rows["ID"])]
-    found += [Problem("error", "no usable observation of this model's outputs",
-                      "take the patient out of the file, or see the excluded rows",
-                      cohort.source, patient=i) for i in empty]
+    excluded = pd.concat([cohort.excluded, excluded], ignore_index=True) \
+        if len(excluded) else cohort.excluded
+    found += unobserved(cohort, rows, excluded)
     if errors(found):
         raise DataError(found)
     names = [o.dvid for o in structure.outputs]
     n = _padded(rows, cohort.ids, {
         "TIME": None, "LOWER": 1.0, "UPPER": 1.0, "DVID": names[0], "line": 0})
-    counts = rows.groupby("ID", sort=False).size().reindex(list(cohort.ids)).to_numpy()
+    counts = np.bincount(_patient(rows, cohort.ids), minlength=len(cohort.ids))
     observed = np.arange(n["TIME"].shape[1])[None, :] < counts[:, None]
-    output = np.vectorize(names.index)(n["DVID"].astype(int)) if n["DVID"].size else n["DVID"]
+    output = np.select([n["DVID"] == dvid for dvid in names], [*range(len(names))])
     d = _padded(doses, cohort.ids, {"TIME": 0.0, "AMT": 0.0, "DURATION": 0.0, "CMT": 1, "line": 0})
     return Design(
         ids=cohort.ids, time=n["TIME"], lower=n["LOWER"], upper=n["UPPER"],
         output=output.astype(np.int64), observed=observed, line=n["line"].astype(np.int64),
         inputs=inputs, dose_time=d["TIME"], dose_amount=d["AMT"], dose_duration=d["DURATION"],
         dose_state=d["CMT"].astype(np.int64) - 1, dose_line=d["line"].astype(np.int64),
-        excluded=pd.concat([cohort.excluded, excluded], ignore_index=True)
-        if len(excluded) else cohort.excluded,
-        warnings=(*cohort.warnings, *found))
+        excluded=excluded, warnings=(*cohort.warnings, *found))
+
+
+def unobserved(cohort: Cohort, rows: pd.DataFrame, excluded: pd.DataFrame) -> list[Problem]:
+    """An error for each patient with none of these rows, with why the others were left out."""
+    seen = set(rows["ID"])
+    why: dict[str, list[str]] = {i: [] for i in cohort.ids if i not in seen}
+    lost = excluded[excluded["ID"].isin(list(why))]
+    counts = lost.groupby(["ID", "reason"], sort=False, as_index=False).size()
+    for patient, reason, count in zip(counts["ID"], counts["reason"], counts["size"], strict=True):
+        why[patient].append(f"{count} rows: {reason}")
+    return [Problem("error", "no usable observation" + (f" ({'; '.join(w)})" if w else ""),
+                    "take the patient out of the file, or correct the rows", cohort.source,
+                    patient=i) for i, w in why.items()]
+
+
+def _patient(table: pd.DataFrame, ids: tuple[str, ...]) -> np.ndarray:
+    """The place in `ids` of each row's patient."""
+    return pd.Index(ids, dtype=object).get_indexer(pd.Index(table["ID"].to_numpy(object)))
 
 
 def _padded(table: pd.DataFrame, ids: tuple[str, ...],
             columns: Mapping[str, float | None]) -> dict[str, np.ndarray]:
     """Each column as (P, widest patient); None pads with the patient's last value."""
-    groups = dict(iter(table.groupby("ID", sort=False)))
-    width = max((len(g) for g in groups.values()), default=0)
+    patient = _patient(table, ids)
+    place = table.groupby("ID", sort=False).cumcount().to_numpy()
+    shape = (len(ids), int(place.max()) + 1 if len(place) else 0)
     arrays = {}
     for column, fill in columns.items():
-        block = np.zeros((len(ids), width))
-        for k, patient in enumerate(ids):
-            if patient in groups:
-                values = groups[patient][column].to_numpy(float)
-                block[k] = values[-1] if fill is None and len(values) else fill or 0.0
-                block[k, :len(values)] = values
-            elif fill is not None:
-                block[k] = fill
+        values, block = table[column].to_numpy(float), np.full(shape, fill or 0.0)
+        if fill is None:
+            last = np.zeros(len(ids))
+            last[patient] = values  # rows are in order, so the last one stays
+            block += last[:, None]
+        block[patient, place] = values
         arrays[column] = block
     return arrays
 
@@ -248,12 +264,13 @@ def _rows(cohort: Cohort, structure: StructuralModel) \
     for output in structure.outputs:
         if output.error != "lognormal":
             continue
-        bad = rows[(rows["DVID"] == output.dvid) & (rows["CENS"] == 0) & (rows["DV"] <= 0)]
+        # UPPER is DV, or the limit that a censored row is below
+        bad = rows[(rows["DVID"] == output.dvid) & (rows["UPPER"] <= 0)]
         found += [Problem(
             "error", f"{output.name} is fitted on the log scale and must be above 0",
             "below the limit? set CENS=1 and DV to the limit; not a measurement? set MDV=1",
-            cohort.source, int(r["line"]), str(r["ID"]), "DV", f"{r['DV']:g}")
-            for _, r in bad.iterrows()]
+            cohort.source, line, patient, "DV", f"{dv:g}")
+            for line, patient, dv in zip(bad["line"], bad["ID"], bad["DV"], strict=True)]
     return rows, left_out[list(EXCLUDED_COLUMNS)], found
 
 
@@ -267,5 +284,5 @@ def _doses(cohort: Cohort, structure: StructuralModel) -> tuple[pd.DataFrame, li
     return doses, [Problem(
         "error", f"{structure.name} has {len(structure.states)} states: "
         + ", ".join(f"{k} = {s.name}" for k, s in enumerate(structure.states, 1)),
-        "correct CMT", cohort.source, int(r["line"]), str(r["ID"]), "CMT", f"{r['CMT']:g}")
-        for _, r in beyond.iterrows()]
+        "correct CMT", cohort.source, line, patient, "CMT", f"{cmt:g}")
+        for line, patient, cmt in zip(beyond["line"], beyond["ID"], beyond["CMT"], strict=True)]

@@ -1,0 +1,310 @@
+"""A NONMEM-style CSV becomes a Cohort, or a DataError that holds everything wrong with it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import pandas as pd
+
+from carpk.cohort import EXCLUDED_COLUMNS, Cohort, design, unobserved
+from carpk.csvfile import read_table, to_numbers
+from carpk.problems import DataError, Problem, errors
+from carpk.records import RESERVED, Records
+from carpk.structure import StructuralModel
+
+_NOT_YET = {  # what is wrong with a value other than 0
+    "ADDL": "additional doses are not supported yet", "SS": "steady state is not supported yet",
+    "II": "an interval between doses (for ADDL or SS) is not supported yet"}
+_EVENTS = {
+    2: ("another event (EVID=2) is not supported", "leave it out, or set EVID=0 and MDV=1"),
+    3: ("a reset (EVID=3) is not supported", "give the rows that follow another ID"),
+    4: ("a reset with a dose (EVID=4) is not supported", "give what follows another ID")}
+_BEFORE, _NO_DV = "before the infusion (TIME < 0)", "no DV"
+
+
+def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
+             dvid: Sequence[int] | None = None, units: Mapping[int, str] | None = None,
+             structure: StructuralModel | None = None) -> Cohort:
+    """Read a NONMEM-style CSV file; TIME in days, time zero is the infusion.
+
+    columns : our name -> the file's column, such as {"DV": "CONC"}; covariates too
+    dvid : keep only observations with these DVIDs
+    units : DVID -> unit of DV; default: the table [units] of a card.toml beside the file
+    structure : check too that the cohort fits this model
+
+    ID, TIME and DV are required; DVID MDV EVID AMT RATE CMT CENS LLOQ LIMIT are read where
+    present, in capitals or not. Missing: an empty field, `.`, NA or NaN. Every other column is
+    a covariate: one value per patient, which some of the patient's rows may leave missing.
+    Where it changes within a patient it is set aside in `varying`.
+
+    CENS=1: the truth is below LLOQ, or below DV where no LLOQ is given, and above LIMIT if
+    that is given. CENS=-1: it is above DV, and below LIMIT if given. A dose is EVID=1 or,
+    where EVID is not given, AMT above 0. Not used, with the reason in `excluded`: MDV=1, other
+    DVIDs, TIME below 0, no DV. Anything doubtful is a warning of the cohort; anything wrong
+    raises DataError with every Problem of the file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "run.csv")
+    >>> _ = path.write_text("ID,TIME,DV,CENS,SEX\\n1,7,420,0,F\\n1,90,50,1,F\\n")
+    >>> cohort = read_csv(path, units={1: "copies/ug"})
+    >>> cohort.observations[["line", "TIME", "LOWER", "UPPER"]].values.tolist()
+    [[2.0, 7.0, 420.0, 420.0], [3.0, 90.0, -inf, 50.0]]
+    >>> cohort.covariates.loc["1", "SEX"]
+    'F'
+    """
+    table = read_table(path)
+    rows = Records(table, columns or {})
+    time = rows.numbers("TIME")
+    if rows.has("TIME"):
+        rows.refuse(rows.missing("TIME"), "TIME", "no time", "days after the infusion")
+    doses, seen = _doses(rows, time)
+    seen, which, excluded = _exclusions(rows, time, seen, dvid)
+    observations = _observations(rows, time, seen, which)
+    _check_order(rows, time)
+    covariates, varying = _covariates(rows)
+    found = rows.problems
+    cohort = Cohort(
+        ids=tuple(covariates.index), observations=rows.sound(observations),
+        doses=rows.sound(doses), covariates=covariates, excluded=rows.sound(excluded),
+        source=table.file, sha256=table.sha256, varying=varying,
+        units=dict(units) if units is not None else _card_units(Path(path), found))
+    found += _repeats(cohort)
+    # a patient who lost rows to errors is not told, in addition, that nothing is left
+    broken = set(rows.ids[rows.bad])
+    found += [p for p in _unfit(cohort, structure)
+              if p.column or p.line or p.patient not in broken]
+    found.sort(key=lambda p: p.line or (0 if p.patient is None else 1 << 62))
+    if errors(found):
+        raise DataError(found)
+    return replace(cohort, warnings=tuple(found))
+
+
+def to_csv(cohort: Cohort, path: str | Path | TextIO) -> None:
+    """Write a cohort as a file that `read_csv` reads back to the same tables.
+
+    Lines are numbered anew; rows excluded for their DVID come back as MDV=1. Columns that
+    vary within a patient are not in a cohort, and so not in the file.
+    """
+    bolus = cohort.doses["DURATION"] == 0
+    rate = (cohort.doses["AMT"] / cohort.doses["DURATION"].mask(bolus)).mask(bolus, 0.0)
+    doses = cohort.doses.assign(EVID=1, MDV=1, RATE=rate)
+    seen = cohort.observations.assign(EVID=0, MDV=0)
+    other = seen["UPPER"].where(seen["CENS"] < 0, seen["LOWER"])
+    seen["LIMIT"] = other.where((seen["CENS"] != 0) & np.isfinite(other))
+    again = cohort.excluded["reason"].isin([_BEFORE, _NO_DV])  # TIME or DV will say it again
+    unused = cohort.excluded.assign(EVID=0, MDV=(~again).astype(int))
+    rows = pd.concat([t for t in (doses, seen, unused) if len(t)] or [seen], ignore_index=True)
+    place = rows["ID"].map({patient: k for k, patient in enumerate(cohort.ids)})
+    rows = rows.assign(place=place).sort_values(["place", "TIME", "line"])
+    wanted = ["ID", "TIME", "DV", "DVID", "EVID", "MDV", "CENS", "LIMIT", "AMT", "RATE", "CMT"]
+    rows = rows[[c for c in wanted if c in rows and (c != "LIMIT" or rows[c].notna().any())]]
+    rows = rows.astype({c: "Int64" for c in ("DVID", "CENS", "CMT") if c in rows})
+    rows.join(cohort.covariates, on="ID").to_csv(path, index=False, na_rep=".",
+                                                 lineterminator="\n")
+
+
+def _doses(rows: Records, time: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
+    """The table of doses, and which rows are observations; every other event is refused."""
+    unsaid = rows.missing("EVID")
+    evid = rows.codes("EVID", ~unsaid, -1, allowed=(0, 1, 2, 3, 4))
+    for code, (wrong, remedy) in _EVENTS.items():
+        rows.refuse(evid == code, "EVID", wrong, remedy)
+    for name, wrong in _NOT_YET.items():
+        value = rows.numbers(name)
+        rows.refuse((value != 0) & ~np.isnan(value), name, wrong, "write each dose as a row")
+    amt = rows.numbers("AMT")
+    dose = (evid == 1) | (unsaid & (amt > 0))
+    seen = (evid == 0) | (unsaid & ~dose)
+    rows.refuse(seen & (amt != 0) & ~np.isnan(amt), "AMT", "an observation holds no dose",
+                "a dose? set EVID=1 and AMT above 0; else AMT=0")
+    rows.refuse(dose & rows.missing("AMT"), "AMT", "a dose (EVID=1) without an amount",
+                "give AMT; no dose? set EVID=0 and MDV=1")
+    rows.refuse(dose & (amt <= 0), "AMT", "the amount of a dose must be above 0",
+                "no dose? set EVID=0 and MDV=1")
+    rows.refuse(dose & (time < 0), "TIME", "a dose before time zero",
+                "time zero is the infusion: shift the patient's times")
+    dv = rows.numbers("DV", False)
+    held = dose & (dv != 0) & ~np.isnan(dv) & (rows.numbers("MDV", False) != 1)
+    rows.refuse(held & unsaid, "DV", "a row with AMT is a dose, and this one holds a DV too",
+                "write two rows: the dose (EVID=1) and the observation (EVID=0, AMT=0)")
+    rows.warn_once(held & ~unsaid, "DV", "the row is a dose: its DV is not read")
+    rate = rows.numbers("RATE", dose)
+    modelled = np.isin(rate, (-1, -2))
+    rows.refuse(dose & modelled, "RATE", "a rate or a duration that the model estimates "
+                "(RATE=-1, -2) is not supported", "give the rate, or 0 for a bolus")
+    rows.refuse(dose & (rate < 0) & ~modelled, "RATE", "a rate cannot be negative",
+                "give the rate, or 0 for a bolus")
+    with np.errstate(all="ignore"):  # of rows that are refused
+        duration = np.where(rate > 0, amt / rate, 0.0)
+    rows.refuse(dose & np.isinf(duration), "RATE", "AMT / RATE is infinite", "correct the value")
+    return pd.DataFrame({"line": rows.line, "ID": rows.ids, "TIME": time, "AMT": amt,
+                         "DURATION": duration, "CMT": rows.codes("CMT", dose, 1)})[dose], seen
+
+
+def _exclusions(rows: Records, time: np.ndarray, seen: np.ndarray, dvid: Sequence[int] | None) \
+        -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Which observations are used, the DVID of every row, and the table of those not used."""
+    reason = rows.blank.copy()
+
+    def leave_out(where: np.ndarray, why: str) -> np.ndarray:
+        where = where & seen & (reason == "")
+        reason[where] = why
+        return where
+
+    leave_out(rows.codes("MDV", seen, 0, allowed=(0, 1)) == 1, "MDV = 1")
+    used = seen & (reason == "")
+    which = rows.codes("DVID", used, 0 if rows.has("DVID") else 1)
+    if rows.has("DVID"):
+        rows.refuse(used & rows.missing("DVID"), "DVID", "which output was observed?",
+                    "give the DVID, or set MDV=1")
+    if dvid is not None:
+        there = {int(d) for d in which[used & ~rows.bad]}
+        rows.problems += [
+            Problem("error", "asked for, but no observation has this DVID",
+                    f"the file has {', '.join(map(str, sorted(there)))}", rows.file,
+                    column="DVID", found=str(d)) for d in dvid if there and d not in there]
+        leave_out(~np.isin(which, list(dvid)), "DVID not asked for")
+    rows.warn_once(leave_out(time < 0, _BEFORE), "TIME", "before the infusion: not used")
+    if rows.has("DV"):
+        uncensored = rows.missing("CENS") | (rows.numbers("CENS", False) == 0)
+        rows.warn_once(leave_out(rows.missing("DV") & uncensored, _NO_DV), "DV",
+                       "no value: not used", "below the limit? set CENS=1, and LLOQ to the limit")
+    table = pd.DataFrame({"line": rows.line, "ID": rows.ids, "TIME": time, "DVID": which,
+                          "DV": rows.numbers("DV", False), "reason": reason})
+    return used & (reason == ""), which, table.loc[reason != "", list(EXCLUDED_COLUMNS)]
+
+
+def _observations(rows: Records, time: np.ndarray, used: np.ndarray, which: np.ndarray) \
+        -> pd.DataFrame:
+    """The table of observations, each with the interval that holds the truth."""
+    cens = rows.codes("CENS", used, 0, allowed=(-1, 0, 1))
+    below, above = used & (cens == 1), used & (cens == -1)
+    lloq, limit = rows.numbers("LLOQ", used), rows.numbers("LIMIT", below | above)
+    by_lloq = below & ~np.isnan(lloq)
+    dv = rows.numbers("DV", used & ~by_lloq)
+    bound = np.where(by_lloq, lloq, dv)
+    if rows.has("DV"):
+        rows.refuse(below & rows.missing("DV") & rows.missing("LLOQ"), "CENS",
+                    "below a limit that neither LLOQ nor DV gives", "set LLOQ to the limit")
+        rows.refuse(above & rows.missing("DV"), "CENS", "above a limit that DV does not give",
+                    "set DV to the limit")
+    rows.refuse(below & (dv > lloq), "DV", "CENS=1 means below LLOQ, but DV is above it",
+                "measured? set CENS=0; another limit for this sample? set LLOQ to it")
+    rows.warn_once(below & (dv < lloq), "DV", "not read: with CENS=1 the limit is LLOQ")
+    rows.warn(used & (cens == 0) & (dv < lloq), "DV", "below LLOQ and not censored: used as it is",
+              "censored? set CENS=1")
+    rows.refuse(below & (limit >= bound), "LIMIT", "with CENS=1 this is the lower end of an "
+                "interval: it must be below LLOQ or DV", "correct it, or leave it empty")
+    rows.refuse(above & (limit <= bound), "LIMIT", "with CENS=-1 this is the upper end of an "
+                "interval: it must be above DV", "correct it, or leave it empty")
+    lower = np.where(below, np.where(np.isnan(limit), -np.inf, limit), bound)
+    upper = np.where(above, np.where(np.isnan(limit), np.inf, limit), bound)
+    return pd.DataFrame({"line": rows.line, "ID": rows.ids, "TIME": time, "DVID": which,
+                         "DV": bound, "LOWER": lower, "UPPER": upper, "CENS": cens})[used]
+
+
+def _patients(rows: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows that name a patient, the number of the patient on each, and all IDs in order."""
+    at = np.flatnonzero((rows.ids != "") & ~rows.unread)
+    return at, *pd.factorize(rows.ids[at])
+
+
+def _check_order(rows: Records, time: np.ndarray) -> None:
+    """A patient's rows stand together and in the order of time."""
+    at, patient, _ = _patients(rows)
+    before = np.concatenate([[-1], patient[:-1]])[:len(at)]
+    begins = np.flatnonzero(patient != before)
+    _, first = np.unique(patient[begins], return_index=True)
+    returns = np.delete(begins, first)
+    _, once = np.unique(patient[returns], return_index=True)
+    index = np.arange(len(rows.line))
+    rows.refuse(np.isin(index, at[returns[once]]), "ID", "the patient was met before, with other "
+                "patients between", "sort the file by ID and TIME; two patients need two IDs")
+    earlier = np.concatenate([[False], time[at][1:] < time[at][:-1]])[:len(at)]
+    rows.refuse(np.isin(index, at[(patient == before) & earlier]), "TIME",
+                "earlier than the patient's row before", "sort the file by ID and TIME")
+
+
+def _covariates(rows: Records) -> tuple[pd.DataFrame, dict[str, tuple[Problem, ...]]]:
+    """One value per patient of every other column, and what varies within a patient."""
+    at, patient, ids = _patients(rows)
+    constant: dict[str, np.ndarray] = {}
+    varying: dict[str, tuple[Problem, ...]] = {}
+    for name in (n for n in rows.texts if n not in RESERVED):
+        texts = rows.texts[name][at]
+        numbers, words = to_numbers(texts)
+        codes, distinct = pd.factorize(texts if words.any() else numbers)
+        codes[rows.missing(name)[at]] = -1
+        present = np.flatnonzero(codes >= 0)
+        who, first = np.unique(patient[present], return_index=True)
+        held = np.full(len(ids), -1)
+        held[who] = codes[present[first]]
+        changed = present[codes[present] != held[patient[present]]]
+        _, once = np.unique(patient[changed], return_index=True)
+        if len(once):
+            varying[name] = tuple(
+                Problem("error", f"not one value per patient: it was {distinct[held[patient[k]]]}",
+                        "a model needs one; correct it, or take another column", rows.file,
+                        int(rows.line[at[k]]), rows.ids[at[k]], name, texts[k][:40])
+                for k in changed[once])
+        else:
+            constant[name] = np.append(distinct, [np.nan])[held]  # the last for those without
+    return pd.DataFrame(constant, index=pd.Index(ids, dtype=object, name="ID")), varying
+
+
+def _repeats(cohort: Cohort) -> list[Problem]:
+    """Rows that were entered twice, and replicates."""
+    table, found = cohort.observations, []
+    key = ["ID", "TIME", "DVID"]
+    alike = table[table.duplicated([*key, "LOWER", "UPPER"], keep=False)]
+    first = alike.groupby([*key, "LOWER", "UPPER"])["line"].transform("min")
+    for line, patient, before, dv in zip(alike["line"], alike["ID"], first, alike["DV"],
+                                         strict=True):
+        if line != before:
+            found.append(Problem(
+                "error", f"the same patient, TIME, DVID and DV as on line {before}",
+                "delete one; truly measured twice? move one by a minute (0.0007 days)",
+                cohort.source, line, patient, "DV", f"{dv:g}"))
+    others = table[table.duplicated(key) & ~table.index.isin(alike.index)]
+    if len(others):
+        found.append(Problem(
+            "warning", "the same patient, TIME and DVID as on a row before, with another DV: read "
+            f"as replicates ({len(others)} such rows)", "", cohort.source,
+            int(others["line"].iloc[0]), others["ID"].iloc[0]))
+    doses = cohort.doses[cohort.doses.duplicated(["ID", "TIME", "AMT", "DURATION", "CMT"])]
+    if len(doses):
+        found.append(Problem(
+            "warning", "the same dose as on a row before: both are given "
+            f"({len(doses)} such rows)", "entered twice? delete one", cohort.source,
+            int(doses["line"].iloc[0]), doses["ID"].iloc[0]))
+    return found
+
+
+def _unfit(cohort: Cohort, structure: StructuralModel | None) -> Sequence[Problem]:
+    """Patients without an observation, or everything for which the model cannot be fitted."""
+    if structure is None:
+        return unobserved(cohort, cohort.observations, cohort.excluded)
+    try:
+        design(cohort, structure)
+    except DataError as refused:
+        return refused.problems
+    return ()
+
+
+def _card_units(path: Path, found: list[Problem]) -> dict[int, str]:
+    """The units of a card.toml beside the file, by DVID."""
+    card = path.parent / "card.toml"
+    try:
+        units = tomllib.loads(card.read_text("utf-8")).get("units", {})
+        return {int(key): str(unit) for key, unit in units.items() if key.isdecimal()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as failure:  # not UTF-8, not TOML, not a table
+        found.append(Problem("error", f"cannot be read: {failure}", "correct it, or move it away",
+                             str(card)))
+        return {}
