@@ -1,0 +1,281 @@
+"""Every model file: what any of them must satisfy, and the numbers their papers give.
+
+tests/golden/<model>.toml holds those numbers as printed; half a unit of the last printed digit
+is the tolerance. They are compared with the model's own functions under scipy's integrator, and
+again under carpk's solver.
+"""
+
+import math
+import pickle
+import re
+import tomllib
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+from scipy.optimize import minimize_scalar
+
+from carpk import registry
+from carpk.structure import named
+
+NAMES = registry.names("models")
+GOLDEN = {f.stem: tomllib.loads(f.read_text(encoding="utf-8"))
+          for f in sorted((Path(__file__).parent / "golden").glob("*.toml")) if f.stem in NAMES}
+LOG_FLOOR = -600.0  # log states below it move at the rates they have there
+
+
+def cases(kind):
+    """Every golden entry of a kind, as (model, entry)."""
+    return [pytest.param(name, entry, id=f"{name}-{kind}-{k}")
+            for name, golden in GOLDEN.items() for k, entry in enumerate(golden.get(kind, ()))]
+
+
+def printed(text):
+    """A printed number and half a unit of its last digit; a printed 0 means exactly that."""
+    value, digits = float(text), re.fullmatch(r"-?\d+(?:\.(\d*))?(?:e([+-]?\d+))?", text)
+    decimals, power = len(digits[1] or ""), int(digits[2] or 0)
+    return value, 0.0 if value == 0 else 0.501 * 10.0 ** (power - decimals)
+
+
+def assert_printed(value, text):
+    expected, half_unit = printed(text)
+    assert abs(value - expected) <= half_unit, f"{value!r} is not {text}"
+
+
+def values_of(model, entry):
+    """Parameters and inputs by name, as a golden entry asks for them."""
+    owner = registry.load("models", entry["set_of"]) if "set_of" in entry else model
+    defaults = {i.name: i.default for i in model.inputs if i.default is not None}
+    chosen = owner.parameter_sets[entry["set"]] if "set" in entry else {}
+    return {**model.typical, **defaults, **chosen, **entry.get("values", {})}
+
+
+def solved(model, entry, until):
+    """Times -> every output and state by name, and the logarithm of each log state as ln_<name>."""
+    values = values_of(model, entry)
+    return closed_form(model, values) if model.solution else \
+        integrated(model, values, entry.get("dose", {}), until)
+
+
+def closed_form(model, values):
+    p = named({n: jnp.asarray(float(v)) for n, v in values.items()})
+    at_times = jax.jit(jax.vmap(lambda t: dict(model.solution(t, p))))
+    return lambda times: {n: np.asarray(v)
+                          for n, v in at_times(jnp.asarray(times, dtype=float)).items()}
+
+
+def integrated(model, values, dose, until):
+    p, logged = named(values), [s.scale == "log" for s in model.states]
+
+    def natural(u):
+        return named({s.name: math.exp(max(x, LOG_FLOOR)) if log else float(x)
+                      for s, log, x in zip(model.states, logged, u, strict=True)})
+
+    def slopes(t, u):
+        y = natural(u)
+        dy = model.rates(t, y, p)
+        return [float(dy[s.name]) / (getattr(y, s.name) if log else 1.0)
+                for s, log in zip(model.states, logged, strict=True)]
+
+    start = {n: float(v) + dose.get(n, 0.0) for n, v in model.initial(p).items()}
+    first = [math.log(start[s.name]) if log else start[s.name]
+             for s, log in zip(model.states, logged, strict=True)]
+    path = solve_ivp(slopes, (0.0, until), first, method="DOP853", rtol=1e-11, atol=1e-25,
+                     dense_output=True)
+    assert path.success
+
+    def at(times):
+        u = path.sol(np.asarray(times, dtype=float))
+        rows = [model.observe(t, natural(x), p) for t, x in zip(times, u.T, strict=True)]
+        seen = {o.name: np.array([float(r[o.name]) for r in rows]) for o in model.outputs}
+        for s, log, x in zip(model.states, logged, u, strict=True):
+            seen[s.name] = np.exp(x) if log else x
+            if log:
+                seen[f"ln_{s.name}"] = x
+        return seen
+
+    return at
+
+
+def table(text):
+    """A printed table as {column: tuple of texts}."""
+    head, *rows = [line.split() for line in text.strip().splitlines()]
+    return dict(zip(head, zip(*rows, strict=True), strict=True))
+
+
+# what any model must satisfy
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_published_model_says_where_it_is_from_and_has_golden_numbers(name):
+    model = registry.load("models", name)
+    if not model.source.doi:
+        assert model.source.citation == "textbook"
+        return
+    assert re.fullmatch(r"[a-z_]+_(19|20)\d\d[a-z0-9_]*", name), "name it <author>_<year>_<topic>"
+    assert all(p.where for p in model.parameters), "say where each value is printed"
+    assert name in GOLDEN
+    assert all(GOLDEN[name][key] for key in ("source", "checked"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_word_of_a_model_has_a_unit_and_a_meaning(name):
+    model = registry.load("models", name)
+    for word in (*model.parameters, *model.inputs, *model.states, *model.outputs, *model.derived):
+        assert word.unit, f"{word.name} has no unit"
+        assert word.meaning, f"{word.name} has no meaning"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_set_is_whole(name):
+    model = registry.load("models", name)
+    needed = set(model.typical) | {i.name for i in model.inputs if i.default is None}
+    for title, values in model.parameter_sets.items():
+        assert set(values) >= needed, f"{title} lacks {needed - set(values)}"
+    assert model.parameter_sets or not any(i.default is None for i in model.inputs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_can_be_pickled_and_comes_back_the_same(name):
+    model = registry.load("models", name)
+    assert pickle.loads(pickle.dumps(model)) == model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_gradients_are_finite_and_no_type_or_shape_is_mixed(name):
+    model = registry.load("models", name)
+    for title in model.parameter_sets or ["typical"]:
+        entry = {"set": title} if model.parameter_sets else {}
+        values = {n: jnp.asarray(float(v)) for n, v in values_of(model, entry).items()}
+
+        def everything(p):
+            read = named(p)
+            if model.solution:
+                times = jnp.linspace(0.0, 400.0, 41)
+                seen = [jax.vmap(lambda t: dict(model.solution(t, read)))(times)]
+            else:
+                y = {n: jnp.asarray(v) + 1.0 for n, v in model.initial(read).items()}
+                seen = [model.rates(1.0, named(y), read), model.observe(1.0, named(y), read)]
+            return seen, model.derive(read) if model.derive else {}
+
+        with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+            seen, slopes = jax.jit(lambda p: (everything(p), jax.jacrev(everything)(p)))(values)
+        free = {p.name for p in model.parameters if p.typical != 0}
+        for leaf in jax.tree.leaves(seen):
+            assert bool(jnp.isfinite(leaf).all())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(slopes):
+            if path[-1].key in free:
+                assert bool(jnp.isfinite(leaf).all()), f"gradient in {path[-1].key}"
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if registry.load("models", n).states])
+def test_a_log_state_starts_above_zero(name):
+    model = registry.load("models", name)
+    for title in model.parameter_sets or [None]:
+        start = model.initial(named(values_of(model, {"set": title} if title else {})))
+        assert all(start[s.name] > 0 for s in model.states if s.scale == "log")
+
+
+# what the papers print
+
+
+@pytest.mark.parametrize(("name", "entry"), cases("trajectory"))
+def test_the_printed_trajectory_is_reproduced_to_its_last_digit(name, entry):
+    rows = table(entry["printed"])
+    times = [float(t) for t in rows.pop("t")]
+    seen = solved(registry.load("models", name), entry, times[-1])(times)
+    for column, texts in rows.items():
+        for k, text in enumerate(texts):
+            if text.startswith("exp("):
+                assert_printed(seen[f"ln_{column}"][k], text[4:-1])
+            else:
+                assert_printed(seen[column][k], text)
+
+
+@pytest.mark.parametrize(("name", "entry"), cases("extreme"))
+def test_the_printed_peak_or_trough_is_reproduced_with_its_time(name, entry):
+    low, high = entry["between"]
+    at = solved(registry.load("models", name), entry, high)
+    sign = -1.0 if "max" in entry["printed"] else 1.0
+    grid = np.linspace(low, high, 401)
+    nearest = grid[np.argmin(sign * at(grid)[entry["output"]])]
+    step = grid[1] - grid[0]
+    best = minimize_scalar(lambda t: sign * float(at([t])[entry["output"]][0]), method="bounded",
+                           bounds=(nearest - step, nearest + step), options={"xatol": 1e-9})
+    assert_printed(sign * best.fun, entry["printed"].get("max") or entry["printed"]["min"])
+    assert_printed(best.x, entry["printed"]["at"])
+
+
+@pytest.mark.parametrize(("name", "entry"), cases("area"))
+def test_the_printed_exposure_is_reproduced_by_quadrature(name, entry):
+    nodes, weights = np.polynomial.legendre.leggauss(5)
+    longest = max(float(until) for until in entry["printed"])
+    at = solved(registry.load("models", name), entry, longest)
+    for until, text in entry["printed"].items():
+        panels = np.linspace(0.0, float(until), 10 * int(until) + 1)  # of 0.1, so Tmax is an edge
+        half, middle = np.diff(panels)[:, None] / 2, (panels[1:] + panels[:-1])[:, None] / 2
+        level = at((middle + half * nodes).ravel())[entry["output"]]
+        assert_printed(float((half * weights).ravel() @ level), text)
+
+
+@pytest.mark.parametrize(("name", "entry"), cases("derived"))
+def test_the_printed_derived_quantities_are_reproduced(name, entry):
+    model = registry.load("models", name)
+    derived = model.derive(named(values_of(model, entry)))
+    for quantity, text in entry["printed"].items():
+        assert_printed(float(derived[quantity]), text)
+
+
+@pytest.mark.parametrize(("name", "entry"), cases("equilibrium"))
+def test_the_printed_equilibrium_rests_with_the_printed_eigenvalues(name, entry):
+    model = registry.load("models", name)
+    p = named(values_of(model, entry))
+    at = {n: printed(text) for n, text in entry["state"].items()}
+    absent = {s.name: 0.0 for s in model.states if s.name not in at}
+
+    def slopes(x):
+        dy = model.rates(0.0, named({**absent, **dict(zip(at, x, strict=True))}), p)
+        return jnp.stack([jnp.asarray(dy[n]) for n in at])
+
+    x = jnp.array([value for value, _ in at.values()])
+    jacobian = np.asarray(jax.jacfwd(slopes)(x))
+    # the printed point is off by its rounding: one Newton step must stay within it
+    correction = np.linalg.solve(jacobian, -np.asarray(slopes(x)))
+    assert np.all(np.abs(correction) <= [half_unit for _, half_unit in at.values()])
+    values = np.linalg.eigvals(np.asarray(jax.jacfwd(slopes)(x + correction)))
+    assert_printed(float(values[0].real), entry["eigenvalue"][0])
+    assert_printed(abs(float(values[0].imag)), entry["eigenvalue"][1])
+
+
+# what the equations imply
+
+
+@pytest.mark.parametrize(("name", "title"), [("liu_l_2022", "set 1"), ("liu_l_2022", "set 3"),
+                                             ("liu_l_2022_negative_relapse", "set 2")])
+def test_without_car_t_cells_the_leukaemia_grows_logistically(name, title):
+    model = registry.load("models", name)
+    p = values_of(model, {"set": title, "values": {"nTN0": 1e-250, "NB0": 10.0}})
+    times = np.array([1.0, 10.0, 50.0, 100.0])
+    seen = integrated(model, p, {}, 100.0)(times)
+    grown = 10.0 * np.exp(p["rBp"] * times)
+    np.testing.assert_allclose(seen["B"], grown / (1 + (grown - 10.0) / p["nMB"]), rtol=1e-8)
+
+
+def test_without_leukaemia_car_t_cells_decline_exponentially():
+    model = registry.load("models", "liu_l_2022")
+    p = values_of(model, {"set": "set 1", "values": {"NB0": 1e-200, "rBp": 1e-9}})
+    times = np.array([1.0, 10.0, 100.0])
+    seen = integrated(model, p, {"T": 50.0}, 100.0)(times)
+    np.testing.assert_allclose(seen["T"], 50.0 * np.exp(-p["lTA0"] * times), rtol=1e-9)
+    np.testing.assert_allclose(seen["N"], p["nTN0"] * np.exp(-p["lTN"] * times), rtol=1e-9)
+
+
+def test_stein_halves_the_expansion_rate_only_before_the_peak():
+    model = registry.load("models", "stein_2019")
+    late = closed_form(model, values_of(model, {"values": {"TSTER": 9.3, "Fster": 0.5}}))
+    never = closed_form(model, values_of(model, {}))
+    times = np.linspace(0.0, 300.0, 61)
+    np.testing.assert_allclose(late(times)["C"], never(times)["C"], rtol=1e-13)
