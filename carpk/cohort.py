@@ -44,6 +44,7 @@ class Cohort:
     units: Mapping[int, str] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
     varying: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    read_as: Mapping[str, Any] = field(default_factory=dict)
 
     def select(self, ids: Iterable[str]) -> Cohort:
         """The same cohort with these patients only, in this order; an unknown ID is a KeyError."""

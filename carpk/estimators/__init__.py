@@ -1,0 +1,66 @@
+"""How a posterior is obtained: Estimator, its settings as fields, and the Estimate it returns."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from carpk.population_model import PopulationModel
+from carpk.problems import Problem, RequestError
+from carpk.solve import Arrays
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, the steps done and the steps in all."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """Whether an estimate can be used: `reasons` against it, `remarks` worth knowing, `measures`."""
+
+    ok: bool
+    reasons: tuple[str, ...]
+    remarks: tuple[str, ...]
+    measures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What an estimator found.
+
+    theta : free population parameters by name, (chain, draw), natural scale
+    phi : (chain, draw, patient, parameter), varying parameters on their link scale
+    sample_stats : by name, (chain, draw)
+    draws_from : "posterior", "guide", "asymptotic" or "point"
+    seconds : wall time by stage
+    """
+
+    theta: Mapping[str, np.ndarray]
+    phi: np.ndarray
+    sample_stats: Mapping[str, np.ndarray]
+    draws_from: str
+    convergence: Convergence
+    seconds: Mapping[str, float]
+
+
+class Estimator(abc.ABC):
+    """An algorithm is its settings, given as fields, and `fit`."""
+
+    @abc.abstractmethod
+    def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
+            progress: Progress) -> Estimate:
+        """The estimate of a resolved model on the arrays of a design."""
+
+
+def with_settings(estimator: type, settings: Mapping[str, Any]) -> Any:
+    """An estimator from its settings by name; RequestError with all that are not understood."""
+    fields = {f.name: f for f in dataclasses.fields(estimator)}
+    found = [Problem("error", f"{estimator.__name__} has no such setting",
+                     f"known: {', '.join(fields)}", column=n) for n in settings if n not in fields]
+    if found:
+        raise RequestError(found)
+    return estimator(**settings)

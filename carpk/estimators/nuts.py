@@ -1,0 +1,281 @@
+"""No-U-turn sampling (NumPyro's kernel) of the full posterior, chains side by side on the cores."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.hmc import hmc
+
+from carpk import posterior
+from carpk.empirical_bayes import Start, laplace_start
+from carpk.estimators import Convergence, Estimate, Estimator, Progress
+from carpk.geometry import Parametrisation, frozen, log_density, to_phi
+from carpk.likelihood import population_location, to_theta
+from carpk.population_model import PopulationModel
+from carpk.problems import Problem, RequestError
+from carpk.solve import Arrays
+
+_CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
+
+
+@dataclass(frozen=True)
+class Nuts(Estimator):
+    """NUTS in likelihood-informed coordinates, started from a quick Laplace fit.
+
+    The same seed and settings give the same draws on the same machine, whatever its load.
+    """
+
+    chains: int = 4
+    draws: int = 1000
+    warmup: int = 400
+    target_accept: float = 0.8
+    max_tree_depth: int = 10
+    parametrisation: Parametrisation = "informed"
+
+    def __post_init__(self) -> None:
+        wrong = [n for n in ("chains", "draws", "warmup", "max_tree_depth")
+                 if not (isinstance(getattr(self, n), int) and getattr(self, n) > 0)]
+        found = [Problem("error", "must be a whole number above 0", column=n,
+                         found=str(getattr(self, n))) for n in wrong]
+        if not 0.5 <= self.target_accept < 1.0:
+            found.append(Problem("error", "must lie between 0.5 and 1", column="target_accept",
+                                 found=str(self.target_accept)))
+        if self.parametrisation not in ("informed", "noncentred"):
+            found.append(Problem("error", "must be informed or noncentred",
+                                 column="parametrisation", found=str(self.parametrisation)))
+        if self.draws < 4 and not wrong:
+            found.append(Problem("error", "at least 4 draws", column="draws",
+                                 found=str(self.draws)))
+        if found:
+            raise RequestError(found)
+
+    def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
+            progress: Progress) -> Estimate:
+        """Starts, warms up, samples and judges; see Estimator."""
+        clock = time.perf_counter()
+        progress("start", 0, 1)
+        start = laplace_start(model, data, seed)
+        frame = frozen(model, start)
+        progress("start", 1, 1)
+        begun = time.perf_counter()
+        states, sampler = _prepare(self, model, data, start, frame, seed)
+        compiled = time.perf_counter()
+        runs = _run(self, states, sampler, data, frame, progress)
+        sampled = time.perf_counter()
+        u = np.stack([r["u"] for r in runs])
+        stats = {n: np.stack([r[n] for r in runs])
+                 for n in ("diverging", "n_steps", "energy", "acceptance_rate", "lp")}
+        stats["step_size"] = np.stack([np.full(self.draws, r["step_size"]) for r in runs])
+        theta, phi = _natural(model, frame, u, np.stack([r["z"] for r in runs]),
+                              self.parametrisation)
+        return Estimate(
+            theta, phi, stats, "posterior",
+            _judge(theta, stats, start, ids, self.max_tree_depth),
+            {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled})
+
+
+def _prepare(settings: Nuts, model: PopulationModel, data: Arrays, start: Start, frame: Arrays,
+             seed: int) -> tuple[list[Any], Callable[..., Any]]:
+    """The first state of every chain, and the compiled program that moves one chain on."""
+    def potential(data: Arrays, frame: Arrays) -> Callable[[Arrays], jax.Array]:
+        return lambda q: -log_density(model, data, frame, q["u"], q["z"],
+                                      settings.parametrisation)
+
+    init_kernel, kernel = hmc(potential_fn_gen=potential, algo="NUTS")
+    patients, k = start.phi.shape
+    spread = population_spread(model, start, data)
+
+    @jax.jit
+    def begin(key: jax.Array, size: jax.Array, data: Arrays, frame: Arrays) -> Any:
+        """A state drawn around the start, `size` posterior SDs wide."""
+        near, noise, rng = jax.random.split(key, 3)
+        u = start.u + size * spread * jax.random.normal(near, start.u.shape)
+        z = size * jax.random.normal(noise, (patients, k))
+        if settings.parametrisation == "noncentred":
+            mu, omega = population_location(model, to_theta(model, start.u))
+            z = (start.phi - mu) / omega + 0.1 * z
+        return init_kernel(
+            {"u": u, "z": z}, settings.warmup, step_size=0.1, dense_mass=[("u",)],
+            inverse_mass_matrix={("u",): jnp.diag(spread**2), ("z",): jnp.ones(patients * k)},
+            target_accept_prob=settings.target_accept, max_tree_depth=settings.max_tree_depth,
+            model_args=(data, frame), rng_key=rng)
+
+    @jax.jit
+    def move(state: Any, count: jax.Array, data: Arrays, frame: Arrays) -> Any:
+        """`count` iterations, at most _CHUNK, and what they drew."""
+        def record(s: Any) -> Arrays:
+            return {"u": s.z["u"], "z": s.z["z"], "diverging": s.diverging,
+                    "n_steps": s.num_steps, "energy": s.energy,
+                    "acceptance_rate": s.accept_prob, "lp": -s.potential_energy}
+
+        def one(i: Any, carry: Any) -> Any:
+            state, kept = carry
+            state = kernel(state, model_args=(data, frame))
+            return state, jax.tree.map(lambda a, v: a.at[i].set(v), kept, record(state))
+
+        kept = jax.tree.map(lambda v: jnp.zeros((_CHUNK, *jnp.shape(v)), jnp.result_type(v)),
+                            record(state))
+        return jax.lax.fori_loop(0, count, one, (state, kept))
+
+    states = []
+    for key in jax.random.split(jax.random.key(seed), settings.chains):
+        for size in (1.0, 0.5, 0.2, 0.0):  # closer to the start until every solve succeeds
+            state = begin(key, jnp.asarray(size), data, frame)
+            if np.isfinite(state.potential_energy):
+                break
+        else:
+            failed = [i for i, v in enumerate(np.asarray(start.log_likelihood))
+                      if not np.isfinite(v)]
+            raise RequestError(Problem(
+                "error", "the model cannot be solved at the starting values for patients number "
+                f"{', '.join(str(i + 1) for i in failed) or 'unknown'}",
+                "check the model's typical values and the cohort's inputs"))
+        states.append(state)
+    # compiled here, so that its time is told apart and threads only run it
+    return states, move.lower(states[0], jnp.asarray(0), data, frame).compile()
+
+
+def _run(settings: Nuts, states: list[Any], move: Callable[..., Any], data: Arrays,
+         frame: Arrays, progress: Progress) -> list[dict[str, Any]]:
+    """Every chain to its end. Threads suffice: the compiled program holds no Python lock, and
+    chains queue for the cores, so four chains on two cores keep both busy."""
+    per_chain = settings.warmup + settings.draws
+    done, lock, stop = [0], threading.Lock(), threading.Event()
+
+    def advance(state: Any, count: int) -> tuple[Any, Arrays]:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        state, kept = move(state, jnp.asarray(count), data, frame)
+        kept = jax.tree.map(lambda v: np.asarray(v)[:count], kept)
+        with lock:
+            done[0] += count
+            progress("sample", done[0], per_chain * settings.chains)
+        return state, kept
+
+    def chain(state: Any) -> dict[str, Any]:
+        for count in _chunks(settings.warmup):
+            state, _ = advance(state, count)
+        parts = []
+        for count in _chunks(settings.draws):
+            state, kept = advance(state, count)
+            parts.append(kept)
+        run = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
+        return {**run, "step_size": float(state.adapt_state.step_size)}
+
+    with ThreadPoolExecutor(min(settings.chains, os.cpu_count() or 1)) as pool:
+        waiting = [pool.submit(chain, s) for s in states]
+        try:
+            return [w.result() for w in waiting]
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _chunks(total: int) -> list[int]:
+    return [_CHUNK] * (total // _CHUNK) + ([total % _CHUNK] if total % _CHUNK else [])
+
+
+def _natural(model: PopulationModel, frame: Arrays, u: np.ndarray, z: np.ndarray,
+             parametrisation: Parametrisation) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Population values by name (chain, draw) and phi (chain, draw, patient, parameter)."""
+    @jax.jit
+    def convert(u: jax.Array, z: jax.Array) -> Any:
+        def one(pair: Any) -> Any:
+            theta = to_theta(model, pair[0])
+            return {n: theta[n] for n in model.free}, \
+                to_phi(model, theta, pair[1], frame, parametrisation)[0]
+        return jax.lax.map(one, (u, z))
+
+    shape = u.shape[:2]
+    theta, phi = convert(u.reshape(-1, u.shape[-1]), z.reshape(-1, *z.shape[2:]))
+    return ({n: np.asarray(v).reshape(shape) for n, v in theta.items()},
+            np.asarray(phi).reshape(*shape, *phi.shape[1:]))
+
+
+def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax.Array:
+    """(Q,): a rough posterior SD of each free population parameter on the real line, for the
+    first metric and the dispersion of the chains' starts."""
+    theta = to_theta(model, start.u)
+    _, omega = population_location(model, theta)
+    patients = start.phi.shape[0]
+    known = start.information.sum(axis=1) + jnp.diag(omega**-2)
+    left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if len(model.spread) else omega
+    rows = [int((np.asarray(data["observed"]) & (np.asarray(data["output"]) == k)).sum())
+            for k in range(len(model.structure.outputs))]
+    sds = []
+    for k, name in enumerate(model.free):
+        _, slope = jax.jvp(model.priors[name].scale.from_real, (start.u[k],), (jnp.ones(()),))
+        kind, _, rest = name.partition("_")
+        if kind == "omega":
+            i = model.spread.index(rest)
+            sd = (omega[i] + left[i] / omega[i]) / (2 * patients) ** 0.5
+        elif kind == "sigma":
+            output = [o.name for o in model.structure.outputs].index(rest.rpartition("_")[0])
+            sd = theta[name] / max(2 * rows[output], 2) ** 0.5
+        elif name.removesuffix("_pop") in model.spread:
+            i = model.spread.index(name.removesuffix("_pop"))
+            to_real = model.scale(model.spread[i]).to_real
+            _, per_link = jax.jvp(to_real, (theta[name],), (jnp.ones(()),))
+            sd = jnp.sqrt((omega[i] ** 2 + left[i]) / patients) / per_link
+        else:
+            sd = 0.3 * slope
+        sds.append(jnp.clip(sd / slope, 0.01, 2.0))
+    return jnp.stack(sds)
+
+
+def _judge(theta: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], start: Start,
+           ids: tuple[str, ...], max_tree_depth: int) -> Convergence:
+    """R-hat <= 1.01, bulk and tail ESS >= 400, under 1 % divergences, E-BFMI >= 0.3."""
+    table = posterior.summary(theta)
+    reasons, remarks = [], []
+    for column, limit, wrong in (("rhat", 1.01, lambda v: ~(v <= 1.01)),
+                                 ("ess_bulk", 400, lambda v: ~(v >= 400)),
+                                 ("ess_tail", 400, lambda v: ~(v >= 400))):
+        bad = table.loc[wrong(table[column]), column]
+        if len(bad):
+            worst = bad.sort_values(ascending=column != "rhat")
+            listed = ", ".join(f"{n} {v:.3g}" for n, v in worst.head(4).items())
+            more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+            want = f"at most {limit}" if column == "rhat" else f"at least {limit}"
+            label = {"rhat": "R-hat", "ess_bulk": "bulk ESS", "ess_tail": "tail ESS"}[column]
+            reasons.append(f"{label} of {listed}{more} (want {want}): draw more, or fix or "
+                           "give a prior to what the data do not inform")
+    diverging = int(stats["diverging"].sum())
+    share = diverging / stats["diverging"].size
+    if share >= 0.01:
+        reasons.append(f"{diverging} divergent transitions, {100 * share:.1f} % of the draws "
+                       "(want under 1 %): raise target_accept, or simplify the model")
+    elif diverging:
+        remarks.append(f"{diverging} divergent transitions ({100 * share:.2f} % of the draws)")
+    energy = stats["energy"]
+    bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
+    if not bfmi.min() >= 0.3:
+        reasons.append(f"E-BFMI is {bfmi.min():.2f} in the worst chain (want at least 0.3): the "
+                       "spreads are hardly informed; tighten their priors or fix one")
+    deep = float(np.mean(stats["n_steps"] >= 2**max_tree_depth - 1))
+    if deep > 0.05:
+        remarks.append(f"{100 * deep:.0f} % of the draws reached the tree depth limit")
+    failed = [i for i, v in zip(ids, np.asarray(start.log_likelihood), strict=True)
+              if not np.isfinite(v)]
+    if failed:
+        remarks.append(f"no solution at the start for patients {', '.join(failed)}")
+    measures = {
+        "rhat_max": float(table["rhat"].max()), "ess_bulk_min": float(table["ess_bulk"].min()),
+        "ess_tail_min": float(table["ess_tail"].min()), "divergences": float(diverging),
+        "ebfmi_min": float(bfmi.min()), "gradients": float(stats["n_steps"].sum()),
+        "gradients_per_effective_sample": float(stats["n_steps"].sum()
+                                                / table["ess_bulk"].min()),
+        "start_sweeps": float(start.sweeps), "failed_at_start": float(len(failed))}
+    return Convergence(not reasons, tuple(reasons), tuple(remarks), measures)
+
+
+ESTIMATOR = Nuts

@@ -1,0 +1,254 @@
+"""A fit from request to disk: fit(), Fit, and the primary files of a fit's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from carpk import posterior, registry
+from carpk.cohort import Cohort, Design, design
+from carpk.estimators import Convergence, Progress, with_settings
+from carpk.population_model import PopulationModel, resolve
+from carpk.priors import Prior
+from carpk.problems import Problem, RequestError
+from carpk.solve import Arrays, arrays, predict
+from carpk.structure import StructuralModel
+
+_VERSIONS = ("carpk", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
+             "arviz-stats")
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A finished fit: the resolved model, its draws, whether they can be used, and its record.
+
+    posterior : DataTree with the groups of `carpk.posterior.tree`
+    manifest : request, settings, seed, versions, hashes, times, what was excluded and why
+    """
+
+    model: PopulationModel
+    posterior: xr.DataTree
+    convergence: Convergence
+    manifest: Mapping[str, Any]
+
+    @property
+    def design(self) -> Design:
+        """The observations, inputs and doses that were fitted."""
+        return posterior.design_of(self.posterior)
+
+    def save(self, folder: str | Path = "fits") -> Path:
+        """Writes the primary files into a new folder below `folder` and returns it.
+
+        They are written beside and renamed, so that a fit is whole or absent; an earlier fit is
+        never overwritten (the same request on the same day gets the suffix -2, -3, ...).
+        """
+        parent = Path(folder)
+        parent.mkdir(parents=True, exist_ok=True)
+        side = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
+        try:
+            self.posterior.to_netcdf(side / "posterior.nc", engine="h5netcdf")
+            (side / "model.py").write_text(self.manifest["model"]["text"], encoding="utf-8")
+            (side / "manifest.json").write_text(json.dumps(self.manifest, indent=1),
+                                                encoding="utf-8")
+            side.chmod(0o755)
+            for suffix in ("", *(f"-{k}" for k in range(2, 1000))):
+                target = parent / (self.manifest["name"] + suffix)
+                if not target.exists():
+                    os.rename(side, target)
+                    return target
+            raise FileExistsError(f"{parent} already holds a thousand fits of this request")
+        finally:
+            shutil.rmtree(side, ignore_errors=True)
+
+
+def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed: int,
+        progress: Progress | None = None, **settings: Any) -> Fit:
+    """Fits a population model to a cohort.
+
+    estimator : its name; `settings` are its fields (for nuts: chains, draws, warmup, ...)
+    progress : called with (stage, done, total) as the fit goes on
+    Raises DataError when the cohort does not fit the model, RequestError for a setting that is
+    not understood. A fit that did not converge is returned and says so in `convergence`.
+
+    >>> from carpk import examples
+    >>> from carpk.population_model import population
+    >>> few = examples.example("tisacel_like").select(["1", "2", "3", "4", "5", "6"])
+    >>> result = fit(population("stein_2019"), few, seed=1, chains=2, draws=20, warmup=20)
+    >>> result.posterior["posterior"]["Cmax"].dims
+    ('chain', 'draw', 'patient')
+    """
+    say = progress or (lambda stage, done, total: None)
+    began = time.perf_counter()
+    method = with_settings(registry.load("estimators", estimator), settings)
+    seen = design(cohort, model.structure)
+    chosen = choose_steps(resolve(model, seen, cohort.units), seen)
+    data = arrays(seen, chosen.structure, chosen.steps)
+    prepared = time.perf_counter()
+    estimate = method.fit(chosen, data, seen.ids, seed, say)
+    estimated = time.perf_counter()
+    say("predict", 0, 1)
+    stored = posterior.tree(chosen, seen, data, estimate.theta, estimate.phi,
+                            estimate.sample_stats, estimate.draws_from, seed)
+    say("predict", 1, 1)
+    convergence = _with_failures(estimate.convergence, stored, seen.ids)
+    seconds = {"prepare": prepared - began, **estimate.seconds,
+               "predict": time.perf_counter() - estimated}
+    manifest = _manifest(model, chosen, cohort, seen, estimator, method, seed, seconds,
+                         convergence)
+    return Fit(chosen, stored, convergence, manifest)
+
+
+def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 1e-3) \
+        -> PopulationModel:
+    """The model with the fewest mesh steps that predict within `tolerance` on the log scale.
+
+    Steps double from 60 until twice as many move no prediction of the typical patient, nor of
+    one with every parameter a spread away, by more. A closed form has no mesh.
+    """
+    if not model.structure.states:
+        return model
+    values = {f"{p.name}_pop": model.priors[f"{p.name}_pop"].median
+              if f"{p.name}_pop" in model.priors else model.fixed[f"{p.name}_pop"]
+              for p in model.structure.parameters}
+    mu = np.array([float(model.scale(n).to_real(jnp.asarray(values[f"{n}_pop"])))
+                   for n in model.spread])
+    size = np.array([p.omega.omega if p.omega else 0.5 for p in model.varying])
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(seen.ids), len(mu)))
+    phi = jnp.asarray(mu + size * signs)
+    positive = seen.upper[seen.observed & (seen.upper > 0) & np.isfinite(seen.upper)]
+    floor = 0.1 * float(positive.min()) if positive.size else 1e-6
+
+    @jax.jit
+    def curve(data: Arrays, phi: jax.Array) -> jax.Array:
+        return predict(model.structure, data, model.patient_values(values, phi))
+
+    def logs(steps: int) -> np.ndarray:
+        data = arrays(seen, model.structure, steps)
+        both = np.stack([curve(data, jnp.broadcast_to(jnp.asarray(mu), phi.shape)),
+                         curve(data, phi)])
+        return np.log(np.abs(both) + floor)[:, seen.observed]
+
+    steps, here = 60, logs(60)
+    while steps < 4000:
+        twice = logs(2 * steps)
+        error = np.abs(twice - here)
+        if np.isfinite(twice).all() and np.isfinite(here).all() and error.max() <= tolerance:
+            break
+        steps, here = 2 * steps, twice
+    return dataclasses.replace(model, steps=steps)
+
+
+def _with_failures(convergence: Convergence, stored: xr.DataTree, ids: Iterable[str]) \
+        -> Convergence:
+    """Adds the draws whose solve failed, by patient."""
+    counts = stored["constant_data"]["failed_solves"].values
+    failed = {i: int(c) for i, c in zip(ids, counts, strict=True) if c}
+    measures = {**convergence.measures, "failed_solves": float(sum(failed.values()))}
+    remarks = convergence.remarks
+    if failed:
+        named = ", ".join(f"patient {i} {c} times" for i, c in failed.items())
+        remarks = (*remarks, f"the solve failed in the draws of {named}")
+    return dataclasses.replace(convergence, measures=measures, remarks=remarks)
+
+
+def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, seen: Design,
+              estimator: str, method: Any, seed: int, seconds: Mapping[str, float],
+              convergence: Convergence) -> dict[str, Any]:
+    structure = chosen.structure
+    text = Path(structure.file).read_text(encoding="utf-8")
+    request = {
+        "model": structure.name if _bundled(structure) else structure.file,
+        "estimator": estimator, "seed": seed, "spread": list(asked.spread),
+        "data": {"file": cohort.source, **cohort.read_as}, "errors": dict(asked.errors),
+        "fixed": dict(asked.fixed), "priors": {n: str(p) for n, p in asked.priors.items()},
+        "settings": dataclasses.asdict(method)}
+    if cohort.units:
+        request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
+    code = hashlib.sha256(text.encode()).hexdigest()
+    stamp = json.dumps([request, cohort.sha256, code], sort_keys=True).encode()
+    tail = hashlib.sha256(stamp).hexdigest()[:8]
+    now = datetime.now(UTC)
+    return {
+        "name": f"{now:%Y-%m-%d}_{structure.name}_{estimator}_{tail}",
+        "time": now.isoformat(timespec="seconds"), "request": request,
+        "data": {"file": cohort.source, "sha256": cohort.sha256, "patients": len(seen.ids),
+                 "observations": int(seen.observed.sum()), "censored": int(seen.censored.sum()),
+                 "units": {str(o.dvid): cohort.units.get(o.dvid, o.unit)
+                           for o in structure.outputs}},
+        "model": {"name": structure.name, "sha256": code, "text": text},
+        "resolved": {
+            "errors": dict(chosen.errors), "spread": list(chosen.spread),
+            "priors": {n: str(p) for n, p in chosen.priors.items()},
+            "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps},
+        "seconds": {k: round(v, 3) for k, v in seconds.items()},
+        "convergence": dataclasses.asdict(convergence),
+        "warnings": [str(w) for w in seen.warnings],
+        "ignored_columns": ignored_columns(cohort, chosen),
+        "excluded": json.loads(seen.excluded.to_json(orient="records")),
+        "versions": {n: _version(n) for n in _VERSIONS} | {"python": platform.python_version()},
+    }
+
+
+def _bundled(structure: StructuralModel) -> bool:
+    return structure.name in registry.names("models") and \
+        registry.load("models", structure.name).file == structure.file
+
+
+def ignored_columns(cohort: Cohort, model: PopulationModel) -> list[str]:
+    """The columns of the file that neither the reader nor the model reads."""
+    used = {i.name for i in model.structure.inputs}
+    return [str(c) for c in (*cohort.covariates.columns, *cohort.varying) if c not in used]
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def load_fit(folder: str | Path) -> Fit:
+    """The fit in a folder; RequestError when it is not a whole one."""
+    folder = Path(folder)
+    missing = [n for n in ("manifest.json", "posterior.nc", "model.py")
+               if not (folder / n).is_file()]
+    if missing:
+        raise RequestError(Problem("error", f"not a fit: {', '.join(missing)} missing",
+                                   "name the folder that `carpk fit` printed", str(folder)))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    structure = dataclasses.replace(registry.load_file(folder / "model.py"),
+                                    name=manifest["model"]["name"])
+    resolved = manifest["resolved"]
+    model = PopulationModel(
+        structure, resolved["errors"], tuple(resolved["spread"]),
+        {n: Prior.parse(p) for n, p in resolved["priors"].items()}, resolved["fixed"],
+        resolved["reasons"], resolved["steps"])
+    with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
+        draws = stored.load()
+    judged = manifest["convergence"]
+    return Fit(model, draws, Convergence(judged["ok"], tuple(judged["reasons"]),
+                                         tuple(judged["remarks"]), judged["measures"]), manifest)
+
+
+def excluded(fit: Fit) -> pd.DataFrame:
+    """The rows of the file that were not fitted, each with its reason."""
+    from carpk.cohort import EXCLUDED_COLUMNS
+    return pd.DataFrame(fit.manifest["excluded"], columns=list(EXCLUDED_COLUMNS))

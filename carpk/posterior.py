@@ -1,0 +1,174 @@
+"""Draws as an xarray DataTree with fixed groups and names, and their summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from carpk.cohort import Design
+from carpk.likelihood import row_log_likelihood
+from carpk.population_model import PopulationModel
+from carpk.solve import Arrays, predict
+
+# draws kept for predictive bands: more would not move a 95 % band a reader could see
+_PREDICTIVE_DRAWS = 400
+_DOSES = ("dose_time", "dose_amount", "dose_duration", "dose_state", "dose_line")
+
+
+def summary(values: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row per quantity: mean, median, sd, lower95, upper95, rhat, ess_bulk, ess_tail.
+
+    values : (chain, draw) by name; intervals are equal-tailed, R-hat and ESS are rank-based.
+
+    >>> import numpy as np
+    >>> draws = np.random.default_rng(1).normal(size=(4, 500))
+    >>> bool(summary({"x": draws}).loc["x", "rhat"] < 1.02)
+    True
+    """
+    from arviz_stats.base import array_stats
+
+    rows = {}
+    for name, draws in values.items():
+        lower, median, upper = np.quantile(draws, [0.025, 0.5, 0.975])
+        moving = np.ptp(draws) > 0 and np.isfinite(draws).all()
+        rows[name] = {
+            "mean": draws.mean(), "median": median, "sd": draws.std(ddof=1),
+            "lower95": lower, "upper95": upper,
+            "rhat": float(array_stats.rhat(draws)) if moving else np.nan,
+            "ess_bulk": float(array_stats.ess(draws, method="bulk")) if moving else np.nan,
+            "ess_tail": float(array_stats.ess(draws, method="tail", prob=(0.05, 0.95)))
+            if moving else np.nan}
+    columns = ["mean", "median", "sd", "lower95", "upper95", "rhat", "ess_bulk", "ess_tail"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[str, np.ndarray],
+         phi: np.ndarray, sample_stats: Mapping[str, np.ndarray], draws_from: str,
+         seed: int) -> xr.DataTree:
+    """Everything a fit is read from.
+
+    posterior : population values (chain, draw), `CL` and `eta_CL` (chain, draw, patient)
+    sample_stats : (chain, draw); log_likelihood : y (chain, draw, observation)
+    posterior_predictive : y simulated and ipred, (chain, draw, observation), thinned
+    observed_data : lower, upper, censored (observation)
+    constant_data : time, output, line, patient_index (observation), inputs (patient), doses
+    """
+    chains, draws = phi.shape[:2]
+    rows = np.nonzero(design.observed)
+    log_likelihood, failed = _every_draw(model, data, theta, phi, rows)
+    thin = max(1, -(-chains * draws // _PREDICTIVE_DRAWS))
+    some = slice(None, None, thin)
+    ipred, simulated = _predictive(model, data, {n: v[:, some] for n, v in theta.items()},
+                                   phi[:, some], rows, seed)
+    patient = {"patient": list(design.ids)}
+    index = {"chain": np.arange(chains), "draw": np.arange(draws)}
+    thinned = {"chain": index["chain"], "draw": index["draw"][some]}
+    by_patient: dict[str, Any] = {}
+    for k, p in enumerate(model.varying):
+        scale = model.scale(p.name)
+        mu = np.asarray(scale.to_real(jnp.asarray(theta.get(
+            f"{p.name}_pop", model.fixed.get(f"{p.name}_pop")))))
+        by_patient[p.name] = np.asarray(scale.from_real(jnp.asarray(phi[..., k])))
+        by_patient[f"eta_{p.name}"] = phi[..., k] - (mu[..., None] if mu.ndim else mu)
+    observation = ("observation",)
+    draw = ("chain", "draw")
+    constant = {
+        "time": (observation, design.time[rows]), "output": (observation, design.output[rows]),
+        "line": (observation, design.line[rows]), "patient_index": (observation, rows[0]),
+        "failed_solves": (("patient",), failed),
+        **{f"input_{n}": (("patient",), v) for n, v in design.inputs.items()},
+        **{n: (("patient", "dose"), getattr(design, n)) for n in _DOSES}}
+    groups = {
+        "posterior": xr.Dataset(
+            {**{n: (draw, v) for n, v in theta.items()},
+             **{n: ((*draw, "patient"), v) for n, v in by_patient.items()}},
+            {**index, **patient}, {"draws_from": draws_from}),
+        "sample_stats": xr.Dataset({n: (draw, v) for n, v in sample_stats.items()}, index),
+        "log_likelihood": xr.Dataset({"y": ((*draw, "observation"), log_likelihood)}, index),
+        "posterior_predictive": xr.Dataset(
+            {"y": ((*draw, "observation"), simulated), "ipred": ((*draw, "observation"), ipred)},
+            thinned),
+        "observed_data": xr.Dataset({
+            "lower": (observation, design.lower[rows]), "upper": (observation, design.upper[rows]),
+            "censored": (observation, design.censored[rows])}),
+        "constant_data": xr.Dataset(constant, patient),
+    }
+    return xr.DataTree.from_dict(groups)
+
+
+def _every_draw(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
+                phi: np.ndarray, rows: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihood (chain, draw, observation), and per patient the draws that did not solve."""
+    @jax.jit
+    def evaluate(theta: Arrays, phi: jax.Array, data: Arrays) -> Any:
+        def one(draw: Any) -> Any:
+            values = {**fixed(model), **draw[0]}
+            predicted = predict(model.structure, data, model.patient_values(values, draw[1]))
+            failed = (~jnp.isfinite(predicted) & data["observed"]).any(axis=1)
+            return row_log_likelihood(model, data, values, predicted)[rows], failed
+        return jax.lax.map(one, (theta, phi))
+
+    shape = phi.shape[:2]
+    flat = {n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}
+    value, failed = evaluate(flat, jnp.asarray(phi.reshape(-1, *phi.shape[2:])), data)
+    return np.asarray(value).reshape(*shape, -1), np.asarray(failed).sum(axis=0)
+
+
+def _predictive(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
+                phi: np.ndarray, rows: tuple[np.ndarray, ...], seed: int) \
+        -> tuple[np.ndarray, np.ndarray]:
+    """Individual predictions and simulated measurements, (chain, draw, observation)."""
+    @jax.jit
+    def evaluate(theta: Arrays, phi: jax.Array, keys: jax.Array, data: Arrays) -> Any:
+        def one(draw: Any) -> Any:
+            values = {**fixed(model), **draw[0]}
+            predicted = predict(model.structure, data, model.patient_values(values, draw[1]))
+            simulated = predicted
+            for k, (output, error) in enumerate(model.error_models().items()):
+                noisy = error.draw(jax.random.fold_in(draw[2], k), predicted,
+                                   model.sigma(values, output))
+                simulated = jnp.where(data["output"] == k, noisy, simulated)
+            return predicted[rows], simulated[rows]
+        return jax.lax.map(one, (theta, phi, keys))
+
+    shape = phi.shape[:2]
+    flat = {n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}
+    keys = jax.random.split(jax.random.key(seed), shape[0] * shape[1])
+    predicted, simulated = evaluate(flat, jnp.asarray(phi.reshape(-1, *phi.shape[2:])), keys, data)
+    return np.asarray(predicted).reshape(*shape, -1), np.asarray(simulated).reshape(*shape, -1)
+
+
+def fixed(model: PopulationModel) -> dict[str, jax.Array]:
+    """The fixed population values as scalars."""
+    return {n: jnp.asarray(float(v)) for n, v in model.fixed.items()}
+
+
+def design_of(stored: xr.DataTree) -> Design:
+    """The design a tree was made on (what was excluded is in the manifest)."""
+    constant, observed = stored["constant_data"].dataset, stored["observed_data"].dataset
+    ids = tuple(str(i) for i in constant["patient"].values)
+    patient = constant["patient_index"].values
+    counts = np.bincount(patient, minlength=len(ids))
+    column = np.concatenate([np.arange(c) for c in counts]).astype(int)
+    shape = (len(ids), int(counts.max()))
+
+    def block(values: np.ndarray, fill: Any) -> np.ndarray:
+        out = np.full(shape, fill, dtype=values.dtype)
+        out[patient, column] = values
+        return out
+
+    time = block(constant["time"].values, np.nan)
+    time = pd.DataFrame(time).ffill(axis=1).to_numpy()
+    return Design(
+        ids=ids, time=time, lower=block(observed["lower"].values, 1.0),
+        upper=block(observed["upper"].values, 1.0), output=block(constant["output"].values, 0),
+        observed=block(np.ones(len(patient), bool), False), line=block(constant["line"].values, 0),
+        inputs={str(n).removeprefix("input_"): constant[n].values for n in constant.data_vars
+                if str(n).startswith("input_")},
+        excluded=pd.DataFrame(), warnings=(), **{n: constant[n].values for n in _DOSES})
