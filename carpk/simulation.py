@@ -1,0 +1,92 @@
+"""Simulated measurements: patients drawn from a population model, seen at a design's times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from carpk.cohort import Design
+from carpk.likelihood import population_location
+from carpk.population_model import PopulationModel
+from carpk.problems import Problem, RequestError
+from carpk.solve import arrays, predict
+
+
+@dataclass(frozen=True, eq=False)
+class Simulated:
+    """What was drawn for the patients of a design.
+
+    parameters : index ID, each structural parameter on its natural scale
+    predicted : (P, N), the model at the design's times, unit of each row's output
+    dv : (P, N), the same with residual error; NaN where the design observes nothing
+    """
+
+    parameters: pd.DataFrame
+    predicted: np.ndarray
+    dv: np.ndarray
+
+
+def published(model: PopulationModel) -> dict[str, float]:
+    """The model file's typical values and spreads, and what `model` fixes, by population name.
+
+    Residual errors are not in a model file, nor spreads that only the request added.
+    """
+    structure = model.structure
+    values = {f"{p.name}_pop": p.typical for p in structure.parameters}
+    values |= {f"omega_{p.name}": p.omega.omega for p in model.varying if p.omega}
+    return values | {n: float(v) for n, v in model.fixed.items()}
+
+
+def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,
+             seed: int, shift: Mapping[str, np.ndarray] | None = None) -> Simulated:
+    """Draws patients' parameters and measurements for a design.
+
+    theta : population values by name, natural scale, over the published ones
+    shift : {parameter: (P,)}, added to the patients' location on the link scale: what
+        covariates do; only for parameters that vary between patients
+    Raises RequestError for a name that is not understood or a value that nobody gives.
+
+    >>> from carpk import examples, registry
+    >>> from carpk.cohort import design
+    >>> from carpk.population_model import population
+    >>> model = population("stein_2019")
+    >>> seen = design(examples.example("tisacel_like"), model.structure)
+    >>> drawn = simulate(model, seen, {"sigma_C_log": 0.56}, seed=1)
+    >>> drawn.dv.shape == seen.time.shape and drawn.parameters.index[0] == seen.ids[0]
+    True
+    """
+    values = {**published(model), **(theta or {})}
+    found = [Problem("error", "no such population parameter", f"known: {', '.join(model.names)}",
+                     found=n) for n in values if n not in model.names]
+    found += [Problem("error", "the model file gives no value", "give one in theta", column=n)
+              for n in model.names if n not in values]
+    found += [Problem("error", "only a parameter that varies between patients can be shifted",
+                      f"these do: {', '.join(model.spread)}", found=n)
+              for n in shift or {} if n not in model.spread]
+    if found:
+        raise RequestError(found)
+    population: dict[str, Any] = {n: jnp.asarray(float(v)) for n, v in values.items()}
+    mu, omega = population_location(model, population)
+    patients = len(design.ids)
+    between, within = jax.random.split(jax.random.key(seed))
+    eta = omega[None, :] * jax.random.normal(between, (patients, len(model.spread)))
+    moved = np.zeros((patients, len(model.spread)))
+    for name, by in (shift or {}).items():
+        moved[:, model.spread.index(name)] = by
+    patient = model.patient_values(population, mu[None, :] + moved + eta)
+    predicted = predict(model.structure, arrays(design, model.structure, model.steps), patient)
+    dv = predicted
+    for k, (output, error) in enumerate(model.error_models().items()):
+        noisy = error.draw(jax.random.fold_in(within, k), predicted,
+                           model.sigma(population, output))
+        dv = jnp.where(design.output == k, noisy, dv)
+    return Simulated(
+        pd.DataFrame({n: np.asarray(v) for n, v in patient.items()},
+                     index=pd.Index(design.ids, name="ID", dtype=object)),
+        np.asarray(predicted), np.where(design.observed, np.asarray(dv), np.nan))

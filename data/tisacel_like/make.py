@@ -1,0 +1,97 @@
+"""Makes tisacel_like.csv and individual_truth.csv from card.toml.
+
+Run: python data/tisacel_like/make.py
+"""
+
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))  # carpk of this checkout, installed or not
+
+from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, Cohort, design
+from carpk.population_model import population
+from carpk.simulation import simulate
+
+CARD = tomllib.loads((HERE / "card.toml").read_text("utf-8"))
+
+
+def covariates(rng):
+    """One row per patient: who they are and what they were given."""
+    n = CARD["patients"]
+    age = rng.uniform(3, 25, n)
+    return pd.DataFrame({
+        "RESPONSE": np.where(rng.random(n) < 0.78, "CR", "NR"),
+        "PRODUCT": np.where(rng.random(n) < 0.5, "A", "B"),
+        # marrow blasts range from a few to nearly all cells: logit-normal, median 40 %
+        "TUMOUR_BURDEN": (100 / (1 + np.exp(0.405 - 1.8 * rng.standard_normal(n)))).round(1),
+        "DOSE": (3.1 * np.exp(0.4 * rng.standard_normal(n))).round(2),
+        "AGE": age.round().astype(int),
+        "WT": ((8 + 2.7 * age) * np.exp(0.2 * rng.standard_normal(n))).round(1),
+    }, index=pd.Index([str(k + 1) for k in range(n)], name="ID", dtype=object))
+
+
+def visits(rng, ids):
+    """One row per sample: the nominal days with jitter, without the missed ones."""
+    plan = CARD["design"]
+    nominal = np.array(plan["nominal_days"], float)
+    rows = []
+    for patient in ids:
+        days = nominal + rng.standard_normal(len(nominal)) * np.maximum(0.03 * nominal, 0.1)
+        leaves = rng.uniform(28, 270) if rng.random() < plan["left_early"] else np.inf
+        kept = (rng.random(len(nominal)) >= plan["missed"]) & (days <= leaves)
+        rows += [(patient, day) for day in np.sort(days[kept]).round(2)]
+    return pd.DataFrame(rows, columns=["ID", "TIME"])
+
+
+def shifts(table):
+    """The covariate effects of the card: {parameter: shift of its logarithm, one per patient}."""
+    total = {}
+    for pair, effect in CARD["truth"]["effects"].items():
+        parameter, column = pair.split(" ~ ")
+        if effect["form"] == "power":
+            by = effect["coefficient"] * np.log(table[column] / effect["reference"])
+        else:
+            by = table[column].map({effect["reference"]: 0.0, **{
+                k: v for k, v in effect.items() if k not in ("form", "reference")}})
+        total[parameter] = total.get(parameter, 0.0) + by.to_numpy(float)
+    return total
+
+
+def planned(table, samples):
+    """The cohort before anything was measured: every level is still unknown."""
+    seen = samples.assign(line=range(2, len(samples) + 2), DVID=1, DV=1.0, LOWER=1.0, UPPER=1.0,
+                          CENS=0)
+    return Cohort(tuple(table.index), seen, pd.DataFrame(columns=list(DOSE_COLUMNS)), table,
+                  pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), "tisacel_like.csv", "")
+
+
+def make():
+    """The text of the two files."""
+    rng = np.random.default_rng(CARD["seed"])
+    table = covariates(rng)
+    samples = visits(rng, table.index)
+    truth = CARD["truth"]
+    model = population(truth["model"])
+    seen = design(planned(table, samples), model.structure)
+    theta = {f"{n}_pop": v for n, v in truth["typical"].items()}
+    theta |= {f"omega_{n}": v for n, v in truth["omega"].items()}
+    theta["sigma_C_log"] = truth["sigma_C_log"]
+    drawn = simulate(model, seen, theta, seed=CARD["seed"], shift=shifts(table))
+    level, limit = drawn.dv[seen.observed], CARD["lloq"]
+    # four digits: no more than an assay gives, and the same on every machine
+    written = [np.format_float_positional(v, precision=4, fractional=False, trim="-")
+               for v in np.maximum(level, limit)]
+    rows = samples.assign(DV=written, CENS=(level < limit).astype(int), LLOQ=limit)
+    own = drawn.parameters[list(truth["typical"])].map(lambda v: f"{v:.5g}")
+    return (rows.join(table, on="ID").to_csv(index=False, lineterminator="\n"),
+            own.to_csv(lineterminator="\n"))
+
+
+if __name__ == "__main__":
+    for name, text in zip(("tisacel_like.csv", "individual_truth.csv"), make(), strict=True):
+        (HERE / name).write_text(text, encoding="utf-8", newline="\n")
