@@ -127,8 +127,8 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
     found += input_problems + row_problems
     doses, dose_problems = _doses(cohort, structure)
     found += dose_problems
-    excluded = pd.concat([cohort.excluded, excluded], ignore_index=True) \
-        if len(excluded) else cohort.excluded
+    excluded = pd.concat([t for t in (cohort.excluded, excluded) if len(t)] or [excluded],
+                         ignore_index=True)
     found += unobserved(cohort, rows, excluded)
     if errors(found):
         raise DataError(found)
@@ -250,13 +250,13 @@ def _rows(cohort: Cohort, structure: StructuralModel) \
             f"{len(group)} rows",
             f"fit only the others: {' '.join(f'--dvid {d}' for d in known)}", cohort.source,
             int(group['line'].iloc[0]), column="DVID", found=str(dvid)))
-    left_out = rows.iloc[:0].assign(reason="")
+    reason = pd.Series("", index=rows.index, dtype=object)
     for needed in structure.inputs:
         if needed.equals:
             output = structure.output(needed.equals)
-            at_zero = rows[(rows["DVID"] == output.dvid) & (rows["TIME"] == 0)]
-            left_out = pd.concat([left_out, at_zero.assign(
-                reason=f"{output.name} at time 0 is the model's input {needed.name}")])
+            reason[(rows["DVID"] == output.dvid) & (rows["TIME"] == 0)] = \
+                f"{output.name} at time 0 is the model's input {needed.name}"
+    left_out = rows.assign(reason=reason)[reason != ""]
     if len(left_out):
         found.append(Problem(
             "warning", f"{len(left_out)} rows at time 0 are the model's input, not fitted",
