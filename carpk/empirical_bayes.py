@@ -1,4 +1,4 @@
-"""A quick Laplace fit: each patient's most likely parameters, their information, a population start.
+"""A quick Laplace fit: each patient's most likely parameters and information, a population start.
 
 Used to start every estimator at values the data support and to shape the sampler's coordinates;
 what it returns never enters a posterior as a result.
@@ -45,39 +45,43 @@ class Start(NamedTuple):
     sweeps: int
 
 
+def _row_derivatives(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array) \
+        -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Each row's log-likelihood, its slope and its bend (at most 0) in the prediction, taken on
+    the scale the row's residual is added to; (P, N) each, 0 on padding."""
+    def rows(shift: jax.Array) -> jax.Array:
+        moved = predicted
+        for k, error in enumerate(model.error_models().values()):
+            own = predicted * jnp.exp(shift) if error.log_scale else predicted + shift
+            moved = jnp.where(data["output"] == k, own, moved)
+        return row_log_likelihood(model, data, theta, moved)
+
+    zero, one = jnp.zeros_like(predicted), jnp.ones_like(predicted)
+    value = rows(zero)
+    slope, bend = jax.jvp(lambda s: jax.jvp(rows, (s,), (one,))[1], (zero,), (one,))
+    seen = data["observed"]
+    return value, jnp.where(seen, slope, 0.0), jnp.where(seen, jnp.minimum(bend, 0.0), 0.0)
+
+
 def _curvature(model: PopulationModel, data: Arrays, theta: Any, phi: jax.Array) \
         -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Per patient and output: gradient (P, O, K) and information (P, O, K, K) of the
-    log-likelihood in phi; per row, the variance that information about phi leaves, (P, N, K)
-    being the Jacobian of the prediction."""
+    """Gradient (P, O, K) and Gauss-Newton information (P, O, K, K) of each output's
+    log-likelihood in phi, and the Jacobian (P, N, K) of the predictions on their own scale."""
     def predicted(phi: jax.Array) -> jax.Array:
         return predict(model.structure, data, model.patient_values(theta, phi))
 
     columns = [jax.jvp(predicted, (phi,), (jnp.zeros_like(phi).at[:, k].set(1.0),))
                for k in range(phi.shape[1])]
     f, jacobian = columns[0][0], jnp.stack([c[1] for c in columns], axis=-1)
-
-    def rows(shift: jax.Array) -> jax.Array:
-        """Row log-likelihoods with each prediction moved on its error model's own scale."""
-        moved = f
-        for k, error in enumerate(model.error_models().values()):
-            here = data["output"] == k
-            moved = jnp.where(here, f * jnp.exp(shift) if error.log_scale else f + shift, moved)
-        return row_log_likelihood(model, data, theta, moved)
-
-    zero, one = jnp.zeros_like(f), jnp.ones_like(f)
-    slope, bend = jax.jvp(lambda s: jax.jvp(rows, (s,), (one,))[1], (zero,), (one,))
     for k, error in enumerate(model.error_models().values()):
-        here = (data["output"] == k)[..., None]
         if error.log_scale:
+            here = (data["output"] == k)[..., None]
             jacobian = jnp.where(here, jacobian / jnp.maximum(f, 1e-290)[..., None], jacobian)
-    weight = jnp.where(data["observed"], jnp.maximum(-bend, 0.0), 0.0)
-    slope = jnp.where(data["observed"], slope, 0.0)
     jacobian = jnp.where(data["observed"][..., None], jacobian, 0.0)
-    outputs = range(len(model.structure.outputs))
-    masks = [data["output"] == k for k in outputs]
+    _, slope, bend = _row_derivatives(model, data, theta, f)
+    masks = [data["output"] == k for k in range(len(model.structure.outputs))]
     gradient = jnp.stack([jnp.einsum("pn,pnk->pk", slope * m, jacobian) for m in masks], axis=1)
-    information = jnp.stack([jnp.einsum("pn,pnk,pnl->pkl", weight * m, jacobian, jacobian)
+    information = jnp.stack([jnp.einsum("pn,pnk,pnl->pkl", -bend * m, jacobian, jacobian)
                              for m in masks], axis=1)
     return gradient, information, jacobian
 
@@ -127,19 +131,8 @@ def _shared_step(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Ar
         full = u.at[places].set(v)
         theta = to_theta(model, full)
         f = predict(model.structure, data, model.patient_values(theta, phi))
-
-        def rows(shift: jax.Array) -> jax.Array:
-            moved = f
-            for k, error in enumerate(model.error_models().values()):
-                here = data["output"] == k
-                moved = jnp.where(here, f * jnp.exp(shift) if error.log_scale else f + shift,
-                                  moved)
-            return row_log_likelihood(model, data, theta, moved)
-
-        zero, one = jnp.zeros_like(f), jnp.ones_like(f)
-        _, bend = jax.jvp(lambda s: jax.jvp(rows, (s,), (one,))[1], (zero,), (one,))
-        value = rows(zero) + 0.5 * jnp.minimum(bend, 0.0) * row_variance
-        return jnp.where(data["observed"], value, 0.0).sum() + log_prior(model, theta) \
+        value, _, bend = _row_derivatives(model, data, theta, f)
+        return (value + 0.5 * bend * row_variance).sum() + log_prior(model, theta) \
             + log_jacobian(model, full)
 
     v = u[places]
@@ -209,7 +202,7 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     def sweep(data: Arrays, u: jax.Array, phi: jax.Array) -> Any:
         theta = to_theta(model, u)
         phi, _ = _inner(model, data, theta, phi, 6)
-        gradient, information, jacobian = _curvature(model, data, theta, phi)
+        _, information, jacobian = _curvature(model, data, theta, phi)
         _, omega = population_location(model, theta)
         covariance = jnp.linalg.inv(information.sum(axis=1) + jnp.diag(omega**-2))
         covariance = jnp.where(jnp.isfinite(covariance), covariance, jnp.diag(omega**2))
@@ -231,12 +224,11 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         return Start(u, phi, jnp.zeros((*empty.shape, 0)), empty,
                      patient_log_likelihood(model, data, to_theta(model, u), phi), 0)
     phi = guess(data, jax.random.key(seed))
-    count = 0
-    for count in range(1, rounds + 1):
-        before = u
+    moved, count = 1.0, 0
+    while moved > 0.01 and count < rounds:
+        before, count = u, count + 1
         u, phi = sweep(data, u, phi)
-        if float(jnp.max(jnp.abs(u - before))) < 0.01:
-            break
+        moved = float(jnp.max(jnp.abs(u - before)))
     phi, gradient, information, value = finish(data, u, phi)
     usable = jnp.isfinite(information).all(axis=(1, 2, 3)) & jnp.isfinite(gradient).all(
         axis=(1, 2))

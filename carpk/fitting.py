@@ -159,7 +159,7 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 1e-3) 
 def _with_failures(convergence: Convergence, stored: xr.DataTree, ids: Iterable[str]) \
         -> Convergence:
     """Adds the draws whose solve failed, by patient."""
-    counts = stored["constant_data"]["failed_solves"].values
+    counts = stored["constant_data"].dataset["failed_solves"].values
     failed = {i: int(c) for i, c in zip(ids, counts, strict=True) if c}
     measures = {**convergence.measures, "failed_solves": float(sum(failed.values()))}
     remarks = convergence.remarks
@@ -174,7 +174,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
               convergence: Convergence) -> dict[str, Any]:
     structure = chosen.structure
     text = Path(structure.file).read_text(encoding="utf-8")
-    request = {
+    request: dict[str, Any] = {
         "model": structure.name if _bundled(structure) else structure.file,
         "estimator": estimator, "seed": seed, "spread": list(asked.spread),
         "data": {"file": cohort.source, **cohort.read_as}, "errors": dict(asked.errors),

@@ -67,7 +67,8 @@ def informed(z: jax.Array, mu: jax.Array, omega: jax.Array, information: jax.Arr
     low = _cholesky(a)
     half = _solve_lower(low, [linear[:, i] + mu[i] / omega[i] ** 2 for i in range(size)])
     phi = _solve_upper(low, [h + z[:, i] for i, h in enumerate(half)])
-    return jnp.stack(phi, axis=1), -sum(jnp.log(low[i][i]) for i in range(size))
+    volume = jnp.stack([jnp.log(low[i][i]) for i in range(size)])
+    return jnp.stack(phi, axis=1), -volume.sum(axis=0)
 
 
 def noncentred(z: jax.Array, mu: jax.Array, omega: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -87,7 +88,7 @@ def to_phi(model: PopulationModel, theta: Mapping[str, Any], z: jax.Array, start
     if parametrisation == "noncentred":
         return noncentred(z, mu, omega)
     # the information of an output's rows scales with its residual variance while that moves
-    information, linear = 0.0, 0.0
+    information, linear = jnp.zeros(()), jnp.zeros(())
     for k, (output, error) in enumerate(model.error_models().items()):
         names = [f"sigma_{output}_{s}" for s in error.sigmas]
         weight = (start["theta"][names[0]] / theta[names[0]]) ** 2 if len(names) == 1 else 1.0

@@ -18,6 +18,9 @@ from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError
 from carpk.structure import Parameter, StructuralModel
 
+# SD of a default prior on the log (or logit) scale: a factor of 20 either way within 95 %
+_WIDTH = 1.5
+
 
 @dataclass(frozen=True)
 class PopulationModel:
@@ -114,56 +117,74 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     if found:
         raise RequestError(found)
     asked = PopulationModel(structure, chosen, vary)
+    values, reasons, found = _held(asked, fixed or {}, set(free))
+    given, problems = _given(asked, priors or {})
+    found += problems
+    found += [Problem("error", "both fixed and given a prior", "drop one", column=n)
+              for n in given if n in values]
+    if found:
+        raise RequestError(found)
+    still = [n for n in vary if values.get(f"omega_{n}") != 0]  # SD 0: it does not vary
+    values = {n: v for n, v in values.items() if not n.startswith("omega_") or v != 0}
+    return dataclasses.replace(asked, spread=tuple(still), priors=given, fixed=values,
+                               reasons={**reasons, **dict.fromkeys(given, "asked for")})
 
-    def whole(name: str) -> str:
-        return f"{name}_pop" if name in known else name
 
-    freed = {whole(n) for n in free}
-    values: dict[str, float] = {}
-    reasons: dict[str, str] = {}
-    for p in structure.parameters:
-        if p.fixed and f"{p.name}_pop" not in freed:
-            values[f"{p.name}_pop"] = p.typical
-            reasons[f"{p.name}_pop"] = "held at the model file's value"
-    wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed or (), "published")
-    for name, value in ((whole(n), v) for n, v in wanted.items()):
+def _whole(asked: PopulationModel, name: str) -> str:
+    """`CL` stands for `CL_pop` in a request."""
+    return f"{name}_pop" if f"{name}_pop" in asked.names else name
+
+
+def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[str],
+          free: set[str]) -> tuple[dict[str, float], dict[str, str], list[Problem]]:
+    """Fixed values, why each is fixed, and what of the request was not understood."""
+    structure = asked.structure
+    freed = {_whole(asked, n) for n in free}
+    found = [_unknown("population parameter", n, asked.names)
+             for n in sorted(freed - set(asked.names))]
+    values = {f"{p.name}_pop": p.typical for p in structure.parameters
+              if p.fixed and f"{p.name}_pop" not in freed}
+    reasons = dict.fromkeys(values, "held at the model file's value")
+    wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed, "published")
+    for short, value in wanted.items():
+        name = _whole(asked, short)
         if name not in asked.names:
             found.append(_unknown("population parameter", name, asked.names))
-        elif value == "published":
-            published = _published(structure, name)
-            if published is None:
-                found.append(Problem("error", "the model file gives no value to hold it at",
-                                     "write the value", column=name))
-            else:
-                values[name] = published
-                reasons[name] = "held at the model file's value on request"
-        else:
-            try:
-                values[name] = float(value)
-                reasons[name] = "fixed on request"
-            except ValueError:
-                found.append(Problem("error", 'not a number and not "published"', "",
-                                     column=name, found=str(value)))
+            continue
+        number = _published(structure, name) if value == "published" else _number(value)
+        if number is None:
+            found.append(Problem("error", "not a number, nor a value the model file gives",
+                                 "write the value to hold it at", column=name,
+                                 found=str(value)))
+            continue
+        values[name] = number
+        reasons[name] = "held at the model file's value on request" \
+            if value == "published" else "fixed on request"
+    return values, reasons, found
+
+
+def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \
+        -> tuple[dict[str, Prior], list[Problem]]:
+    """The priors a request states, and what of it was not understood."""
     given: dict[str, Prior] = {}
-    for name, prior in ((whole(n), v) for n, v in (priors or {}).items()):
+    found: list[Problem] = []
+    for short, prior in priors.items():
+        name = _whole(asked, short)
         if name not in asked.names:
             found.append(_unknown("population parameter", name, asked.names))
             continue
         try:
             given[name] = Prior.parse(prior) if isinstance(prior, str) else prior
-            reasons[name] = "asked for"
         except RequestError as refused:
             found += [dataclasses.replace(p, column=name) for p in refused.problems]
-    found += [_unknown("population parameter", n, asked.names)
-              for n in sorted(freed) if n not in asked.names]
-    found += [Problem("error", "both fixed and given a prior", "drop one", column=n)
-              for n in given if n in values]
-    if found:
-        raise RequestError(found)
-    for name in [n for n, v in values.items() if n.startswith("omega_") and v == 0]:
-        del values[name]  # no spread: the parameter leaves the varying ones
-        vary = tuple(n for n in vary if f"omega_{n}" != name)
-    return dataclasses.replace(asked, spread=vary, priors=given, fixed=values, reasons=reasons)
+    return given, found
+
+
+def _number(value: float | str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> Problem:
@@ -206,18 +227,15 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) ->
         if f"{p.name}_pop" in fixed:
             continue
         centre, why = p.typical, "default: around the model file's value"
-        for output in structure.outputs:
-            unit = units.get(output.dvid, output.unit)
-            if p.unit == output.unit != unit:
-                centre = p.typical * _peak_ratio(structure, design, output.name)
-                why = (f"default: the cohort is in {unit}, the model in {output.unit}; centred "
+        for seen in structure.outputs:
+            unit = units.get(seen.dvid, seen.unit)
+            if p.unit == seen.unit != unit:
+                centre = p.typical * _peak_ratio(structure, design, seen.name)
+                why = (f"default: the cohort is in {unit}, the model in {seen.unit}; centred "
                        "where the typical peak meets the patients' peaks (geometric mean)")
-        width = 1.5
-        priors[f"{p.name}_pop"] = {
-            "log": lambda c=centre: Prior("lognormal", (c, width)),
-            "logit": lambda c=centre: Prior("logitnormal", (c, width)),
-            "identity": lambda c=centre: Prior("normal", (c, max(2 * abs(c), 1.0))),
-        }[p.link]()
+        family, width = {"log": ("lognormal", _WIDTH), "logit": ("logitnormal", _WIDTH),
+                         "identity": ("normal", max(2 * abs(centre), 1.0))}[p.link]
+        priors[f"{p.name}_pop"] = Prior(family, (centre, width))
         reasons.setdefault(f"{p.name}_pop", why)
     for p in model.varying:
         omega = p.omega.omega if p.omega else 0.0

@@ -72,8 +72,10 @@ def _closed_form(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[st
 
 
 def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str, jax.Array]:
-    assert structure.rates and structure.initial and structure.observe
     rates, initial, observe = structure.rates, structure.initial, structure.observe
+    assert rates is not None
+    assert initial is not None
+    assert observe is not None
     states = structure.states
 
     def natural(u: tuple[Any, ...]) -> dict[str, Any]:
@@ -124,10 +126,10 @@ def _mesh(design: Design, structure: StructuralModel, steps: int) -> dict[str, A
     """Nodes of every patient: graded ones, every observation, every dose and infusion end.
 
     t, h (P, M): start and length of each step; seen (P, N): the step at whose start an
-    observation is read; amount, inflow {state: (P, M)}: what a dose adds at the start of a
-    step, and its rate while it runs. Zero-length steps are harmless, so each time keeps a node of its own.
+    observation is read; amount, inflow {state: (P, M)}: what a dose adds at the start of a step,
+    and its rate while it runs. Zero-length steps are harmless, so each time keeps its own node.
     """
-    patients, n = design.time.shape
+    n = design.time.shape[1]
     given = design.dose_amount > 0
     ends = np.where(given, design.dose_time + design.dose_duration, 0.0)
     doses = np.where(given, design.dose_time, 0.0)

@@ -20,7 +20,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Convergence:
-    """Whether an estimate can be used: `reasons` against it, `remarks` worth knowing, `measures`."""
+    """Whether an estimate can be used: `reasons` against it, `remarks` to know, `measures`."""
 
     ok: bool
     reasons: tuple[str, ...]
