@@ -5,6 +5,7 @@ is the tolerance. They are compared with the model's own functions under scipy's
 again under carpk's solver.
 """
 
+import functools
 import math
 import pickle
 import re
@@ -14,11 +15,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
 
 from carpk import registry
+from carpk.cohort import Design
+from carpk.solve import arrays, predict
 from carpk.structure import named
 
 NAMES = registry.names("models")
@@ -60,11 +64,15 @@ def solved(model, entry, until):
         integrated(model, values, entry.get("dose", {}), until)
 
 
+@functools.cache
+def program(solution):
+    return jax.jit(jax.vmap(lambda t, p: dict(solution(t, named(p))), in_axes=(0, None)))
+
+
 def closed_form(model, values):
-    p = named({n: jnp.asarray(float(v)) for n, v in values.items()})
-    at_times = jax.jit(jax.vmap(lambda t: dict(model.solution(t, p))))
-    return lambda times: {n: np.asarray(v)
-                          for n, v in at_times(jnp.asarray(times, dtype=float)).items()}
+    p = {n: float(v) for n, v in values.items()}
+    return lambda times: {n: np.asarray(v) for n, v in program(model.solution)(
+        jnp.asarray(times, dtype=float), p).items()}
 
 
 def integrated(model, values, dose, until):
@@ -248,6 +256,92 @@ def test_the_printed_equilibrium_rests_with_the_printed_eigenvalues(name, entry)
     values = np.linalg.eigvals(np.asarray(jax.jacfwd(slopes)(x + correction)))
     assert_printed(float(values[0].real), entry["eigenvalue"][0])
     assert_printed(abs(float(values[0].imag)), entry["eigenvalue"][1])
+
+
+# carpk's own solver
+
+
+def design_of(model, entry, times, columns):
+    """One patient for each output in `columns`, observed at `times`, dosed at time 0."""
+    outputs, states = [o.name for o in model.outputs], [s.name for s in model.states]
+    dose, values = entry.get("dose", {}), values_of(model, entry)
+    each = np.ones((len(columns), 1))
+    row, doses = np.ones((1, len(times))), np.array([list(dose.values())], dtype=float)
+    return Design(
+        ids=tuple(columns), time=each * times, lower=each * row, upper=each * row,
+        output=np.array([[outputs.index(c)] * len(times) for c in columns]),
+        observed=each * row > 0, line=np.tile(np.arange(len(times)) + 2, (len(columns), 1)),
+        inputs={i.name: np.full(len(columns), float(values[i.name])) for i in model.inputs},
+        dose_time=each * doses * 0, dose_amount=each * doses, dose_duration=each * doses * 0,
+        dose_state=np.tile(np.array([[states.index(n) for n in dose]], int), (len(columns), 1)),
+        dose_line=np.ones((len(columns), len(dose)), int), excluded=pd.DataFrame(), warnings=())
+
+
+def ln_predicted(model, entry, times, columns, steps):
+    """ln of values -> ln of each output at each time, by carpk's solver."""
+    data = arrays(design_of(model, entry, times, columns), model, steps)
+    names = list(model.typical)
+
+    def at(x):
+        ones = jnp.ones(len(columns))
+        return jnp.log(predict(model, data, {n: ones * jnp.exp(v) for n, v in
+                                             zip(names, x, strict=True)}))
+
+    values = values_of(model, entry)
+    with np.errstate(divide="ignore"):  # km = 0
+        return at, np.log([float(values[n]) for n in names])
+
+
+def largest_error(model, entry, steps):
+    """Of ln predictions, relative to their size, over a golden trajectory's outputs."""
+    rows = table(entry["printed"])
+    times = np.array([float(t) for t in rows.pop("t")])
+    outputs = [o.name for o in model.outputs if o.name in rows]
+    at, x = ln_predicted(model, entry, times, outputs, steps)
+    reference = solved(model, entry, times[-1])(times)
+    error = 0.0
+    for output, got in zip(outputs, np.asarray(jax.jit(at)(x)), strict=True):
+        some = reference[output] > math.exp(LOG_FLOOR)  # what has not begun has no logarithm
+        want = np.log(reference[output][some])
+        error = max(error, np.max(np.abs(got[some] - want) / np.maximum(1.0, np.abs(want))))
+    return error
+
+
+@pytest.mark.parametrize(("name", "entry"), cases("trajectory"))
+def test_the_solver_agrees_with_an_independent_one_on_a_fine_mesh(name, entry):
+    model = registry.load("models", name)
+    assert largest_error(model, entry, 1920 if model.states else 1) < 1e-4
+
+
+@pytest.mark.parametrize("title", ["set 1", "set 3"])
+def test_the_solver_agrees_with_an_independent_one_on_its_usual_mesh(title):
+    model = registry.load("models", "liu_l_2022")
+    entry = next(e for e in GOLDEN["liu_l_2022"]["trajectory"] if e["set"] == title)
+    assert largest_error(model, entry, 150) < 1e-4
+
+
+@pytest.mark.parametrize(("name", "entry", "times"), [
+    ("stein_2019", {"values": {"TTOCI": 5.7, "TSTER": 7.5}}, [1.0, 7.0, 9.0, 14.0, 90.0, 365.0]),
+    ("liu_l_2022", {"set": "set 1"}, [1.0, 3.0, 5.0, 7.0, 14.0, 28.0]),
+    ("liu_l_2022_negative_relapse", {"set": "set 2", "values": {"km": 1e-6}},
+     [1.0, 3.0, 5.0, 7.0, 14.0]),
+    ("one_compartment_oral", {"dose": {"depot": 100.0}}, [0.5, 2.0, 8.0, 24.0]),
+])
+def test_gradients_agree_with_central_differences_of_an_independent_solver(name, entry, times):
+    model = registry.load("models", name)
+    times, outputs = np.array(times), [o.name for o in model.outputs]
+    at, x = ln_predicted(model, entry, times, outputs, 480)
+    jacobian = np.asarray(jax.jit(jax.jacrev(at))(x))
+    step, names = 1e-4, list(model.typical)
+    for k, parameter in enumerate(names):
+        sides = []
+        for sign in (1.0, -1.0):
+            moved = {**entry.get("values", {}), parameter: float(np.exp(x[k] + sign * step))}
+            seen = solved(model, {**entry, "values": moved}, times[-1])(times)
+            sides.append(np.log(np.stack([seen[o] for o in outputs])))
+        differences = (sides[0] - sides[1]) / (2 * step)
+        np.testing.assert_allclose(jacobian[:, :, k], differences, rtol=1e-4, atol=1e-5,
+                                   err_msg=parameter)
 
 
 # what the equations imply
