@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from carpk.problems import DataError, Problem
 
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+SEPARATORS = (",", ";", "\t")
 MISSING = ("", ".", "NA", "NaN", "nan")
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?[Ii]nf(inity)?", re.ASCII)
@@ -65,8 +65,8 @@ def read_table(path: str | Path) -> TextTable:
     width = len(header)
     fields = np.array([len(row) for _, row in values], dtype=np.int64)
     line = np.array([k for k, _ in values], dtype=np.int64)
-    across = [*zip_longest(*(row for _, row in values), fillvalue="")][:width]
-    columns = [_stripped(c) for c in across]
+    across = zip_longest(*(row for _, row in values), fillvalue="")
+    columns = [_stripped(c) for c in islice(across, width)]
     columns += [np.full(len(values), "", dtype=object)] * (width - len(columns))
     warnings = []
     if len(values) < len(records):
@@ -153,17 +153,17 @@ def _records(text: str, separator: str, file: str) -> list[tuple[int, list[str]]
     # strict: a stray quote must be an error, or it would swallow the rows up to the next one
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True,
                         skipinitialspace=True)
-    ends, rows = [0], []
+    begin, records = 1, []
     try:
         for row in reader:
-            rows.append(row)
-            ends.append(reader.line_num)
+            if len(row) > 1 or (row and row[0].strip()):
+                records.append((begin, row))
+            begin = reader.line_num + 1
     except csv.Error as failure:
         raise _refusal(file, f"the row that begins here cannot be read: {failure}",
                        "a quotation mark that is not closed, or not doubled inside quotes?",
-                       ends[-1] + 1) from None
-    return [(end + 1, row) for end, row in zip(ends, rows, strict=False)
-            if len(row) > 1 or (row and row[0].strip())]
+                       begin) from None
+    return records
 
 
 def _stripped(texts: tuple[str, ...]) -> np.ndarray:

@@ -37,6 +37,7 @@ class Records:
         self.file, self.line, self.problems = table.file, table.line, list(table.warnings)
         self.texts = _named(table, columns, self.problems)
         self.blank = np.full(len(self.line), "", dtype=object)
+        self._numbers: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.unread = np.zeros(len(self.line), dtype=bool)
         self.bad = np.full(len(self.line), not set(REQUIRED) <= set(self.texts))
         codes, distinct = pd.factorize(self.texts.get("ID", self.blank))
@@ -56,11 +57,10 @@ class Records:
     def numbers(self, name: str, where: np.ndarray | bool = True) -> np.ndarray:
         """The column as finite numbers, else NaN; what is no number `where` it counts is refused.
         """
-        texts = self.texts.get(name, self.blank)
-        values, wrong = to_numbers(texts)
+        values, wrong = self._parsed(name)
         words = np.zeros_like(wrong)
-        if name == "DV":
-            words = wrong & matching(texts, _BEYOND.fullmatch)
+        if name == "DV" and (where & wrong).any():
+            words = wrong & matching(self.texts[name], _BEYOND.fullmatch)
         self.refuse(where & words, name, "a level beyond the limit is written as a number",
                     "below: set CENS=1, and LLOQ to the limit; above: CENS=-1, DV the limit")
         self.refuse(where & wrong & ~words, name, "not a number",
@@ -100,6 +100,11 @@ class Records:
         """A table whose index counts our rows, without the bad ones, numbered anew."""
         return table[~self.bad[table.index]].reset_index(drop=True)
 
+    def _parsed(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        if name not in self._numbers:
+            self._numbers[name] = to_numbers(self.texts.get(name, self.blank))
+        return self._numbers[name]
+
     def _note(self, severity: Severity, where: np.ndarray, column: str | None, wrong: str,
               remedy: str) -> None:
         texts = self.texts.get(column or "", self.blank)
@@ -120,7 +125,7 @@ class Records:
                                        zip(table.names, table.columns, strict=True)])
         words = (np.arange(len(first)) == 0) & ~commented
         for name in ("TIME", "DV"):
-            words &= to_numbers(self.texts.get(name, self.blank))[1]
+            words &= self._parsed(name)[1]
         for where, wrong, remedy in (
                 (commented, "a comment line is not data", "delete it"),
                 (again, "the header again", "delete the line"),
