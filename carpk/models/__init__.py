@@ -1,4 +1,4 @@
-"""Published models. In a checkout they are the top-level models/ folder; in a wheel they sit here."""
+"""Published models: the top-level models/ folder in a checkout, this folder in a wheel."""
 
 from pathlib import Path
 
