@@ -32,6 +32,7 @@ class Cohort:
     covariates : index ID, a column for each column of the file that is constant in a patient
         float or str, NaN where the patient has none.
     excluded : rows of the file that are not observations or doses, each with its reason.
+    read_as : what was asked for in reading it: columns, dvid, and the patients of `select`.
     """
 
     ids: tuple[str, ...]
@@ -61,7 +62,8 @@ class Cohort:
 
         return replace(self, ids=chosen, observations=rows(self.observations),
                        doses=rows(self.doses), covariates=self.covariates.loc[list(chosen)],
-                       excluded=rows(self.excluded))
+                       excluded=rows(self.excluded),
+                       read_as={**self.read_as, "patients": list(chosen)})
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from pathlib import Path
+from typing import Any
 
 from carpk.cohort import Cohort
 from carpk.nonmem import read_csv
@@ -31,10 +33,10 @@ def csv_path(name: str) -> Path:
     return FOLDER / name / f"{name}.csv"
 
 
-def example(name: str) -> Cohort:
-    """A bundled cohort, with the units of its card.
+def example(name: str, **reading: Any) -> Cohort:
+    """A bundled cohort, with the units of its card; `reading` as in `read_csv`.
 
     >>> len(example("tisacel_like").ids)
     90
     """
-    return read_csv(csv_path(name))
+    return dataclasses.replace(read_csv(csv_path(name), **reading), source=f"example:{name}")

@@ -174,11 +174,14 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
               convergence: Convergence) -> dict[str, Any]:
     structure = chosen.structure
     text = Path(structure.file).read_text(encoding="utf-8")
+    own = {f"{p.name}_pop": p.typical for p in structure.parameters if p.fixed}
     request: dict[str, Any] = {
         "model": structure.name if _bundled(structure) else structure.file,
         "estimator": estimator, "seed": seed, "spread": list(asked.spread),
         "data": {"file": cohort.source, **cohort.read_as}, "errors": dict(asked.errors),
-        "fixed": dict(asked.fixed), "priors": {n: str(p) for n, p in asked.priors.items()},
+        "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
+        "free": [n for n in own if n not in asked.fixed],
+        "priors": {n: str(p) for n, p in asked.priors.items()},
         "settings": dataclasses.asdict(method)}
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}

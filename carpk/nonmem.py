@@ -81,7 +81,8 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
     found.sort(key=lambda p: p.line or (0 if p.patient is None else 1 << 62))
     if errors(found):
         raise DataError(found)
-    return replace(cohort, warnings=tuple(found))
+    how = {"columns": dict(columns or {}), "dvid": list(dvid or ())}
+    return replace(cohort, warnings=tuple(found), read_as={k: v for k, v in how.items() if v})
 
 
 def to_csv(cohort: Cohort, path: str | Path | TextIO) -> None:

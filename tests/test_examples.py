@@ -20,7 +20,7 @@ def test_a_bundled_cohort_is_read_by_name_with_the_units_of_its_card(folder):
     cohort = examples.example("two_patients")
     assert cohort.ids == ("1", "2")
     assert cohort.units == {1: "copies/ug"}
-    assert cohort.source == str(folder / "two_patients" / "two_patients.csv")
+    assert cohort.source == "example:two_patients"
 
 
 def test_every_folder_with_a_csv_of_its_own_name_is_a_cohort(folder):

@@ -57,10 +57,19 @@ class Estimator(abc.ABC):
 
 
 def with_settings(estimator: type, settings: Mapping[str, Any]) -> Any:
-    """An estimator from its settings by name; RequestError with all that are not understood."""
-    fields = {f.name: f for f in dataclasses.fields(estimator)}
+    """An estimator from its settings by name; RequestError with all that are not understood.
+
+    Every setting has a default, which says of which kind it is.
+    """
+    fields = {f.name: f.default for f in dataclasses.fields(estimator)}
     found = [Problem("error", f"{estimator.__name__} has no such setting",
                      f"known: {', '.join(fields)}", column=n) for n in settings if n not in fields]
+    kinds = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    for name, value in settings.items():
+        kind = type(fields.get(name, value))
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            found.append(Problem("error", f"must be {kinds.get(kind, kind.__name__)}",
+                                 column=name, found=repr(value)))
     if found:
         raise RequestError(found)
     return estimator(**settings)

@@ -67,6 +67,7 @@ class Nuts(Estimator):
         frame = frozen(model, start)
         progress("start", 1, 1)
         begun = time.perf_counter()
+        progress("compile", 0, 1)
         states, sampler = _prepare(self, model, data, start, frame, seed)
         compiled = time.perf_counter()
         runs = _run(self, states, sampler, data, frame, progress)
