@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
-    "problems registry",
+    "problems registry program_cache",
     "structure cohort csvfile records nonmem examples models/*",
     "priors error_models/* population_model",
     "solve likelihood empirical_bayes geometry simulation",
@@ -79,6 +79,8 @@ def allowed(importer, imported):
     mine, theirs = place(importer), place(imported)
     if theirs is None:  # the package itself, whose __init__ imports everything
         return importer.startswith("carpk.cli")
+    if mine is None:  # told apart by its own test
+        return True
     if mine[:2] == theirs[:2]:
         return theirs[2] == "" or importer == "carpk.cli"
     return theirs[:2] < mine[:2]
