@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from carpk import posterior, registry
+from carpk import posterior, program_cache, registry
 from carpk.cohort import Cohort, Design, design
 from carpk.estimators import Convergence, Progress, with_settings
 from carpk.population_model import PopulationModel, resolve
@@ -99,6 +99,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     began = time.perf_counter()
     method = with_settings(registry.load("estimators", estimator), settings)
     seen = design(cohort, model.structure)
+    seen = dataclasses.replace(seen, warnings=(*seen.warnings, *program_cache.keep_programs()))
     chosen = choose_steps(resolve(model, seen, cohort.units), seen)
     data = arrays(seen, chosen.structure, chosen.steps)
     prepared = time.perf_counter()
