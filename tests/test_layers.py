@@ -15,7 +15,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "structure cohort csvfile records nonmem examples models/*",
     "priors error_models/* population_model",
     "solve likelihood empirical_bayes geometry simulation",
-    "posterior estimators/* program_cache fitting",
+    "posterior estimators/* fitting",
     "prediction tables plots/* reporting",
     "requests progress cli*",
 )
