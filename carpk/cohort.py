@@ -149,6 +149,35 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
         excluded=excluded, warnings=(*cohort.warnings, *found))
 
 
+def ignored_columns(cohort: Cohort, structure: StructuralModel) -> list[str]:
+    """The columns of the file that neither the reader nor the model reads."""
+    used = {i.name for i in structure.inputs}
+    return [str(c) for c in (*cohort.covariates.columns, *cohort.varying) if c not in used]
+
+
+def contents(cohort: Cohort, structure: StructuralModel | None = None) -> str:
+    """What is in a cohort, or what of it a model uses, as a sentence.
+
+    >>> from carpk import examples
+    >>> print(contents(examples.example("tisacel_like")).partition(" (")[0])
+    example:tisacel_like: 90 patients, 973 observations
+    """
+    seen = design(cohort, structure) if structure else None
+    table = cohort.observations
+    rows, censored = (int(seen.observed.sum()), int(seen.censored.sum())) if seen else \
+        (len(table), int((table["CENS"] != 0).sum()))
+    doses = len(cohort.doses) if structure is None or structure.states else 0
+    excluded = seen.excluded if seen else cohort.excluded
+    reasons = "; ".join(f"{n}: {why}" for why, n in excluded["reason"].value_counts().items())
+    columns = ignored_columns(cohort, structure) if structure else \
+        [str(c) for c in (*cohort.covariates.columns, *cohort.varying)]
+    return (f"{cohort.source}: {len(cohort.ids)} patients, {rows} observations ({censored} "
+            f"censored), {doses} doses, {len(excluded)} rows excluded"
+            + (f" ({reasons})" if reasons else "")
+            + (f"\n{'columns not used' if structure else 'covariates'}: {', '.join(columns)}"
+               if columns else ""))
+
+
 def unobserved(cohort: Cohort, rows: pd.DataFrame, excluded: pd.DataFrame) -> list[Problem]:
     """An error for each patient with none of these rows, with why the others were left out."""
     seen = set(rows["ID"])

@@ -24,7 +24,7 @@ import pandas as pd
 import xarray as xr
 
 from carpk import posterior, program_cache, registry
-from carpk.cohort import Cohort, Design, design
+from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.estimators import Convergence, Progress, with_settings
 from carpk.population_model import PopulationModel, resolve
 from carpk.priors import Prior
@@ -205,7 +205,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "seconds": {k: round(v, 3) for k, v in seconds.items()},
         "convergence": dataclasses.asdict(convergence),
         "warnings": [str(w) for w in seen.warnings],
-        "ignored_columns": ignored_columns(cohort, chosen),
+        "ignored_columns": ignored_columns(cohort, structure),
         "excluded": json.loads(seen.excluded.to_json(orient="records")),
         "versions": {n: _version(n) for n in _VERSIONS} | {"python": platform.python_version()},
     }
@@ -214,12 +214,6 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
 def _bundled(structure: StructuralModel) -> bool:
     return structure.name in registry.names("models") and \
         registry.load("models", structure.name).file == structure.file
-
-
-def ignored_columns(cohort: Cohort, model: PopulationModel) -> list[str]:
-    """The columns of the file that neither the reader nor the model reads."""
-    used = {i.name for i in model.structure.inputs}
-    return [str(c) for c in (*cohort.covariates.columns, *cohort.varying) if c not in used]
 
 
 def _version(name: str) -> str:

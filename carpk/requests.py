@@ -33,7 +33,7 @@ def _value(found: Any) -> Any:
     return found
 
 
-def _by_name(found: Any) -> Any:
+def by_name(found: Any) -> Any:
     """fixed = ["beta"] is short for fixed = {beta = "published"}."""
     if isinstance(found, list) and all(isinstance(n, str) for n in found):
         return dict.fromkeys(found, "published")
@@ -80,7 +80,7 @@ class Request(_Table):
     errors: dict[str, str] = {}
     spread: list[str] | None = None
     fixed: Annotated[dict[str, Annotated[Any, BeforeValidator(_value)]],
-                     BeforeValidator(_by_name)] = {}
+                     BeforeValidator(by_name)] = {}
     free: list[str] = []
     priors: dict[str, str] = {}
     settings: dict[str, Any] = {}

@@ -1,0 +1,5 @@
+"""python -m carpk: the same as the command carpk."""
+
+from carpk.cli import main
+
+main()

@@ -1,0 +1,171 @@
+"""The commands: parse, call one function, print. Nothing heavy is imported before it is needed.
+
+Exit 0 fine, 1 input refused, 2 wrong usage, 3 fitted but not converged, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import carpk
+from carpk.problems import CarpkError, Problem, RequestError, errors
+
+if TYPE_CHECKING:
+    from carpk.structure import StructuralModel
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Population PK/PD models of CAR T-cell therapy.")
+
+Data = Annotated[str, typer.Argument(
+    metavar="DATA", help="a CSV file, a run.toml that states everything, or example:NAME")]
+Model = Annotated[str | None, typer.Option(
+    help="a name that `carpk models` lists, or the path of a model file, ./mine.py")]
+Dvid = Annotated[list[str] | None, typer.Option(
+    help="read only observations with this DVID; may be repeated", metavar="1")]
+Unit = Annotated[list[str] | None, typer.Option(
+    help="unit of DV, by DVID; may be repeated", metavar="1=cells/uL")]
+Column = Annotated[list[str] | None, typer.Option(
+    help="our name = the file's column; may be repeated", metavar="DV=CONC")]
+
+
+def main() -> None:
+    """The entry point of the command carpk."""
+    app()
+
+
+def refusing(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every refused input as one message and exit code 1."""
+    @functools.wraps(command)
+    def guarded(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except CarpkError as refused:
+            show(refused.problems, 30)
+            raise typer.Exit(1) from None
+    return guarded
+
+
+def show(problems: Iterable[Problem], most: int | None) -> None:
+    """Problems on stderr, errors first, the rest counted beyond `most`."""
+    listed = sorted(problems, key=lambda p: p.severity)
+    for problem in listed[:most]:
+        typer.echo(f"{problem.severity}: {problem}", err=True)
+    beyond = listed[most:] if most is not None else []
+    if beyond:
+        wrong = len(errors(beyond))
+        kinds = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for n, kind in
+                          ((wrong, "error"), (len(beyond) - wrong, "warning")) if n)
+        typer.echo(f"... and {kinds} more; `carpk check DATA --all` prints all", err=True)
+
+
+@app.callback(invoke_without_command=True)
+def carpk_itself(version: Annotated[bool, typer.Option(
+        "--version", help="Print the version and leave.")] = False) -> None:
+    """Population PK/PD models of CAR T-cell therapy."""
+    if version:
+        typer.echo(carpk.__version__)
+        raise typer.Exit
+
+
+@app.command()
+@refusing
+def fit(
+        data: Data, model: Model = None,
+        estimator: Annotated[str | None, typer.Option(help="default: nuts")] = None,
+        seed: Annotated[int | None, typer.Option(
+            help="of every random number; without one it is drawn, and recorded")] = None,
+        chains: Annotated[int | None, typer.Option(help="default: 4")] = None,
+        draws: Annotated[int | None, typer.Option(help="per chain")] = None,
+        warmup: Annotated[int | None, typer.Option(help="iterations before the draws")] = None,
+        setting: Annotated[list[str] | None, typer.Option(
+            help="another setting of the estimator", metavar="target_accept=0.9")] = None,
+        out: Annotated[str | None, typer.Option(
+            help="the folder in which the fit gets its own; default: fits")] = None,
+        dvid: Dvid = None, unit: Unit = None, column: Column = None,
+        error: Annotated[list[str] | None, typer.Option(
+            help="residual error model of an output", metavar="C=proportional")] = None,
+        spread: Annotated[list[str] | None, typer.Option(
+            help="the parameters that vary between patients", metavar="Cmax,beta")] = None,
+        fix: Annotated[list[str] | None, typer.Option(
+            help="hold a population parameter, at the model file's value if none is given",
+            metavar="beta=0.003")] = None,
+        free: Annotated[list[str] | None, typer.Option(
+            help="estimate what the model file holds fixed", metavar="Ftoci")] = None,
+        prior: Annotated[list[str] | None, typer.Option(
+            help="prior of a population parameter",
+            metavar='"Cmax_pop=lognormal(24000, 1.5)"')] = None) -> None:
+    """Fit a model to a cohort; print the parameters and the folder of the fit.
+
+    Options override what a run.toml states. In a fit's own manifest.json its request can be
+    read again: carpk fit fits/NAME/manifest.json
+    """
+    from carpk import cli_fit, cli_request
+    options = cli_request.options(
+        model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
+        errors=error, fixed=fix, priors=prior, data={"dvid": dvid, "units": unit,
+                                                     "columns": column},
+        settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
+    asked = cli_request.request(data, options)
+    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12)))
+
+
+@app.command()
+@refusing
+def check(data: Data, model: Model = None, dvid: Dvid = None, unit: Unit = None,
+          column: Column = None, every: Annotated[bool, typer.Option(
+              "--all", help="Print every problem, however many.")] = False) -> None:
+    """Say what is wrong with a cohort, or that nothing is."""
+    from carpk import cli_request
+    from carpk.problems import DataError
+    options = cli_request.options(
+        model=model, data={"dvid": dvid, "units": unit, "columns": column})
+    try:
+        warnings, sentence = cli_request.checked(data, options)
+    except DataError as refused:
+        show(refused.problems, None if every else 30)
+        raise typer.Exit(1) from None
+    show(warnings, None if every else 30)
+    typer.echo(sentence)
+
+
+@app.command()
+@refusing
+def models(name: Annotated[str | None, typer.Argument(
+        help="print the card of this one; also the path of a model file")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the models, or print the card of one."""
+    from carpk import cli_models, registry
+    if name is not None:
+        structure = registry.find_model(name)
+        typer.echo(json.dumps(cli_models.card(structure), indent=1) if as_json
+                   else cli_models.written_card(structure))
+        return
+    found: list[StructuralModel] = []
+    broken: list[Problem] = []
+    for known in registry.names("models"):
+        try:
+            found.append(registry.load("models", known))
+        except CarpkError as refused:  # one broken file does not hide the others
+            broken += refused.problems
+    typer.echo(json.dumps([cli_models.card(m) for m in found], indent=1) if as_json
+               else cli_models.catalogue(found))
+    if broken:
+        raise RequestError(broken)
+
+
+@app.command()
+@refusing
+def report(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a fit")]) \
+        -> None:
+    """Make the tables, plots and page of a fit anew."""
+    from carpk.fitting import load_fit
+    from carpk.reporting import report as remake
+    typer.echo(remake(load_fit(fit), fit))

@@ -1,0 +1,91 @@
+"""From a request to a fit and what is printed of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from carpk.cohort import contents, design
+from carpk.fitting import Fit, fit
+from carpk.problems import Problem, RequestError
+from carpk.progress import Stages
+from carpk.reporting import report, verdict
+from carpk.requests import Request
+from carpk.tables import format_table, parameters
+
+Show = Callable[[Iterable[Problem]], None]
+
+_SHOWN = {"parameter": "parameter", "unit": "unit", "median": "median", "lower95": "95 % from",
+          "upper95": "to", "rse": "RSE %", "shrinkage": "shrinkage", "rhat": "R-hat",
+          "ess_bulk": "bulk ESS", "ess_tail": "tail ESS"}
+
+
+def run(asked: Request, show: Show) -> int:
+    """Fits, saves, reports and prints; the exit code."""
+    model = asked.population()
+    cohort = asked.cohort(model.structure)
+    seen = design(cohort, model.structure)
+    show(seen.warnings)
+    typer.echo(f"{contents(cohort, model.structure)}\nseed {asked.seed}", err=True)
+    _must_be_writable(Path(asked.out))
+    folder = None
+    try:
+        with Stages() as progress:
+            assert asked.seed is not None
+            result = fit(model, cohort, asked.estimator, seed=asked.seed, progress=progress,
+                         **asked.settings)
+            folder = result.save(asked.out)
+            progress("report", 0, 1)
+            report(result, folder)
+    except KeyboardInterrupt:
+        typer.echo("interrupted, nothing was written" if folder is None else
+                   f"interrupted; the fit is whole, its report is not: carpk report {folder}",
+                   err=True)
+        return 130
+    _print(result, folder)
+    return 0 if result.convergence.ok else 3
+
+
+def _must_be_writable(out: Path) -> None:
+    """Said before the sampling, not after it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise RequestError(Problem("error", f"fits cannot be written here: {failure.strerror}",
+                                   "give another folder: --out", str(out))) from None
+    if not os.access(out, os.W_OK):
+        raise RequestError(Problem("error", "fits cannot be written here: not writable",
+                                   "give another folder: --out", str(out)))
+
+
+def _print(result: Fit, folder: Path) -> None:
+    """The verdict, the parameter table, why values were held, and the folder."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=100)
+    console.print(f"\n{verdict(result)}\n", style=None if result.convergence.ok else "bold red")
+    every = parameters(result)
+    written = format_table(every)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column, heading in _SHOWN.items():
+        text = column in ("parameter", "unit")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=True)
+    for row, fixed in zip(written.to_dict("records"),
+                          every["note"].str.startswith("fixed"), strict=True):
+        cells = [str(row[c]) for c in _SHOWN]
+        table.add_row(*([*cells[:3], "fixed", *cells[4:]] if fixed else cells))
+    console.print(table)
+    notes = [f"{n}: {note}" for n, note in zip(every["parameter"], every["note"], strict=True)
+             if note.startswith("fixed") or "cohort is in" in note or "say little" in note]
+    for note in notes:
+        console.print(note)
+    console.print(f"\n{result.posterior['posterior'].sizes['chain']} chains of "
+                  f"{result.posterior['posterior'].sizes['draw']} draws; the report is "
+                  "report.html in")
+    sys.stdout.write(f"{folder}\n")  # alone on its line and never wrapped, for scripts

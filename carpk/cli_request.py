@@ -1,0 +1,114 @@
+"""From the options of a command to a request."""
+
+from __future__ import annotations
+
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from carpk import requests
+from carpk.cohort import contents, design
+from carpk.problems import Problem
+
+_PAIRED = ("errors", "fixed", "priors", "columns", "units")
+_LISTED = ("spread", "free", "dvid")
+
+
+def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
+    """What was given on the command line, in the shape of a run.toml; BadParameter otherwise."""
+    table: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping):
+            table[name] = options(**value)
+        elif value is None or value == []:
+            continue
+        elif name in _PAIRED:
+            table[name] = dict(_pair(text, name) for text in value)
+        elif name in _LISTED:
+            listed = [part.strip() for text in value for part in text.split(",") if part.strip()]
+            table[name] = [_whole(part) for part in listed] if name == "dvid" else listed
+        else:
+            table[name] = value
+    for text in setting or ():
+        name, value = _pair(text, "setting")
+        table.setdefault("settings", {})[name] = _literal(value)
+    return {name: value for name, value in table.items() if value != {}}
+
+
+def request(data: str, given: Mapping[str, Any]) -> requests.Request:
+    """The request of a run.toml (or a manifest.json) or of a data file, options on top."""
+    stated = _stated(data, given)
+    if "model" not in stated:
+        raise typer.BadParameter("say which model: --model NAME; `carpk models` lists them")
+    if "seed" not in stated:
+        stated["seed"] = secrets.randbelow(2**31)
+        typer.echo(f"no seed was given; --seed {stated['seed']} makes this fit again", err=True)
+    return requests.Request.of(stated, data if _is_request(data) else "")
+
+
+def checked(data: str, given: Mapping[str, Any]) -> tuple[tuple[Problem, ...], str]:
+    """The warnings of a cohort that can be used, and what is in it, as a sentence."""
+    stated = _stated(data, given)
+    wanted = {k: v for k, v in stated.items() if k in ("data", "model")}
+    asked = requests.Request.of({"model": "", **wanted}, data if _is_request(data) else "")
+    if not asked.model:
+        cohort = requests.cohort_of(asked.data)
+        return cohort.warnings, contents(cohort)
+    structure = asked.population().structure
+    cohort = asked.cohort(structure)
+    return design(cohort, structure).warnings, contents(cohort, structure)
+
+
+def _is_request(data: str) -> bool:
+    return Path(data).suffix in (".toml", ".json")
+
+
+def _stated(data: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    stated = requests.table(data) if _is_request(data) else {"data": {"file": data}}
+    if "fixed" in stated:
+        stated["fixed"] = requests.by_name(stated["fixed"])
+    return _over(stated, given)
+
+
+def _over(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with other values on top, name by name."""
+    merged = dict(table)
+    for name, value in given.items():
+        below = merged.get(name)
+        merged[name] = _over(below, value) if isinstance(below, dict) and \
+            isinstance(value, dict) else value
+    return merged
+
+
+def _pair(text: str, group: str) -> tuple[str, Any]:
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if group == "fixed":
+        return name, _number_or_text(value) if equals else "published"
+    if not (name and equals and value):
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise typer.BadParameter(f"a DVID is a whole number, not {text!r}")
+    return int(text)
+
+
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _literal(text: str) -> Any:
+    """A value as TOML has it; bare words are text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
