@@ -34,9 +34,9 @@ PARAMETERS = (
               assumed(0.5)),
     Parameter("KBpr", 637.64, "cells/uL", "CD19+ cells at half of rTA0", SCRIPT, fixed=True),
     Parameter("lTA0", 0.12, "1/day", "loss of activated cells", SCRIPT, assumed(0.5)),
-    Parameter("eBp", 22.72, "1/day", "maximal killing per activated cell", SCRIPT, assumed(1.0)),
+    Parameter("eBp", 22.72, "1/day", "maximal killing per activated cell", SCRIPT, assumed(1.5)),
     Parameter("KBp", 5891.45, "cells/uL", "CD19+ cells at half of eBp", SCRIPT, fixed=True),
-    Parameter("rBp", 0.069, "1/day", "growth of CD19+ cells", SCRIPT, assumed(0.5)),
+    Parameter("rBp", 0.069, "1/day", "growth of CD19+ cells", SCRIPT, assumed(1.0)),
     Parameter("nMB", 2939.1, "cells/uL", "carrying capacity", SCRIPT),
 )
 

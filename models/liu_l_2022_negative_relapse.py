@@ -32,7 +32,7 @@ PARAMETERS = (
               assumed(0.5)),
     Parameter("KBpr", 827.08, "cells/uL", "CD19+ cells at half of rTA0", SCRIPT, fixed=True),
     Parameter("lTA0", 0.04, "1/day", "loss of activated cells", SCRIPT, assumed(0.5)),
-    Parameter("eBp", 8.6, "1/day", "maximal killing per activated cell", SCRIPT, assumed(1.0)),
+    Parameter("eBp", 8.6, "1/day", "maximal killing per activated cell", SCRIPT, assumed(1.5)),
     Parameter("KBp", 794.99, "cells/uL", "CD19+ cells at half of eBp", SCRIPT, fixed=True),
     Parameter("rBp", 0.086, "1/day", "growth of CD19+ cells", SCRIPT, fixed=True),
     Parameter("nMB", 19988.53, "cells/uL", "carrying capacity of either clone", SCRIPT,
