@@ -100,10 +100,10 @@ def _inner(model: PopulationModel, data: Arrays, theta: Any, phi: jax.Array,
     def sweep(_: Any, state: Any) -> Any:
         phi, value, damping = state
         gradient, information, _ = _curvature(model, data, theta, phi)
-        total = information.sum(axis=1) + precision
-        slope = gradient.sum(axis=1) - (phi - mu) / omega**2
+        total = information.sum(axis=1) + precision[None]
+        slope = gradient.sum(axis=1) - (phi - mu[None, :]) / omega[None, :] ** 2
         diagonal = jnp.einsum("pkk->pk", total)
-        damped = total + jnp.eye(phi.shape[1]) * (damping[:, None] * diagonal)[:, None, :]
+        damped = total + jnp.eye(phi.shape[1])[None] * (damping[:, None] * diagonal)[:, None, :]
         move = jnp.linalg.solve(damped, slope[..., None])[..., 0]
         move = jnp.where(jnp.isfinite(move), jnp.clip(move, -3.0, 3.0), 0.0)
         trial = objective(phi + move)
@@ -185,7 +185,8 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         mu, omega = population_location(model, theta)
 
         def one(best: Any, key: jax.Array) -> Any:
-            phi = mu + 1.5 * omega * jax.random.normal(key, (patients, k))
+            phi = mu[None, :] + 1.5 * omega[None, :] * jax.random.normal(
+                key, (patients, k))
             value = patient_log_likelihood(model, data, theta, phi) \
                 + patient_log_density(model, theta, phi)
             better = value > best[1]
@@ -204,8 +205,8 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         phi, _ = _inner(model, data, theta, phi, 6)
         _, information, jacobian = _curvature(model, data, theta, phi)
         _, omega = population_location(model, theta)
-        covariance = jnp.linalg.inv(information.sum(axis=1) + jnp.diag(omega**-2))
-        covariance = jnp.where(jnp.isfinite(covariance), covariance, jnp.diag(omega**2))
+        covariance = jnp.linalg.inv(information.sum(axis=1) + jnp.diag(omega**-2)[None])
+        covariance = jnp.where(jnp.isfinite(covariance), covariance, jnp.diag(omega**2)[None])
         new = from_theta(model, _population_step(model, theta, phi, covariance))
         return _shared_step(model, data, new, phi, covariance, jacobian), phi
 
@@ -217,12 +218,20 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         value = patient_log_likelihood(model, data, theta, phi)
         return phi, gradient, information, value
 
+    @jax.jit
+    def alone(data: Arrays, u: jax.Array, phi: jax.Array) -> Any:
+        """A sweep where no parameter varies between patients."""
+        none = jnp.zeros((*data["time"].shape, 0))
+        return _shared_step(model, data, u, phi, jnp.zeros((patients, 0, 0)), none), phi
+
     u = from_theta(model, theta)
     if k == 0:
         phi = jnp.zeros((patients, 0))
+        for _ in range(rounds):
+            u, _ = alone(data, u, phi)
         empty = jnp.zeros((patients, len(model.structure.outputs), 0))
         return Start(u, phi, jnp.zeros((*empty.shape, 0)), empty,
-                     patient_log_likelihood(model, data, to_theta(model, u), phi), 0)
+                     patient_log_likelihood(model, data, to_theta(model, u), phi), rounds)
     phi = guess(data, jax.random.key(seed))
     moved, count = 1.0, 0
     while moved > 0.01 and count < rounds:

@@ -17,19 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from carpk import posterior, program_cache, registry
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.estimators import Convergence, Progress, with_settings
-from carpk.population_model import PopulationModel, resolve
+from carpk.population_model import PopulationModel
+from carpk.preparation import choose_steps, resolve
 from carpk.priors import Prior
 from carpk.problems import Problem, RequestError
-from carpk.solve import Arrays, arrays, predict
+from carpk.solve import arrays
 from carpk.structure import StructuralModel
 
 _VERSIONS = ("carpk", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
@@ -115,46 +113,6 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     manifest = _manifest(model, chosen, cohort, seen, estimator, method, seed, seconds,
                          convergence)
     return Fit(chosen, stored, convergence, manifest)
-
-
-def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 1e-3) \
-        -> PopulationModel:
-    """The model with the fewest mesh steps that predict within `tolerance` on the log scale.
-
-    Steps double from 60 until twice as many move no prediction of the typical patient, nor of
-    one with every parameter a spread away, by more. A closed form has no mesh.
-    """
-    if not model.structure.states:
-        return model
-    values = {f"{p.name}_pop": model.priors[f"{p.name}_pop"].median
-              if f"{p.name}_pop" in model.priors else model.fixed[f"{p.name}_pop"]
-              for p in model.structure.parameters}
-    mu = np.array([float(model.scale(n).to_real(jnp.asarray(values[f"{n}_pop"])))
-                   for n in model.spread])
-    size = np.array([p.omega.omega if p.omega else 0.5 for p in model.varying])
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(seen.ids), len(mu)))
-    phi = jnp.asarray(mu + size * signs)
-    positive = seen.upper[seen.observed & (seen.upper > 0) & np.isfinite(seen.upper)]
-    floor = 0.1 * float(positive.min()) if positive.size else 1e-6
-
-    @jax.jit
-    def curve(data: Arrays, phi: jax.Array) -> jax.Array:
-        return predict(model.structure, data, model.patient_values(values, phi))
-
-    def logs(steps: int) -> np.ndarray:
-        data = arrays(seen, model.structure, steps)
-        both = np.stack([curve(data, jnp.broadcast_to(jnp.asarray(mu), phi.shape)),
-                         curve(data, phi)])
-        return np.log(np.abs(both) + floor)[:, seen.observed]
-
-    steps, here = 60, logs(60)
-    while steps < 4000:
-        twice = logs(2 * steps)
-        error = np.abs(twice - here)
-        if np.isfinite(twice).all() and np.isfinite(here).all() and error.max() <= tolerance:
-            break
-        steps, here = 2 * steps, twice
-    return dataclasses.replace(model, steps=steps)
 
 
 def _with_failures(convergence: Convergence, stored: xr.DataTree, ids: Iterable[str]) \

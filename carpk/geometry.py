@@ -73,7 +73,7 @@ def informed(z: jax.Array, mu: jax.Array, omega: jax.Array, information: jax.Arr
 
 def noncentred(z: jax.Array, mu: jax.Array, omega: jax.Array) -> tuple[jax.Array, jax.Array]:
     """phi = mu + omega z, and ln |d phi / d z| (P,)."""
-    return mu + omega * z, jnp.broadcast_to(jnp.log(omega).sum(), z.shape[:1])
+    return mu[None, :] + omega[None, :] * z, jnp.broadcast_to(jnp.log(omega).sum(), z.shape[:1])
 
 
 def to_phi(model: PopulationModel, theta: Mapping[str, Any], z: jax.Array, start: Arrays,

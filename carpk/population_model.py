@@ -9,17 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from carpk import registry
-from carpk.cohort import Design
 from carpk.error_models import ErrorModel
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError
 from carpk.structure import Parameter, StructuralModel
-
-# SD of a default prior on the log (or logit) scale: a factor of 20 either way within 95 %
-_WIDTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -116,6 +111,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     found += [_unknown("parameter", n, known) for n in vary if n not in known]
     if found:
         raise RequestError(found)
+    structure = dataclasses.replace(structure, outputs=tuple(
+        dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary)
     values, reasons, found = _held(asked, fixed or {}, set(free))
     given, problems = _given(asked, priors or {})
@@ -198,82 +195,3 @@ def _published(structure: StructuralModel, name: str) -> float | None:
         omega = structure.parameter(name.removeprefix("omega_")).omega
         return omega.omega if omega else None
     return None
-
-
-def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) -> PopulationModel:
-    """The model with every prior and every fixed value decided for this cohort, with reasons.
-
-    A parameter in the unit of an output that the cohort gives in another unit (cells/uL where
-    the paper has copies/ug) cannot take the paper's value: its prior is centred where the
-    typical curve's peak meets the patients' observed peaks (geometric mean), with the same width.
-    """
-    structure = model.structure
-    fixed, reasons = dict(model.fixed), dict(model.reasons)
-    priors: dict[str, Prior] = {}
-    for p in structure.parameters:
-        name = f"{p.name}_pop"
-        if p.requires and name not in model.priors and name not in fixed and \
-                _all_default(structure, design, p.requires):
-            fixed[name] = p.typical
-            reasons[name] = f"no patient has {p.requires}: the data say nothing about it"
-    for output, error in model.error_models().items():
-        for s in error.sigmas:
-            name = f"sigma_{output}_{s}"
-            scale = _spread_of_dv(structure, design, output) if s in error.in_units else 1.0
-            priors[name] = Prior("halfnormal", (scale,))
-            if s in error.in_units:
-                reasons.setdefault(name, "default: scaled to the SD of the observed DV")
-    for p in structure.parameters:
-        if f"{p.name}_pop" in fixed:
-            continue
-        centre, why = p.typical, "default: around the model file's value"
-        for seen in structure.outputs:
-            unit = units.get(seen.dvid, seen.unit)
-            if p.unit == seen.unit != unit:
-                centre = p.typical * _peak_ratio(structure, design, seen.name)
-                why = (f"default: the cohort is in {unit}, the model in {seen.unit}; centred "
-                       "where the typical peak meets the patients' peaks (geometric mean)")
-        family, width = {"log": ("lognormal", _WIDTH), "logit": ("logitnormal", _WIDTH),
-                         "identity": ("normal", max(2 * abs(centre), 1.0))}[p.link]
-        priors[f"{p.name}_pop"] = Prior(family, (centre, width))
-        reasons.setdefault(f"{p.name}_pop", why)
-    for p in model.varying:
-        omega = p.omega.omega if p.omega else 0.0
-        priors[f"omega_{p.name}"] = Prior("halfnormal", (max(1.0, omega),))
-    priors = {**priors, **model.priors}
-    return dataclasses.replace(
-        model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
-        reasons={n: reasons.get(n, "default") for n in model.names})
-
-
-def _all_default(structure: StructuralModel, design: Design, name: str) -> bool:
-    default = next(i.default for i in structure.inputs if i.name == name)
-    return bool(np.all(design.inputs[name] == default))
-
-
-def _observed(structure: StructuralModel, design: Design, output: str) -> np.ndarray:
-    """(P, N), DV of the measured rows of one output, NaN elsewhere."""
-    index = [o.name for o in structure.outputs].index(output)
-    rows = design.observed & ~design.censored & (design.output == index)
-    return np.where(rows, design.upper, np.nan)
-
-
-def _spread_of_dv(structure: StructuralModel, design: Design, output: str) -> float:
-    values = _observed(structure, design, output)
-    values = values[~np.isnan(values)]
-    return float(np.std(values)) if values.size > 1 and np.std(values) > 0 else 1.0
-
-
-def _peak_ratio(structure: StructuralModel, design: Design, output: str) -> float:
-    """Observed peaks (geometric mean over patients) over the typical curve's peak."""
-    from carpk.solve import arrays, predict
-    values = _observed(structure, design, output)
-    peaks = [np.nanmax(v) for v in values if np.isfinite(v).any() and np.nanmax(v) > 0]
-    if not peaks:
-        return 1.0
-    index = [o.name for o in structure.outputs].index(output)
-    typical = {n: np.full(len(design.ids), v) for n, v in structure.typical.items()}
-    curve = np.asarray(predict(structure, arrays(design, structure, 150), typical))
-    rows = np.where(design.observed & (design.output == index), curve, -np.inf)
-    top = rows.max(axis=1)
-    return float(np.exp(np.mean(np.log(peaks)) - np.mean(np.log(top[top > 0]))))

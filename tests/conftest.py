@@ -1,11 +1,23 @@
 """What every test stands on: strict arrays, and the data sets that lie outside the project."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import jax
+import numpy as np
 import pytest
 
+from carpk import fitting, registry
+from carpk.estimators import Convergence, Estimate, Estimator
+from carpk.likelihood import population_location
+from carpk.nonmem import read_csv
+from carpk.population_model import population
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# the first example of a property pays for a compilation
+hypothesis.settings.register_profile("carpk", deadline=None)
+hypothesis.settings.load_profile("carpk")
 
 
 @pytest.fixture
@@ -15,3 +27,66 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the public data sets (../shared/data) are not on this machine")
     return folder
+
+
+# what a file may call a patient: none of it may break a page, a picture or a table
+IDS = ("1", "site 04 / <b>subject</b> & $x_1$", "患者3", "4", "5", "6", "7")
+
+
+def cohort_text(ids=IDS) -> str:
+    """A CSV of simulated stein_2019 patients: censored rows, a row with MDV, an unread column."""
+    rng = np.random.default_rng(7)
+    days = np.array([1.0, 4, 7, 10, 14, 21, 28, 60, 90, 180])
+    rows = ["ID,TIME,DV,CENS,MDV,SEX"]
+    for k, patient in enumerate(ids):
+        tmax, cmax, alpha, beta = np.exp(
+            np.log([9.3, 24000, 0.16, 0.01]) + [0.3, 0.6, 0.4, 0.4] * rng.normal(size=4))
+        after = np.maximum(days - tmax, 0)
+        level = cmax * np.exp(-np.maximum(tmax - days, 0)) * (
+            0.99 * np.exp(-alpha * after) + 0.01 * np.exp(-beta * after))
+        for day, dv in zip(days, level * np.exp(0.4 * rng.normal(size=len(days))), strict=True):
+            below = dv < 50
+            rows.append(f"{patient},{day:g},{50 if below else round(dv, 1)},{int(below)},0,F")
+        if k == 1:
+            rows.append(f"{patient},200,900,0,1,F")
+    return "\n".join(rows) + "\n"
+
+
+@dataclass(frozen=True)
+class NearTypical(Estimator):
+    """Draws scattered around the priors' medians: the shape of a fit without its cost."""
+
+    ok: bool = True
+
+    def fit(self, model, data, ids, seed, progress):
+        rng = np.random.default_rng(seed)
+        shape = (2, 50)
+        centre = {n: model.priors[n].median for n in model.free}
+        theta = {n: v * np.exp(0.1 * rng.normal(size=shape)) for n, v in centre.items()}
+        mu, omega = population_location(model, {**model.fixed, **centre})
+        eta = 0.3 * np.asarray(omega) * rng.normal(size=(len(ids), len(model.spread)))
+        noise = 0.05 * rng.normal(size=(*shape, len(ids), len(model.spread)))
+        stats = {"diverging": np.zeros(shape, bool), "energy": rng.normal(size=shape)}
+        return Estimate(
+            theta, np.asarray(mu) + eta + noise, stats, "posterior",
+            Convergence(self.ok, () if self.ok else ("R-hat of <all> is large: draw more",),
+                        (), {"rhat_max": 1.002, "divergences": 0.0}), {"sample": 0.1})
+
+
+@pytest.fixture
+def near_typical(monkeypatch):
+    """fit(model, cohort, ok=True) without sampling, through the whole of carpk.fit."""
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda kind, name: NearTypical
+                        if (kind, name) == ("estimators", "near") else load(kind, name))
+    return lambda model, cohort, **settings: fitting.fit(model, cohort, "near", seed=1,
+                                                         **settings)
+
+
+@pytest.fixture(scope="session")
+def small_fit(tmp_path_factory):
+    """A real fit, far too short: seven patients, two chains of 30 draws, not converged."""
+    file = tmp_path_factory.mktemp("cohort") / "small.csv"
+    file.write_text(cohort_text(), encoding="utf-8")
+    return fitting.fit(population("stein_2019"), read_csv(file, units={1: "copies/ug"}), seed=1,
+                       chains=2, draws=30, warmup=30)

@@ -103,7 +103,7 @@ def _prepare(settings: Nuts, model: PopulationModel, data: Arrays, start: Start,
         z = size * jax.random.normal(noise, (patients, k))
         if settings.parametrisation == "noncentred":
             mu, omega = population_location(model, to_theta(model, start.u))
-            z = (start.phi - mu) / omega + 0.1 * z
+            z = (start.phi - mu[None, :]) / omega[None, :] + 0.1 * z
         return init_kernel(
             {"u": u, "z": z}, settings.warmup, step_size=0.1, dense_mass=[("u",)],
             inverse_mass_matrix={("u",): jnp.diag(spread**2), ("z",): jnp.ones(patients * k)},
@@ -197,9 +197,14 @@ def _natural(model: PopulationModel, frame: Arrays, u: np.ndarray, z: np.ndarray
         return jax.lax.map(one, (u, z))
 
     shape = u.shape[:2]
-    theta, phi = convert(u.reshape(-1, u.shape[-1]), z.reshape(-1, *z.shape[2:]))
+    theta, phi = convert(_flat(u), _flat(z))
     return ({n: np.asarray(v).reshape(shape) for n, v in theta.items()},
             np.asarray(phi).reshape(*shape, *phi.shape[1:]))
+
+
+def _flat(draws: np.ndarray) -> np.ndarray:
+    """Chains end to end; the size is spelled out because a model may have no varying parameter."""
+    return draws.reshape(draws.shape[0] * draws.shape[1], *draws.shape[2:])
 
 
 def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax.Array:
@@ -208,7 +213,7 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
     theta = to_theta(model, start.u)
     _, omega = population_location(model, theta)
     patients = start.phi.shape[0]
-    known = start.information.sum(axis=1) + jnp.diag(omega**-2)
+    known = start.information.sum(axis=1) + jnp.diag(omega**-2)[None]
     left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if len(model.spread) else omega
     rows = [int((np.asarray(data["observed"]) & (np.asarray(data["output"]) == k)).sum())
             for k in range(len(model.structure.outputs))]

@@ -1,0 +1,114 @@
+"""NUTS: reference posteriors, reproducible draws, verdicts, failures that stay outcomes."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from arviz_stats.base import array_stats
+
+from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, OBSERVATION_COLUMNS, Cohort
+from carpk.estimators.nuts import Nuts
+from carpk.fitting import fit
+from carpk.population_model import population
+from carpk.problems import RequestError
+from carpk.structure import Input, Output, Parameter, Source, State, StructuralModel
+
+HERE = __file__
+
+
+def cohort(rows, **inputs):
+    """From (patient, time, dv) rows and one value per patient of each input."""
+    ids = tuple(dict.fromkeys(r[0] for r in rows))
+    table = [(k + 2, i, float(t), 1, y, y, y, 0) for k, (i, t, y) in enumerate(rows)]
+    return Cohort(ids, pd.DataFrame(table, columns=list(OBSERVATION_COLUMNS)),
+                  pd.DataFrame(columns=list(DOSE_COLUMNS)), pd.DataFrame(inputs, index=list(ids)),
+                  pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), "made here", "")
+
+
+def agreement(draws, mean, sd):
+    """Distance of mean and SD from those of 10,000 nearly independent reference draws, in Monte
+    Carlo standard errors of both; the references' are estimated from the shape of `draws`."""
+    z2 = (draws - draws.mean()) ** 2
+    sd_error = np.sqrt((z2**2).mean() / z2.mean() - z2.mean()) / (2 * 10_000**0.5)
+    return (abs(draws.mean() - mean) / np.hypot(array_stats.mcse(draws, method="mean"), sd / 100),
+            abs(draws.std() - sd) / np.hypot(array_stats.mcse(draws, method="sd"), sd_error))
+
+
+def quantile_agreement(draws, row):
+    """Distance of the quartiles and the 5 % and 95 % quantiles, in standard errors of both."""
+    far = []
+    for p in (0.05, 0.25, 0.5, 0.75, 0.95):
+        error = array_stats.mcse(draws, method="quantile", prob=p)
+        ess = array_stats.ess(draws, method="quantile", prob=p)
+        far.append(abs(np.quantile(draws, p) - row[f"q{round(100 * p):02d}"])
+                   / (error * np.sqrt(1 + ess / 10_000)))
+    return far
+
+
+def test_eight_schools_has_the_reference_posterior(shared_data):
+    folder = shared_data / "posterior_eight_schools"
+    data = json.loads((folder / "data.json").read_text())
+    structure = StructuralModel(
+        title="eight schools", source=Source("Rubin 1981"), time_unit="-",
+        parameters=(Parameter("theta", 0.0, "-", "effect", link="identity"),),
+        inputs=(Input("SE", "-", "known standard error"),),
+        outputs=(Output("y", "-", "effect in standard errors", error="additive"),),
+        solution=lambda t, p: {"y": p.theta / p.SE}, file=HERE)
+    model = population(structure, spread=["theta"], fixed={"sigma_y_add": 1.0},
+                       priors={"theta_pop": "normal(0, 5)", "omega_theta": "halfcauchy(5)"})
+    rows = [(str(k), 0.0, y / s) for k, (y, s) in enumerate(zip(data["y"], data["sigma"],
+                                                                strict=True))]
+    result = fit(model, cohort(rows, SE=np.array(data["sigma"], float)), seed=1, draws=2000,
+                 target_accept=0.95)
+    reference = pd.read_csv(folder / "reference_summary.csv", index_col="parameter")
+    found = result.posterior["posterior"]
+    ours = {"mu": found["theta_pop"].values, "tau": found["omega_theta"].values}
+    ours |= {f"theta[{k + 1}]": found["theta"].values[..., k] for k in range(8)}
+    far = {n: agreement(v, *reference.loc[n, ["mean", "sd"]]) for n, v in ours.items()}
+    assert {n: d for n, d in far.items() if max(d) > 3} == {}
+    assert result.convergence.measures["divergences"] < 0.01 * 8000
+
+
+def test_michaelis_menten_elimination_has_the_reference_posterior(shared_data):
+    folder = shared_data / "posterior_one_comp_mm_elim_abs"
+    data = json.loads((folder / "data.json").read_text())
+    structure = StructuralModel(
+        title="absorption, Michaelis-Menten elimination", source=Source("posteriordb"),
+        time_unit="-",
+        parameters=(Parameter("ka", 1.0, "-", ""), Parameter("Km", 1.0, "-", ""),
+                    Parameter("Vm", 1.0, "-", "")),
+        states=(State("C", "-", ""),), outputs=(Output("C", "-", ""),),
+        rates=lambda t, y, p: {"C": p.ka * (data["D"] / data["V"]) * jnp.exp(-p.ka * t)
+                               - p.Vm / data["V"] * y.C / (p.Km + y.C)},
+        initial=lambda p: {"C": 0.0}, observe=lambda t, y, p: {"C": y.C}, file=HERE)
+    model = population(structure, spread=[], priors={
+        n: "halfcauchy(1)" for n in ("ka", "Km", "Vm", "sigma_C_log")})
+    rows = [("1", t, y) for t, y in zip(data["times"], data["C_hat"], strict=True)]
+    result = fit(model, cohort(rows), seed=1, draws=2000, target_accept=0.95)
+    reference = pd.read_csv(folder / "reference_summary.csv", index_col="parameter")
+    found = result.posterior["posterior"]
+    far = {n: agreement(found[ours].values, *reference.loc[n, ["mean", "sd"]])
+           for n, ours in (("k_a", "ka_pop"), ("sigma", "sigma_C_log"))}
+    # the tails of K_m and V_m are so heavy that a few draws rule their means: quantiles instead
+    far |= {n: quantile_agreement(found[ours].values, reference.loc[n])
+            for n, ours in (("K_m", "Km_pop"), ("V_m", "Vm_pop"))}
+    assert {n: d for n, d in far.items() if max(d) > 3} == {}
+    assert result.convergence.measures["divergences"] < 0.01 * 8000
+
+
+@pytest.mark.parametrize("settings", [
+    {"chains": 0}, {"draws": -1}, {"draws": 2.5}, {"target_accept": 1.0},
+    {"parametrisation": "sideways"}])
+def test_a_setting_that_makes_no_sense_is_refused(settings):
+    with pytest.raises(RequestError):
+        Nuts(**settings)
+
+
+def test_an_unknown_setting_is_refused_by_name():
+    from carpk.estimators import with_settings
+    with pytest.raises(RequestError, match="stepsize"):
+        with_settings(Nuts, {"stepsize": 1})
+    assert dataclasses.asdict(with_settings(Nuts, {"draws": 5}))["draws"] == 5

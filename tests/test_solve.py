@@ -1,0 +1,170 @@
+"""The solver: against diffrax and closed forms, doses, order of the method, gradients, failures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from carpk import registry
+from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, OBSERVATION_COLUMNS, Cohort, design
+from carpk.solve import arrays, predict
+from carpk.structure import Output, Parameter, Source, State, StructuralModel
+
+
+def cohort(times, doses=(), dvid=1, patients=1, **covariates):
+    """`patients` alike: observations of 1.0 at `times`; doses are (line, time, amount, duration)."""
+    rows = [(100 + k, str(i), float(t), dvid, 1.0, 1.0, 1.0, 0)
+            for i in range(patients) for k, t in enumerate(times)]
+    given_ = [(line, str(i), float(t), float(a), float(d), 1)
+              for i in range(patients) for line, t, a, d in doses]
+    ids = tuple(str(i) for i in range(patients))
+    return Cohort(ids, pd.DataFrame(rows, columns=list(OBSERVATION_COLUMNS)),
+                  pd.DataFrame(given_, columns=list(DOSE_COLUMNS)),
+                  pd.DataFrame({n: [v] * patients for n, v in covariates.items()}, index=ids),
+                  pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), "made here", "")
+
+
+def solved(structure, who, steps=150, **values):
+    seen = design(who, structure)
+    p = {n: jnp.full(len(seen.ids), v) for n, v in {**structure.typical, **values}.items()}
+    return np.asarray(predict(structure, arrays(seen, structure, steps), p))[0]
+
+
+ORAL = registry.find_model("one_compartment_oral")
+
+
+def oral(t, dose=100.0, Ka=1.0, CL=3.0, V=30.0):
+    t = np.maximum(np.asarray(t, float), 0.0)
+    k = CL / V
+    return dose * Ka / (V * (Ka - k)) * (np.exp(-k * t) - np.exp(-Ka * t))
+
+
+def test_a_bolus_gives_the_closed_form():
+    t = [0.25, 1, 2, 4, 8, 12, 24]
+    assert np.allclose(solved(ORAL, cohort(t, [(1, 0, 100, 0)])), oral(t), rtol=2e-6)
+
+
+def test_several_doses_add_up():
+    t = np.array([1, 5, 12.5, 13, 24, 30.0])
+    both = solved(ORAL, cohort(t, [(1, 0, 100, 0), (2, 12, 50, 0)]))
+    assert np.allclose(both, oral(t) + np.where(t > 12, 0.5 * oral(t - 12), 0.0), rtol=2e-6)
+
+
+def test_an_infusion_gives_the_closed_form():
+    structure = StructuralModel(
+        title="one compartment", source=Source("textbook"), time_unit="h",
+        parameters=(Parameter("CL", 3, "L/h", ""), Parameter("V", 30, "L", "")),
+        states=(State("A", "mg", ""),), outputs=(Output("C", "mg/L", ""),),
+        rates=lambda t, y, p: {"A": -p.CL / p.V * y.A}, initial=lambda p: {"A": 0.0},
+        observe=lambda t, y, p: {"C": y.A / p.V})
+    t = np.array([0.5, 2, 4, 9, 20.0])
+    k, rate, end = 0.1, 100 / 4, 4.0
+    during = rate / 3 * (1 - np.exp(-k * np.minimum(t, end)))
+    expected = during * np.exp(-k * np.maximum(t - end, 0))
+    assert np.allclose(solved(structure, cohort(t, [(1, 0, 100, 4)])), expected, rtol=1e-7)
+
+
+def test_an_observation_at_the_time_of_a_dose_follows_the_order_of_the_rows():
+    structure = StructuralModel(
+        title="bolus", source=Source("textbook"), time_unit="h",
+        parameters=(Parameter("k", 0.1, "1/h", ""),), states=(State("A", "mg", ""),),
+        outputs=(Output("A", "mg", ""),), rates=lambda t, y, p: {"A": -p.k * y.A},
+        initial=lambda p: {"A": 0.0}, observe=lambda t, y, p: {"A": y.A})
+    before = solved(structure, cohort([5.0, 6.0], [(200, 5, 100, 0)]))
+    after = solved(structure, cohort([5.0, 6.0], [(1, 5, 100, 0)]))
+    assert before[0] == 0.0
+    assert after[0] == pytest.approx(100.0)
+    assert before[1] == pytest.approx(after[1]) == pytest.approx(100 * np.exp(-0.1))
+
+
+def test_the_method_is_of_fifth_order():
+    t, doses = [3.0, 10.0], [(1, 0, 100, 0)]
+    errors = [np.abs(solved(ORAL, cohort(t, doses), steps=s, Ka=2.0) - oral(t, Ka=2.0)).max()
+              for s in (20, 40, 80)]
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert orders.min() > 4.5
+
+
+@pytest.mark.parametrize("name", ["liu_l_2022", "liu_l_2022_negative_relapse"])
+def test_an_ode_model_agrees_with_diffrax(name):
+    import diffrax
+
+    structure = registry.find_model(name)
+    logged = np.array([s.scale == "log" for s in structure.states])
+    states = [s.name for s in structure.states]
+    times = np.array([0.5, 1, 3, 5, 7, 10, 14, 28, 60, 100.0])
+    p = {**structure.typical, "NB0": 2200.24}
+
+    def slope(t, u, _):
+        from carpk.structure import named
+        y = {n: jnp.where(lg, jnp.exp(jnp.maximum(x, -600.0)), x)
+             for n, lg, x in zip(states, logged, u, strict=True)}
+        dy = structure.rates(t, named(y), named(p))
+        return jnp.stack([dy[n] / y[n] if lg else dy[n]
+                          for n, lg in zip(states, logged, strict=True)])
+
+    from carpk.structure import named
+    first = structure.initial(named(p))
+    u0 = jnp.stack([jnp.log(first[n]) if lg else jnp.asarray(first[n], float)
+                    for n, lg in zip(states, logged, strict=True)])
+    true = diffrax.diffeqsolve(
+        diffrax.ODETerm(slope), diffrax.Dopri8(), 0.0, times[-1], 1e-3, u0,
+        saveat=diffrax.SaveAt(ts=jnp.asarray(times)), max_steps=100_000,
+        stepsize_controller=diffrax.PIDController(rtol=1e-10, atol=1e-10)).ys
+    for k, state in enumerate(states):
+        output = next((o for o in structure.outputs if o.name == state), None)
+        if output is None:
+            continue
+        ours = solved(structure, cohort(times, dvid=output.dvid, NB0=2200.24), steps=600)
+        expected = np.asarray(true[:, k] if logged[k] else jnp.log(true[:, k]))
+        # relative too: 1e-80 cells are no measurement, but their logarithm should still be right
+        assert np.allclose(np.log(ours), expected, atol=1e-4, rtol=2e-5)
+
+
+@pytest.mark.parametrize("name", registry.names("models"))
+def test_gradients_are_those_of_central_differences(name):
+    structure = registry.find_model(name)
+    dvid = structure.outputs[0].dvid
+    who = cohort([2.0, 6.0, 12.0, 40.0], [(1, 0, 100, 0)] if "oral" in name else (), dvid=dvid,
+                 NB0=1500.0)
+    seen = design(who, structure)
+    data = arrays(seen, structure, 120)
+    names = [p.name for p in structure.parameters if p.typical > 0]
+    other = {n: jnp.full(1, v) for n, v in structure.typical.items() if n not in names}
+
+    @jax.jit
+    def logs(u):
+        values = {n: jnp.exp(u[k])[None] for k, n in enumerate(names)}
+        return jnp.log(predict(structure, data, {**other, **values})[0])
+
+    u = np.log([structure.typical[n] for n in names])
+    forward, reverse = jax.jacfwd(logs)(u), jax.jacrev(logs)(u)
+    h = 1e-5
+    central = np.stack([(logs(u + h * e) - logs(u - h * e)) / (2 * h)
+                        for e in np.eye(len(u))], axis=1)
+    assert np.allclose(forward, central, rtol=1e-5, atol=1e-6)
+    assert np.allclose(reverse, forward, rtol=1e-9, atol=1e-10)
+
+
+def test_one_patient_that_cannot_be_solved_leaves_the_others_bit_for_bit_alone():
+    structure = registry.find_model("liu_l_2022")
+    seen = design(cohort([2.0, 9.0, 30.0], patients=3, NB0=900.0), structure)
+    data = arrays(seen, structure, 120)
+    good = {n: jnp.full(3, v) for n, v in structure.typical.items()}
+    bad = {**good, "rTA0": good["rTA0"].at[1].set(1e8)}
+    fine, hurt = (np.asarray(predict(structure, data, v)) for v in (good, bad))
+    assert not np.isfinite(hurt[1]).all()
+    assert np.array_equal(fine[[0, 2]], hurt[[0, 2]])
+
+
+@settings(max_examples=10, deadline=None)
+@given(observations=st.integers(0, 5), doses=st.integers(0, 3))
+def test_padding_changes_no_prediction(observations, doses):
+    seen = design(cohort([1.0, 7.0, 20.0], [(1, 0, 100, 0)], patients=2), ORAL)
+    p = {n: jnp.full(2, v) for n, v in ORAL.typical.items()}
+    plain = predict(ORAL, arrays(seen, ORAL, 60), p)
+    padded = predict(ORAL, arrays(seen.padded(observations, doses), ORAL, 60), p)
+    assert np.allclose(np.asarray(padded)[:, :3], plain, rtol=1e-12)
