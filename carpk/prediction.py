@@ -1,0 +1,200 @@
+"""What a fit predicts: at every fitted observation, and as curves between them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from carpk.cohort import Design
+from carpk.error_models import ErrorModel
+from carpk.fitting import Fit
+from carpk.likelihood import population_location
+from carpk.posterior import fixed
+from carpk.solve import Arrays, arrays, predict
+
+_CURVE_DRAWS = 200  # twice as many move the edge of a 95 % band by less than its line's width
+
+
+def predictions(fit: Fit) -> pd.DataFrame:
+    """One row per fitted observation, in file order within each patient.
+
+    line (of the file), ID, TIME, DVID, output; DV: the value, or the limit of a censored row;
+    censored: 1 below DV (or between lower and DV), -1 above it, 0 measured;
+    lower, upper: where the truth lies, NaN at an open end;
+    PRED: the typical patient with this patient's inputs, at the posterior medians;
+    IPRED, ipred_lower95, ipred_upper95: median and 95 % interval of the patient's own curve;
+    y_lower95, y_upper95: 95 % interval of a new measurement;
+    IWRES: (DV - IPRED) / SD on the error model's scale, NaN on censored rows;
+    loglik: posterior mean of the row's log-likelihood.
+    Levels are in the unit of the row's output.
+    """
+    constant = fit.posterior["constant_data"].dataset
+    observed = fit.posterior["observed_data"].dataset
+    lower, upper = observed["lower"].values, observed["upper"].values
+    hidden, output = observed["censored"].values, constant["output"].values
+    above = hidden & np.isinf(upper)
+    outputs = fit.model.structure.outputs
+    simulated = fit.posterior["posterior_predictive"].dataset
+    ipred = quantiles(_flat(simulated["ipred"].values), (0.5, 0.025, 0.975))
+    new = quantiles(_flat(simulated["y"].values), (0.025, 0.975))
+    table = pd.DataFrame({
+        "line": constant["line"].values,
+        "ID": np.array(fit.design.ids, dtype=object)[constant["patient_index"].values],
+        "TIME": constant["time"].values,
+        "DVID": np.array([o.dvid for o in outputs])[output],
+        "output": np.array([o.name for o in outputs], dtype=object)[output],
+        "DV": np.where(above, lower, upper),
+        "censored": np.where(above, -1, hidden.astype(int)),
+        "lower": lower, "upper": upper, "PRED": _typical(fit),
+        "IPRED": ipred[0], "ipred_lower95": ipred[1], "ipred_upper95": ipred[2],
+        "y_lower95": new[0], "y_upper95": new[1]})
+    table["IWRES"] = _weighted_residuals(fit, table)
+    table["loglik"] = _flat(fit.posterior["log_likelihood"].dataset["y"].values).mean(axis=0)
+    table[["lower", "upper"]] = table[["lower", "upper"]].replace([-np.inf, np.inf], np.nan)
+    return table
+
+
+def curves(fit: Fit, points: int = 120) -> pd.DataFrame:
+    """Every patient's curve of every output, from time 0 to the patient's last observation.
+
+    points : per patient and output, dense in the early days; the patient's doses are added
+    returns : ID, output, TIME, typical (the typical patient with this patient's inputs),
+        median, lower95, upper95 (of the patient's own curve), in the unit of the output
+    """
+    seen, outputs = fit.design, fit.model.structure.outputs
+    grid = _grid(seen, points)
+    each = grid.shape[1]
+    shape = (len(seen.ids), len(outputs) * each)
+    asked = dataclasses.replace(
+        seen, time=np.tile(grid, (1, len(outputs))), lower=np.ones(shape), upper=np.ones(shape),
+        output=np.broadcast_to(np.repeat(np.arange(len(outputs)), each), shape),
+        observed=np.ones(shape, dtype=bool),
+        line=np.full(shape, np.iinfo(np.int64).max))  # read after a dose at the same time
+    theta, phi = _draws(fit, _CURVE_DRAWS)
+    centre, middle = _centre(fit)
+    paths = _solve(fit, asked, {n: np.append(v, centre[n]) for n, v in theta.items()},
+                   np.concatenate([phi, middle[None]]))
+    median, lower, upper = quantiles(paths[:-1], (0.5, 0.025, 0.975))
+    return pd.DataFrame({
+        "ID": np.repeat(np.array(seen.ids, dtype=object), shape[1]),
+        "output": np.tile(np.repeat(np.array([o.name for o in outputs], dtype=object), each),
+                          len(seen.ids)),
+        "TIME": asked.time.ravel(), "typical": paths[-1].ravel(), "median": median.ravel(),
+        "lower95": lower.ravel(), "upper95": upper.ravel()})
+
+
+def medians(fit: Fit) -> dict[str, float]:
+    """Every population value at its posterior median, fixed ones at their value."""
+    draws = fit.posterior["posterior"].dataset
+    free = {n: float(np.median(draws[n].values)) for n in fit.model.free}
+    return {n: free[n] if n in free else float(fit.model.fixed[n]) for n in fit.model.names}
+
+
+def quantiles(draws: np.ndarray, at: tuple[float, ...]) -> np.ndarray:
+    """Quantiles over the first axis, (len(at), ...), of the draws that solved; NaN if none did.
+
+    >>> quantiles(np.array([[1.0, 2.0], [3.0, np.nan], [2.0, np.nan]]), (0.5,)).tolist()
+    [[2.0, 2.0]]
+    """
+    if np.isfinite(draws).all():
+        return np.quantile(draws, at, axis=0)
+    finite = np.where(np.isfinite(draws), draws, np.nan)
+    empty = np.isnan(finite).all(axis=0)
+    return np.where(empty, np.nan, np.nanquantile(np.where(empty, 0.0, finite), at, axis=0))
+
+
+def some_draws(fit: Fit, most: int) -> np.ndarray:
+    """At most that many draws, evenly spread over the chains, as places in (chain, draw)."""
+    sizes = fit.posterior["posterior"].dataset.sizes
+    total = sizes["chain"] * sizes["draw"]
+    return np.unique(np.linspace(0, total - 1, min(most, total)).astype(int))
+
+
+def _grid(seen: Design, points: int) -> np.ndarray:
+    """(P, points + D): times from 0 to each patient's last, and the patient's doses.
+
+    Steps grow in proportion to time beyond the cohort's early samples: a patient's peak and the
+    phases of decline get about as many points each, on any time unit.
+    """
+    times = seen.time[seen.observed & (seen.time > 0)]
+    early = float(np.quantile(times, 0.1)) if times.size else 1.0
+    last = seen.time.max(axis=1)[:, None]
+    share = np.linspace(0.0, 1.0, points)[None]
+    graded = early * np.expm1(share * np.log1p(last / early))
+    return np.sort(np.concatenate([graded, np.minimum(seen.dose_time, last)], axis=1), axis=1)
+
+
+def _flat(draws: np.ndarray) -> np.ndarray:
+    """(chain * draw, ...) of (chain, draw, ...)."""
+    return draws.reshape(-1, *draws.shape[2:])
+
+
+def _draws(fit: Fit, most: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Free population values (S,) by name and phi (S, P, K) of some draws."""
+    draws, some = fit.posterior["posterior"].dataset, some_draws(fit, most)
+    theta = {n: _flat(draws[n].values)[some] for n in fit.model.free}
+    phi = [np.asarray(fit.model.scale(n).to_real(jnp.asarray(_flat(draws[n].values)[some])))
+           for n in fit.model.spread]
+    patients = len(fit.design.ids)
+    return theta, np.stack(phi, axis=-1) if phi else np.zeros((len(some), patients, 0))
+
+
+def _centre(fit: Fit) -> tuple[dict[str, float], np.ndarray]:
+    """The posterior medians, and the phi (P, K) of patients who are typical in everything."""
+    values = medians(fit)
+    mu, _ = population_location(fit.model, values)
+    return values, np.tile(np.asarray(mu), (len(fit.design.ids), 1))
+
+
+def _solve(fit: Fit, seen: Design, theta: Mapping[str, np.ndarray], phi: np.ndarray) \
+        -> np.ndarray:
+    """Predictions (S, P, N) of each draw at the times of a design."""
+    model = fit.model
+    data = arrays(seen, model.structure, model.steps)
+
+    @jax.jit
+    def evaluate(theta: Arrays, phi: jax.Array, data: Arrays) -> jax.Array:
+        def one(draw: tuple[Arrays, jax.Array]) -> jax.Array:
+            values = {**fixed(model), **draw[0]}
+            return predict(model.structure, data, model.patient_values(values, draw[1]))
+        return jax.lax.map(one, (theta, phi))
+
+    return np.asarray(evaluate({n: jnp.asarray(v) for n, v in theta.items()},
+                               jnp.asarray(phi), data))
+
+
+def _typical(fit: Fit) -> np.ndarray:
+    """PRED of every fitted observation."""
+    values, middle = _centre(fit)
+    seen = fit.design
+    free = {n: np.array([values[n]]) for n in fit.model.free}
+    return _solve(fit, seen, free, middle[None])[0][seen.observed]
+
+
+def _weighted_residuals(fit: Fit, table: pd.DataFrame) -> np.ndarray:
+    values, out = medians(fit), np.full(len(table), np.nan)
+    for output, error in fit.model.error_models().items():
+        rows = ((table["output"] == output) & (table["censored"] == 0)).to_numpy()
+        sigma = fit.model.sigma(values, output)
+        out[rows] = residuals(error, table["DV"][rows].to_numpy(),
+                              table["IPRED"][rows].to_numpy(), sigma)
+    return out
+
+
+def residuals(error: ErrorModel, dv: np.ndarray, predicted: np.ndarray, sigma: object) \
+        -> np.ndarray:
+    """(DV - prediction) / SD, on the scale the error model adds its residual to.
+
+    >>> from types import SimpleNamespace
+    >>> from carpk import registry
+    >>> error = registry.load("error_models", "proportional")
+    >>> residuals(error, np.array([12.0]), np.array([10.0]), SimpleNamespace(prop=0.2)).tolist()
+    [1.0]
+    """
+    away = error.working(jnp.asarray(dv)) - error.working(jnp.asarray(predicted))
+    return np.asarray(away / error.sd(jnp.asarray(predicted), sigma))

@@ -1,0 +1,168 @@
+"""What a reader gets of a fit: tables, figures and one page, all made again from the fit alone."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from carpk import plots, registry, tables
+from carpk.fitting import Fit
+
+DRAWS = {
+    "posterior": "draws from the posterior", "guide": "draws from the variational guide",
+    "asymptotic": "draws from the asymptotic normal", "point": "a point estimate",
+}
+KINDS = {
+    "typical": "Typical values", "spread": "Spread between patients (SD on the link scale)",
+    "residual": "Residual error", "derived": "Derived, of the typical patient",
+}
+
+PLAIN = ("default", "default: around the model file's value")  # reasons that need no word
+
+
+def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
+    """Writes tables/*.csv, plots/*.svg and report.html into a folder; returns the page.
+
+    Each file is written beside and renamed. The page holds everything it shows and needs no
+    network. `png` adds plots/*.png.
+    """
+    folder = Path(folder)
+    made = {"parameters": tables.parameters(fit), "individuals": tables.individuals(fit),
+            "predictions": tables.predictions(fit), "excluded": tables.excluded(fit)}
+    for name, table in made.items():
+        _write(folder / "tables" / f"{name}.csv", _csv(table))
+    figures = [_figures(fit, name, folder / "plots", png) for name in registry.names("plots")]
+    page = folder / "report.html"
+    _write(page, _html(fit, made, figures).encode())
+    return page
+
+
+def verdict(fit: Fit) -> str:
+    """Whether the fit can be used, in a few sentences: reasons against it, remarks, measures."""
+    judged = fit.convergence
+    if judged.ok:
+        lines = [f"Converged{_measured(judged.measures)}."]
+    else:
+        lines = ["NOT CONVERGED: do not use these numbers.", *(f"- {r}" for r in judged.reasons)]
+    return "\n".join([*lines, *(f"Note: {r}" for r in judged.remarks)])
+
+
+def _measured(measures: Mapping[str, float]) -> str:
+    """The measures a reader knows, as the end of a sentence."""
+    forms = {"rhat_max": "R-hat at most {:.3f}", "ess_bulk_min": "bulk ESS at least {:.0f}",
+             "ess_tail_min": "tail ESS at least {:.0f}",
+             "divergences": "{:.0f} divergent transitions"}
+    said = [form.format(measures[name]) for name, form in forms.items() if name in measures]
+    return (": " + ", ".join(said)).replace(" 0 divergent", " no divergent") if said else ""
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """One kind of figure as the page shows it: its pages as (what it shows, data URI)."""
+
+    name: str
+    title: str
+    caption: str
+    pages: list[tuple[str, str]]
+
+
+def _figures(fit: Fit, name: str, folder: Path, png: bool) -> _Figures:
+    """Draws one kind of figure and writes its files."""
+    module: ModuleType = importlib.import_module(f"carpk.plots.{name}")
+    pages = []
+    for stem, figure in module.draw(fit):
+        picture = plots.svg(figure)
+        _write(folder / f"{stem}.svg", picture)
+        if png:
+            _write(folder / f"{stem}.png", plots.png(figure))
+        # as an image, not inline: every SVG names its own parts, and the names would collide
+        uri = "data:image/svg+xml;base64," + base64.b64encode(picture).decode()
+        pages.append((figure.get_suptitle(), uri))
+    return _Figures(name, module.TITLE, module.CAPTION, pages)
+
+
+def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -> str:
+    """The page; every text from files and models is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    manifest, of = fit.manifest, fit.posterior["posterior"].dataset.attrs["draws_from"]
+    parameters = tables.format_table(made["parameters"])
+    weak = tables.prior_dominated(fit)
+    rows = parameters.to_dict("records")
+    for row in rows:
+        row["remark"] = _remark(row, weak)
+        if row["prior"]:
+            prior = fit.model.priors[row["parameter"]]
+            row["prior"] = f"{prior.family}({', '.join(f'{x:.4g}' for x in prior.numbers)})"
+    return environment.get_template("report.html.jinja").render(
+        fit=fit, structure=fit.model.structure, manifest=manifest, figures=figures, weak=weak,
+        measured=_measured(fit.convergence.measures),
+        groups=[(title, [r for r in rows if r["kind"] == kind]) for kind, title in KINDS.items()],
+        fixed=[r for r in rows if r["parameter"] in fit.model.fixed],
+        moved=[r for r in rows if r["parameter"] in fit.model.priors
+               and fit.model.reasons.get(r["parameter"], "default") not in PLAIN],
+        outputs=_outputs(fit, made["predictions"]),
+        excluded=_excluded(made["excluded"]),
+        draws=DRAWS.get(of, of), of=of,
+        sizes=fit.posterior["posterior"].dataset.sizes,
+        request=json.dumps(manifest["request"], indent=1, ensure_ascii=False))
+
+
+def _remark(row: Mapping[str, str], weak: Mapping[str, str]) -> str:
+    """What a reader of the parameter table must know of one row; the reasons stand below it."""
+    if row["parameter"] in weak:
+        return "mostly its prior"
+    note = row["note"].partition(":")
+    return {"fixed": "fixed", "asked for": "asked for"}.get(note[0], "")
+
+
+def _outputs(fit: Fit, predictions: pd.DataFrame) -> list[dict[str, Any]]:
+    """How much of each output was fitted, and with which residual error."""
+    said = []
+    for output in fit.model.structure.outputs:
+        rows = predictions[predictions["output"] == output.name]
+        hidden = int((rows["censored"] != 0).sum())
+        said.append({
+            "label": plots.output_label(fit, output.name), "meaning": output.meaning,
+            "rows": len(rows), "censored": hidden, "patients": rows["ID"].nunique(),
+            "share": f"{100 * hidden / len(rows):.0f} %" if len(rows) else "",
+            "error": fit.model.error_models()[output.name].title})
+    return said
+
+
+def _excluded(table: pd.DataFrame) -> dict[str, Any]:
+    """The rows that were not fitted, as text, and how many for which reason."""
+    text = table.map(lambda v: "" if pd.isna(v) else v if isinstance(v, str) else f"{v:.6g}")
+    return {"columns": list(table.columns), "rows": text.to_numpy().tolist(),
+            "reasons": table["reason"].value_counts().to_dict()}
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    """CSV with a point, UTF-8, blanks where nothing is to be said; eight digits."""
+    return table.to_csv(index=False, float_format="%.8g", lineterminator="\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or absent: written beside, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,246 @@
+"""Fit -> tables: parameters, individuals, predictions, excluded. The column names live here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from carpk import fitting, posterior, prediction
+from carpk.fitting import Fit
+from carpk.prediction import quantiles, some_draws
+from carpk.priors import Prior
+from carpk.structure import named
+
+PARAMETER_COLUMNS = (
+    "parameter", "unit", "mean", "median", "sd", "lower95", "upper95", "rse", "rhat", "ess_bulk",
+    "ess_tail", "cv_percent", "shrinkage", "prior", "note", "kind", "meaning")
+_DOMINATED = 0.7  # of the prior's SD: the data then took less than half of its variance away
+_DERIVED_DRAWS = 1000  # per patient; the interval of a half-life needs no more
+
+
+def parameters(fit: Fit) -> pd.DataFrame:
+    """One row per population parameter and per derived quantity of the typical patient.
+
+    parameter, unit; mean, median, sd, lower95, upper95 on the natural scale (omega: SD of eta on
+    the link scale); rse: 100 sd / |mean|; rhat, ess_bulk, ess_tail;
+    cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
+    shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
+    note: why it is fixed, why the prior is what it is, and when the data add little to it;
+    kind: typical, spread, residual or derived; meaning, in words.
+    A fixed parameter has its value as mean and median. What does not apply is NaN or "".
+    """
+    model, draws = fit.model, fit.posterior["posterior"].dataset
+    derived = _typical_derived(fit)
+    summary = posterior.summary({**{n: draws[n].values for n in model.free}, **derived})
+    weak = prior_dominated(fit)
+    rows = []
+    for name in (*model.names, *derived):
+        row: dict[str, Any] = dict(_described(fit, name))
+        if name in model.fixed:
+            row |= {"mean": float(model.fixed[name]), "median": float(model.fixed[name]),
+                    "note": f"fixed: {model.reasons.get(name, 'on request')}"}
+        else:
+            row |= summary.loc[name].to_dict()
+            row["rse"] = 100 * row["sd"] / abs(row["mean"]) if row["mean"] else math.nan
+        if name in model.priors and name in model.free:
+            notes = [model.reasons.get(name, "default"), *([weak[name]] if name in weak else [])]
+            row |= {"prior": str(model.priors[name]), "note": "; ".join(notes)}
+        if row["kind"] == "spread":
+            row |= _spread(fit, name, row["median"])
+        rows.append({"parameter": name, **row})
+    table = pd.DataFrame(rows, columns=list(PARAMETER_COLUMNS))
+    words = ["unit", "prior", "note", "meaning"]
+    table[words] = table[words].fillna("")
+    return table
+
+
+def individuals(fit: Fit) -> pd.DataFrame:
+    """One row per patient: ID, observations, censored; of every varying parameter X: X_mean,
+    X_median, X_sd, X_lower95, X_upper95 (natural scale), eta_X_mean; of every derived quantity
+    D: D_median, D_lower95, D_upper95."""
+    seen, draws = fit.design, fit.posterior["posterior"].dataset
+    columns: dict[str, Any] = {
+        "ID": list(seen.ids), "observations": seen.observed.sum(axis=1),
+        "censored": seen.censored.sum(axis=1)}
+    for name in fit.model.spread:
+        values = draws[name].values.reshape(-1, len(seen.ids))
+        lower, median, upper = quantiles(values, (0.025, 0.5, 0.975))
+        columns |= {f"{name}_mean": values.mean(axis=0), f"{name}_median": median,
+                    f"{name}_sd": values.std(axis=0, ddof=1), f"{name}_lower95": lower,
+                    f"{name}_upper95": upper,
+                    f"eta_{name}_mean": draws[f"eta_{name}"].values.mean(axis=(0, 1))}
+    for name, values in _patients_derived(fit).items():
+        lower, median, upper = quantiles(values, (0.025, 0.5, 0.975))
+        columns |= {f"{name}_median": median, f"{name}_lower95": lower, f"{name}_upper95": upper}
+    return pd.DataFrame(columns)
+
+
+def predictions(fit: Fit) -> pd.DataFrame:
+    """One row per fitted observation; see `carpk.prediction.predictions`."""
+    return prediction.predictions(fit)
+
+
+def excluded(fit: Fit) -> pd.DataFrame:
+    """The rows of the file that were not fitted: line, ID, TIME, DVID, DV, reason."""
+    return fitting.excluded(fit)
+
+
+def prior_dominated(fit: Fit) -> dict[str, str]:
+    """A sentence for each free population parameter the data say little about, by name.
+
+    It is one whose posterior SD, on the scale it is sampled on, is above 0.7 of its prior's. A
+    spread pressed against 0 is wide on that scale although the data bound it: it is left out
+    when it lies more than the prior's SD from the prior's centre.
+    """
+    found, draws = {}, fit.posterior["posterior"].dataset
+    for name in fit.model.free:
+        prior = fit.model.priors[name]
+        centre, sd = prior_on_real_line(prior)
+        u = np.asarray(prior.scale.to_real(jnp.asarray(draws[name].values)))
+        moved = len(prior.numbers) == 1 and abs(u.mean() - centre) > sd
+        if u.std() > _DOMINATED * sd and not moved:
+            found[name] = f"the data say little about {name}: its interval is mostly the prior's"
+    return found
+
+
+def prior_on_real_line(prior: Prior) -> tuple[float, float]:
+    """Mean and SD of a prior on the scale it is sampled on, by summing its density.
+
+    >>> [round(x, 3) for x in prior_on_real_line(Prior.parse("lognormal(1, 1.5)"))]
+    [0.0, 1.5]
+    """
+    middle = float(prior.scale.to_real(jnp.asarray(prior.median)))
+    steps = np.geomspace(1e-4, 1e7, 1500)  # a hundredth of any SD, and far beyond any tail
+    u = middle + np.concatenate([-steps[::-1], [0.0], steps])
+    density = np.asarray(prior.log_density_real(jnp.asarray(u)))
+    density = np.where(np.isfinite(density), density, -np.inf)
+    weight = np.exp(density - density.max()) * np.gradient(u)
+    mean = float(np.average(u, weights=weight))
+    return mean, float(np.sqrt(np.average((u - mean) ** 2, weights=weight)))
+
+
+def format_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The parameter table as text, estimates to the second digit of their uncertainty.
+
+    That is the SD or, where the interval is lopsided, its shorter side over 1.96.
+
+    >>> table = pd.DataFrame({"parameter": ["CL_pop", "V_pop"], "mean": [3.21789, 30.0],
+    ...                       "sd": [0.2345, math.nan], "rhat": [1.00321, math.nan]})
+    >>> format_table(table).values.tolist()
+    [['CL_pop', '3.22', '0.23', '1.003'], ['V_pop', '30', '', '']]
+    """
+    forms = {"rse": "{:.3g}", "rhat": "{:.3f}", "ess_bulk": "{:.0f}", "ess_tail": "{:.0f}",
+             "shrinkage": "{:.2f}"}
+
+    def written(row: Mapping[Any, Any], column: Any) -> str:
+        value = row[column]
+        if isinstance(value, str) or math.isnan(value):
+            return "" if not isinstance(value, str) else value
+        if column == "cv_percent":
+            return f"{value:.0f}" if value <= 1000 else "> 1000"
+        return forms[column].format(value) if column in forms else rounded(value, _scale(row))
+
+    rows = [{c: written(row, c) for c in table.columns} for row in table.to_dict("records")]
+    return pd.DataFrame(rows, columns=table.columns, index=table.index)
+
+
+def _scale(row: Mapping[Any, Any]) -> float:
+    """The uncertainty that decides a row's digits."""
+    sides = [(row["median"] - row["lower95"]) / 1.96, (row["upper95"] - row["median"]) / 1.96] \
+        if {"median", "lower95", "upper95"} <= row.keys() else []
+    return min([s for s in (row["sd"], *sides) if s > 0], default=math.nan)
+
+
+def rounded(value: float, uncertainty: float) -> str:
+    """A number to the place of the second digit of its uncertainty; six digits if that is NaN.
+
+    >>> rounded(24310.7, 2310.0), rounded(0.0032123, 0.0004), rounded(3.2e-6, 4e-7)
+    ('24300', '0.00321', '3.20e-06')
+    """
+    if not math.isfinite(uncertainty) or not math.isfinite(value):
+        return f"{value:.6g}"
+    places = 1 - math.floor(math.log10(uncertainty))
+    shown = round(value, places)
+    if shown == 0 or 1e-4 <= abs(shown) < 1e7:
+        return f"{shown:.{max(places, 0)}f}"
+    return f"{shown:.{max(math.floor(math.log10(abs(shown))) + places, 0)}e}"
+
+
+def _described(fit: Fit, name: str) -> Mapping[str, str]:
+    """Kind, unit and meaning of a row; a unit of the output is the cohort's."""
+    structure = fit.model.structure
+    given = {o.unit: fit.manifest["data"]["units"][str(o.dvid)]
+             for o in reversed(structure.outputs)}
+    kind, _, rest = name.partition("_")
+    if name in fit.model.names and kind == "sigma":
+        output, _, part = rest.rpartition("_")
+        error = fit.model.error_models()[output]
+        unit = structure.output(output).unit if part in error.in_units else "-"
+        return {"kind": "residual", "unit": given.get(unit, unit),
+                "meaning": f"{output}: {error.sigmas[part]}"}
+    if name in fit.model.names and kind == "omega":
+        p = structure.parameter(rest)
+        scale = {"log": f"ln {rest}", "logit": f"logit {rest}", "identity": rest}[p.link]
+        return {"kind": "spread", "meaning": f"SD between patients of {scale}",
+                "unit": given.get(p.unit, p.unit) if p.link == "identity" else "-"}
+    words = {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.derived} | \
+        {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.parameters}
+    unit, meaning = words[name]
+    return {"kind": "typical" if name in fit.model.names else "derived",
+            "unit": given.get(unit, unit), "meaning": meaning}
+
+
+def _spread(fit: Fit, name: str, omega: float) -> dict[str, float]:
+    """CV % and shrinkage of a row omega_X."""
+    parameter = fit.model.structure.parameter(name.removeprefix("omega_"))
+    eta = fit.posterior["posterior"].dataset[f"eta_{parameter.name}"].values.mean(axis=(0, 1))
+    shrinkage = 1 - eta.std(ddof=1) / omega if len(eta) > 1 else math.nan
+    cv = 100 * math.sqrt(math.expm1(omega**2)) if parameter.link == "log" and omega < 20 \
+        else math.nan
+    return {"cv_percent": cv, "shrinkage": shrinkage}
+
+
+def _typical_derived(fit: Fit) -> dict[str, np.ndarray]:
+    """Each derived quantity at every draw's population values, (chain, draw), as `X_pop`."""
+    model, draws = fit.model, fit.posterior["posterior"].dataset
+    shape = (draws.sizes["chain"], draws.sizes["draw"])
+    values = {p.name: draws[f"{p.name}_pop"].values if f"{p.name}_pop" in model.free
+              else np.full(shape, float(model.fixed[f"{p.name}_pop"]))
+              for p in model.structure.parameters}
+    values |= {n: np.full(shape, np.median(v)) for n, v in fit.design.inputs.items()}
+    return {f"{n}_pop": v for n, v in _derive(fit, values, shape).items()}
+
+
+def _patients_derived(fit: Fit) -> dict[str, np.ndarray]:
+    """Each derived quantity of each patient, (some draws, patient)."""
+    model, draws = fit.model, fit.posterior["posterior"].dataset
+    some, patients = some_draws(fit, _DERIVED_DRAWS), len(fit.design.ids)
+    shape = (len(some), patients)
+
+    def drawn(name: str) -> np.ndarray:
+        if name in model.spread:
+            return draws[name].values.reshape(-1, patients)[some]
+        whole = f"{name}_pop"
+        if whole in model.fixed:
+            return np.full(shape, float(model.fixed[whole]))
+        return np.broadcast_to(draws[whole].values.reshape(-1)[some, None], shape)
+
+    values = {p.name: drawn(p.name) for p in model.structure.parameters}
+    values |= {n: np.broadcast_to(v, shape) for n, v in fit.design.inputs.items()}
+    return _derive(fit, values, shape)
+
+
+def _derive(fit: Fit, values: Mapping[str, np.ndarray], shape: tuple[int, int]) \
+        -> dict[str, np.ndarray]:
+    derive = fit.model.structure.derive
+    if derive is None:
+        return {}
+    flat = {n: jnp.asarray(v.reshape(-1)) for n, v in values.items()}
+    out = jax.jit(jax.vmap(lambda p: dict(derive(named(p)))))(flat)
+    return {n: np.asarray(v).reshape(shape) for n, v in out.items()}

@@ -1,0 +1,129 @@
+"""Every figure of carpk/plots: its pages, their size, and that no name in a file breaks them."""
+
+import importlib
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from conftest import IDS
+from matplotlib.figure import Figure
+
+from carpk import plots, registry
+from carpk.nonmem import read_csv
+from carpk.plots import crowded, individual_fits, observed_predicted, traces
+from carpk.population_model import population
+
+NAMES = registry.names("plots")
+
+
+@pytest.fixture(scope="module")
+def pages(small_fit):
+    before = dict(mpl.rcParams)
+    drawn = {n: importlib.import_module(f"carpk.plots.{n}").draw(small_fit) for n in NAMES}
+    pictures = {stem: plots.svg(figure) for found in drawn.values() for stem, figure in found}
+    assert dict(mpl.rcParams) == before
+    return drawn, pictures
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_has_a_title_a_caption_and_named_pages(name, pages):
+    module = importlib.import_module(f"carpk.plots.{name}")
+    assert module.TITLE
+    assert module.CAPTION.endswith(".")
+    for stem, figure in pages[0][name]:
+        assert stem.startswith(name)
+        assert isinstance(figure, Figure)
+        assert figure.get_suptitle()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_is_small_well_formed_and_the_same_each_time(name, pages, small_fit):
+    again = importlib.import_module(f"carpk.plots.{name}").draw(small_fit)
+    for stem, figure in again:
+        picture = pages[1][stem]
+        assert len(picture) < 600_000
+        assert ElementTree.fromstring(picture).tag.endswith("svg")
+        assert plots.svg(figure) == picture
+
+
+def test_a_fit_that_did_not_converge_says_so_on_every_page(pages, near_typical, tmp_path):
+    assert all(b"NOT CONVERGED" in picture for picture in pages[1].values())
+    file = tmp_path / "two.csv"
+    file.write_text("ID,TIME,DV\n1,7,900\n1,28,90\n2,7,800\n")
+    fine = near_typical(population("stein_2019"), read_csv(file), ok=True)
+    assert b"NOT CONVERGED" not in plots.svg(traces.draw(fine)[0][1])
+
+
+def test_text_stays_text_and_names_from_a_file_are_shown_as_they_are(pages):
+    texts = [t.text for t in ElementTree.fromstring(pages[1]["individual_fits"]).iter()
+             if t.tag.endswith("text")]
+    assert {plots.plain(i) for i in IDS} <= set(texts)
+    assert "Day after infusion (square-root scale)" in texts
+
+
+def test_the_band_names_where_its_draws_come_from(pages):
+    assert b"95 % band (posterior)" in pages[1]["individual_fits"]
+
+
+def test_a_name_of_any_length_and_letters_can_be_drawn(near_typical, tmp_path):
+    file = tmp_path / "odd.csv"
+    file.write_text('ID,TIME,DV\n"$\\frac{",7,900\n"$\\frac{",28,90\n' + "x" * 90 + ",7,80\n"
+                    "\x07bell,7,900\n", encoding="utf-8")
+    fit = near_typical(population("stein_2019"), read_csv(file))
+    for _, figure in individual_fits.draw(fit):
+        ElementTree.fromstring(plots.svg(figure))
+        assert plots.png(figure).startswith(b"\x89PNG")
+
+
+def test_levels_at_or_below_zero_get_a_linear_axis(near_typical, tmp_path):
+    file = tmp_path / "linear.csv"
+    file.write_text("ID,TIME,DV\n1,1,-0.2\n1,7,90\n2,7,80\n2,9,0\n")
+    fit = near_typical(population("stein_2019", errors={"C": "additive"}), read_csv(file))
+    for module in (individual_fits, observed_predicted):
+        (_, figure), = module.draw(fit)
+        assert {ax.get_yscale() for ax in figure.axes} == {"linear"}
+        plots.svg(figure)
+
+
+def test_one_patient_with_one_sample_can_be_drawn(near_typical, tmp_path):
+    file = tmp_path / "one.csv"
+    file.write_text("ID,TIME,DV\n1,7,900\n")
+    fit = near_typical(population("stein_2019"), read_csv(file))
+    for name in NAMES:
+        for _, figure in importlib.import_module(f"carpk.plots.{name}").draw(fit):
+            plots.svg(figure)
+
+
+def test_two_outputs_get_pages_of_their_own(near_typical, shared_data):
+    cohort = read_csv(shared_data / "cart_liu2022_ball" / "liu2022_ball.csv", dvid=[1, 2],
+                      units={1: "cells/uL", 2: "cells/uL"})
+    fit = near_typical(population("liu_l_2022"), cohort.select(cohort.ids[:3]))
+    assert [stem for stem, _ in individual_fits.draw(fit)] == \
+        ["individual_fits_T", "individual_fits_B"]
+    (_, figure), = observed_predicted.draw(fit)
+    assert len(figure.axes) == 4
+
+
+def test_no_page_of_patients_is_left_almost_empty():
+    assert [individual_fits.per_page(n) for n in (1, 4, 20, 21, 41)] == [4, 4, 20, 12, 16]
+
+
+def test_time_is_by_square_roots_only_where_samples_crowd_at_its_start():
+    assert crowded(np.array([1.0, 3, 7, 10, 14, 28, 90, 360]))
+    assert not crowded(np.linspace(0, 24, 13))
+
+
+def test_ranks_of_equal_chains_are_even():
+    draws = np.random.default_rng(1).permutation(4000).reshape(4, 1000).astype(float)
+    counts = traces.rank_counts(draws, 20)
+    assert counts.sum(axis=1).tolist() == [1000] * 4
+    assert counts.sum(axis=0).tolist() == [200] * 20
+
+
+def test_figures_are_drawn_without_pyplot():
+    code = "import sys, carpk.reporting, carpk.plots.traces, carpk.plots.individual_fits; " \
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
