@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
@@ -108,7 +108,7 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
             row["prior"] = f"{prior.family}({', '.join(f'{x:.4g}' for x in prior.numbers)})"
     return environment.get_template("report.html.jinja").render(
         fit=fit, structure=fit.model.structure, manifest=manifest, figures=figures, weak=weak,
-        measured=_measured(fit.convergence.measures),
+        short=PurePath(manifest["data"]["file"]).name, measured=_measured(fit.convergence.measures),
         groups=[(title, [r for r in rows if r["kind"] == kind]) for kind, title in KINDS.items()],
         fixed=[r for r in rows if r["parameter"] in fit.model.fixed],
         moved=[r for r in rows if r["parameter"] in fit.model.priors
