@@ -160,7 +160,7 @@ def contents(cohort: Cohort, structure: StructuralModel | None = None) -> str:
 
     >>> from carpk import examples
     >>> print(contents(examples.example("tisacel_like")).partition(" (")[0])
-    example:tisacel_like: 90 patients, 973 observations
+    example:tisacel_like: 90 patients, 1019 observations
     """
     seen = design(cohort, structure) if structure else None
     table = cohort.observations
