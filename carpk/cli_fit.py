@@ -21,9 +21,9 @@ from carpk.tables import format_table, parameters
 
 Show = Callable[[Iterable[Problem]], None]
 
-_SHOWN = {"parameter": "parameter", "unit": "unit", "median": "median", "lower95": "95 % from",
-          "upper95": "to", "rse": "RSE %", "shrinkage": "shrinkage", "rhat": "R-hat",
-          "ess_bulk": "bulk ESS", "ess_tail": "tail ESS"}
+_SHOWN = {"parameter": "parameter", "unit": "unit", "median": "median", "lower95": "2.5 %",
+          "upper95": "97.5 %", "rse": "RSE %", "shrinkage": "shrink", "rhat": "R-hat",
+          "ess_bulk": "bulk ESS", "ess_tail": "tail ESS"}  # within 100 columns
 
 
 def run(asked: Request, show: Show) -> int:
@@ -72,7 +72,7 @@ def _print(result: Fit, folder: Path) -> None:
     console.print(f"\n{verdict(result)}\n", style=None if result.convergence.ok else "bold red")
     every = parameters(result)
     written = format_table(every)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for column, heading in _SHOWN.items():
         text = column in ("parameter", "unit")
         table.add_column(heading, justify="left" if text else "right", no_wrap=True)

@@ -33,7 +33,7 @@ class Start(NamedTuple):
     phi : (P, K), conditional modes on the link scale
     information : (P, O, K, K), Gauss-Newton information of each output's rows at the mode
     linear : (P, O, K), information @ phi + gradient of the log-likelihood
-    log_likelihood : (P,) at the mode; NaN where the solve failed
+    log_likelihood : (P,) at the mode; not finite where the solve failed
     sweeps : rounds of the search
     """
 
@@ -45,103 +45,96 @@ class Start(NamedTuple):
     sweeps: int
 
 
+def _moved_rows(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array,
+                shift: jax.Array) -> jax.Array:
+    """Row log-likelihoods (P, N) with each prediction moved by `shift` on the scale its residual
+    is added to."""
+    moved = predicted
+    for k, error in enumerate(model.error_models().values()):
+        own = predicted * jnp.exp(shift) if error.log_scale else predicted + shift
+        moved = jnp.where(data["output"] == k, own, moved)
+    return row_log_likelihood(model, data, theta, moved)
+
+
 def _row_derivatives(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array) \
         -> tuple[jax.Array, jax.Array, jax.Array]:
     """Each row's log-likelihood, its slope and its bend (at most 0) in the prediction, taken on
     the scale the row's residual is added to; (P, N) each, 0 on padding."""
-    def rows(shift: jax.Array) -> jax.Array:
-        moved = predicted
-        for k, error in enumerate(model.error_models().values()):
-            own = predicted * jnp.exp(shift) if error.log_scale else predicted + shift
-            moved = jnp.where(data["output"] == k, own, moved)
-        return row_log_likelihood(model, data, theta, moved)
+    def slopes(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(lambda s: _moved_rows(model, data, theta, predicted, s), (shift,), (one,))
 
     zero, one = jnp.zeros_like(predicted), jnp.ones_like(predicted)
-    value = rows(zero)
-    slope, bend = jax.jvp(lambda s: jax.jvp(rows, (s,), (one,))[1], (zero,), (one,))
+    (value, slope), (_, bend) = jax.jvp(slopes, (zero,), (one,))
     seen = data["observed"]
     return value, jnp.where(seen, slope, 0.0), jnp.where(seen, jnp.minimum(bend, 0.0), 0.0)
 
 
-def _curvature(model: PopulationModel, data: Arrays, theta: Any, phi: jax.Array) \
-        -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Gradient (P, O, K) and Gauss-Newton information (P, O, K, K) of each output's
-    log-likelihood in phi, and the Jacobian (P, N, K) of the predictions on their own scale."""
-    def predicted(phi: jax.Array) -> jax.Array:
+def _columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) \
+        -> tuple[jax.Array, jax.Array]:
+    """Predictions (P, N) and their derivatives (P, N, K + S) on their error model's own scale:
+    in phi, then in u of the S free typical values that no patient varies in. One forward sweep
+    carries all directions, so that a solver is compiled once."""
+    shared = _shared(model)
+    k = phi.shape[1]
+
+    def predicted(phi: jax.Array, v: jax.Array) -> jax.Array:
+        theta = to_theta(model, u.at[shared].set(v))
         return predict(model.structure, data, model.patient_values(theta, phi))
 
-    columns = [jax.jvp(predicted, (phi,), (jnp.zeros_like(phi).at[:, k].set(1.0),))
-               for k in range(phi.shape[1])]
-    f, jacobian = columns[0][0], jnp.stack([c[1] for c in columns], axis=-1)
-    for k, error in enumerate(model.error_models().values()):
+    directions = jnp.eye(k + len(shared))
+    f, push = jax.linearize(predicted, phi, u[shared])
+    jacobian = jax.vmap(lambda d: push(jnp.broadcast_to(d[:k], phi.shape), d[k:]),
+                        out_axes=-1)(directions)
+    for o, error in enumerate(model.error_models().values()):
         if error.log_scale:
-            here = (data["output"] == k)[..., None]
+            here = (data["output"] == o)[..., None]
             jacobian = jnp.where(here, jacobian / jnp.maximum(f, 1e-290)[..., None], jacobian)
-    jacobian = jnp.where(data["observed"][..., None], jacobian, 0.0)
-    _, slope, bend = _row_derivatives(model, data, theta, f)
-    masks = [data["output"] == k for k in range(len(model.structure.outputs))]
-    gradient = jnp.stack([jnp.einsum("pn,pnk->pk", slope * m, jacobian) for m in masks], axis=1)
-    information = jnp.stack([jnp.einsum("pn,pnk,pnl->pkl", -bend * m, jacobian, jacobian)
-                             for m in masks], axis=1)
-    return gradient, information, jacobian
+    return f, jnp.where(data["observed"][..., None], jacobian, 0.0)
 
 
-def _inner(model: PopulationModel, data: Arrays, theta: Any, phi: jax.Array,
-           sweeps: int) -> tuple[jax.Array, jax.Array]:
-    """Damped Gauss-Newton on every patient at once; each accepts or refuses its own step."""
-    mu, omega = population_location(model, theta)
-    precision = jnp.diag(omega**-2)
-
-    def objective(phi: jax.Array) -> jax.Array:
-        value = patient_log_likelihood(model, data, theta, phi) \
-            + patient_log_density(model, theta, phi)
-        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
-
-    def sweep(_: Any, state: Any) -> Any:
-        phi, value, damping = state
-        gradient, information, _ = _curvature(model, data, theta, phi)
-        total = information.sum(axis=1) + precision[None]
-        slope = gradient.sum(axis=1) - (phi - mu[None, :]) / omega[None, :] ** 2
-        diagonal = jnp.einsum("pkk->pk", total)
-        damped = total + jnp.eye(phi.shape[1])[None] * (damping[:, None] * diagonal)[:, None, :]
-        move = jnp.linalg.solve(damped, slope[..., None])[..., 0]
-        move = jnp.where(jnp.isfinite(move), jnp.clip(move, -3.0, 3.0), 0.0)
-        trial = objective(phi + move)
-        better = trial > value
-        return (jnp.where(better[:, None], phi + move, phi), jnp.where(better, trial, value),
-                jnp.clip(jnp.where(better, damping * 0.2, damping * 8.0), 1e-9, 1e6))
-
-    first = (phi, objective(phi), jnp.full(phi.shape[0], 0.1))
-    phi, value, _ = jax.lax.fori_loop(0, sweeps, sweep, first)
-    return phi, value
+def _shared(model: PopulationModel) -> np.ndarray:
+    """Places in model.free of the typical values that no patient varies in."""
+    return np.array([k for k, n in enumerate(model.free) if n.endswith("_pop")
+                     and n.removesuffix("_pop") not in model.spread], dtype=int)
 
 
-def _shared_step(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
-                 covariance: jax.Array, jacobian: jax.Array) -> jax.Array:
-    """One Newton step on the population parameters the patients' phi do not carry (residual
-    errors, typical values without spread), the uncertainty of phi included to second order."""
-    own = np.array([n.startswith("sigma_") or (
-        n.endswith("_pop") and n.removesuffix("_pop") not in model.spread) for n in model.free])
-    if not own.any():
-        return u
-    places = np.flatnonzero(own)
-    row_variance = jnp.einsum("pnk,pkl,pnl->pn", jacobian, covariance, jacobian)
+def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Array,
+                   row_variance: jax.Array) -> jax.Array:
+    """One scoring step on the residual errors. The predictions' uncertainty `row_variance`
+    (P, N) enters by taking each row a standard deviation above and below (else sigma would come
+    out too small); the information about the log of a sigma is two per row."""
+    places = [k for k, n in enumerate(model.free) if n.startswith("sigma_")]
+    away = jnp.sqrt(jnp.where(data["observed"], row_variance, 0.0))
 
-    def objective(v: jax.Array) -> jax.Array:
-        full = u.at[places].set(v)
-        theta = to_theta(model, full)
-        f = predict(model.structure, data, model.patient_values(theta, phi))
-        value, _, bend = _row_derivatives(model, data, theta, f)
-        return (value + 0.5 * bend * row_variance).sum() + log_prior(model, theta) \
-            + log_jacobian(model, full)
+    def objective(u: jax.Array) -> jax.Array:
+        theta = to_theta(model, u)
+        value = sum((_moved_rows(model, data, theta, f, side * away).sum() for side in (-1, 1)),
+                    jnp.zeros(()))
+        return 0.5 * value + log_prior(model, theta) + log_jacobian(model, u)
 
-    v = u[places]
-    gradient = jax.grad(objective)(v)
-    step = 1e-3  # curvature by differences: second derivatives through a solver are dear
-    bend = jnp.stack([(jax.grad(objective)(v.at[k].add(step))[k] - gradient[k]) / step
-                      for k in range(len(places))])
-    move = jnp.clip(gradient / jnp.maximum(jnp.abs(bend), 1e-6), -0.5, 0.5)
-    return u.at[places].add(jnp.where(jnp.isfinite(move), move, 0.0))
+    gradient, theta = jax.grad(objective)(u), to_theta(model, u)
+    for k in places:
+        name = model.free[k]
+        output = name.removeprefix("sigma_").rpartition("_")[0]
+        index = [o.name for o in model.structure.outputs].index(output)
+        rows = (data["observed"] & (data["output"] == index)).sum()
+        _, slope = jax.jvp(model.priors[name].scale.from_real, (u[k],), (jnp.ones(()),))
+        move = gradient[k] / (2.0 * jnp.maximum(rows, 1) * (slope / theta[name]) ** 2)
+        u = u.at[k].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
+    return u
+
+
+def _shared_step(model: PopulationModel, u: jax.Array, gradient: jax.Array,
+                 information: jax.Array) -> jax.Array:
+    """One Newton step on the typical values no patient varies in; gradient, information (S,)."""
+    places = _shared(model)
+    for i, k in enumerate(places):
+        prior = model.priors[model.free[k]]
+        slope, bend = (jax.grad(prior.log_density_real)(u[k]),
+                       jax.grad(jax.grad(prior.log_density_real))(u[k]))
+        move = (gradient[i] + slope) / jnp.maximum(information[i] - bend, 1e-6)
+        u = u.at[k].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
+    return u
 
 
 def _population_step(model: PopulationModel, theta: Any, phi: jax.Array,
@@ -166,13 +159,14 @@ def _population_step(model: PopulationModel, theta: Any, phi: jax.Array,
     return updated
 
 
-def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int = 25) -> Start:
+def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int = 120) -> Start:
     """Modes, information and a population start by Laplace-EM from the best of many guesses.
 
     Every patient first takes the best of 200 draws around the priors' medians (peaks and slopes
-    of its own data decide which is best), then Gauss-Newton and closed-form population updates
-    alternate. A patient whose solve fails everywhere keeps the typical values and says so by a
-    NaN in `log_likelihood`.
+    of its own data decide which is best). Then rounds of one damped Gauss-Newton step for every
+    patient, each accepting or refusing its own, and one update of the population follow, until
+    the population stands still. A patient whose solve fails everywhere keeps the typical values
+    and has a `log_likelihood` that is not finite.
     """
     theta = {n: (model.priors[n].median if n in model.priors else model.fixed[n])
              for n in model.names}
@@ -180,65 +174,69 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         theta[f"omega_{n}"] = model.fixed.get(f"omega_{n}", max(theta[f"omega_{n}"], 0.7))
     patients, k = data["time"].shape[0], len(model.spread)
 
+    def density(data: Arrays, theta: Any, phi: jax.Array) -> jax.Array:
+        value = patient_log_likelihood(model, data, theta, phi) \
+            + patient_log_density(model, theta, phi)
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
     @jax.jit
     def guess(data: Arrays, key: jax.Array) -> jax.Array:
         mu, omega = population_location(model, theta)
 
-        def one(best: Any, key: jax.Array) -> Any:
-            phi = mu[None, :] + 1.5 * omega[None, :] * jax.random.normal(
-                key, (patients, k))
-            value = patient_log_likelihood(model, data, theta, phi) \
-                + patient_log_density(model, theta, phi)
+        def one(best: Any, draw: Any) -> Any:
+            size, key = draw
+            phi = mu[None, :] + size * omega[None, :] * jax.random.normal(key, (patients, k))
+            value = density(data, theta, phi)
             better = value > best[1]
             return (jnp.where(better[:, None], phi, best[0]),
                     jnp.where(better, value, best[1])), None
 
-        typical = jnp.broadcast_to(mu, (patients, k))
-        first = (typical, patient_log_likelihood(model, data, theta, typical)
-                 + patient_log_density(model, theta, typical))
-        first = (first[0], jnp.where(jnp.isfinite(first[1]), first[1], -jnp.inf))
-        return jax.lax.scan(one, first, jax.random.split(key, 200))[0][0]
+        typical = jnp.broadcast_to(mu[None, :], (patients, k))
+        sizes = jnp.where(jnp.arange(200) == 0, 0.0, 1.5)  # the first guess is the typical patient
+        return jax.lax.scan(one, (typical, jnp.full(patients, -jnp.inf)),
+                            (sizes, jax.random.split(key, 200)))[0][0]
 
     @jax.jit
-    def sweep(data: Arrays, u: jax.Array, phi: jax.Array) -> Any:
+    def sweep(data: Arrays, u: jax.Array, phi: jax.Array, damping: jax.Array) -> Any:
         theta = to_theta(model, u)
-        phi, _ = _inner(model, data, theta, phi, 6)
-        _, information, jacobian = _curvature(model, data, theta, phi)
-        _, omega = population_location(model, theta)
-        covariance = jnp.linalg.inv(information.sum(axis=1) + jnp.diag(omega**-2)[None])
+        mu, omega = population_location(model, theta)
+        f, jacobian = _columns(model, data, u, phi)
+        rows, slope, bend = _row_derivatives(model, data, theta, f)
+        by_output = [jnp.where(data["output"] == o, 1.0, 0.0)
+                     for o in range(len(model.structure.outputs))]
+        own, shared = jacobian[..., :k], jacobian[..., k:]
+        gradient = jnp.stack([jnp.einsum("pn,pnk->pk", slope * m, own) for m in by_output], 1)
+        information = jnp.stack([jnp.einsum("pn,pnk,pnl->pkl", -bend * m, own, own)
+                                 for m in by_output], 1)
+        # each patient's own step, damped, kept only where it helps
+        total = information.sum(axis=1) + jnp.diag(omega**-2)[None]
+        uphill = gradient.sum(axis=1) - (phi - mu[None, :]) / omega[None, :] ** 2
+        diagonal = jnp.einsum("pkk->pk", total)
+        damped = total + jnp.eye(k)[None] * (damping[:, None] * diagonal)[:, None, :]
+        move = jnp.linalg.solve(damped, uphill[..., None])[..., 0]
+        trial = phi + jnp.where(jnp.isfinite(move), jnp.clip(move, -3.0, 3.0), 0.0)
+        value = rows.sum(axis=1) + patient_log_density(model, theta, phi)
+        better = density(data, theta, trial) > jnp.where(jnp.isfinite(value), value, -jnp.inf)
+        # the population, at the phi the derivatives belong to
+        covariance = jnp.linalg.inv(total)
         covariance = jnp.where(jnp.isfinite(covariance), covariance, jnp.diag(omega**2)[None])
         new = from_theta(model, _population_step(model, theta, phi, covariance))
-        return _shared_step(model, data, new, phi, covariance, jacobian), phi
+        new = _residual_step(model, data, new, f,
+                             jnp.einsum("pnk,pkl,pnl->pn", own, covariance, own))
+        new = _shared_step(model, new, jnp.einsum("pn,pns->s", slope, shared),
+                           jnp.einsum("pn,pns->s", -bend, shared**2))
+        damping = jnp.clip(damping * jnp.where(better, 0.2, 8.0), 1e-9, 1e6)
+        return (new, jnp.where(better[:, None], trial, phi), damping), \
+            (phi, gradient, information, rows.sum(axis=1))
 
-    @jax.jit
-    def finish(data: Arrays, u: jax.Array, phi: jax.Array) -> Any:
-        theta = to_theta(model, u)
-        phi, _ = _inner(model, data, theta, phi, 15)
-        gradient, information, _ = _curvature(model, data, theta, phi)
-        value = patient_log_likelihood(model, data, theta, phi)
-        return phi, gradient, information, value
-
-    @jax.jit
-    def alone(data: Arrays, u: jax.Array, phi: jax.Array) -> Any:
-        """A sweep where no parameter varies between patients."""
-        none = jnp.zeros((*data["time"].shape, 0))
-        return _shared_step(model, data, u, phi, jnp.zeros((patients, 0, 0)), none), phi
-
-    u = from_theta(model, theta)
-    if k == 0:
-        phi = jnp.zeros((patients, 0))
-        for _ in range(rounds):
-            u, _ = alone(data, u, phi)
-        empty = jnp.zeros((patients, len(model.structure.outputs), 0))
-        return Start(u, phi, jnp.zeros((*empty.shape, 0)), empty,
-                     patient_log_likelihood(model, data, to_theta(model, u), phi), rounds)
-    phi = guess(data, jax.random.key(seed))
+    u, phi = from_theta(model, theta), guess(data, jax.random.key(seed))
+    damping = jnp.full(patients, 0.1)
     moved, count = 1.0, 0
-    while moved > 0.01 and count < rounds:
+    while count < 8 or (moved > 0.003 and count < rounds):
         before, count = u, count + 1
-        u, phi = sweep(data, u, phi)
+        (u, phi, damping), at = sweep(data, u, phi, damping)
         moved = float(jnp.max(jnp.abs(u - before)))
-    phi, gradient, information, value = finish(data, u, phi)
+    phi, gradient, information, value = at
     usable = jnp.isfinite(information).all(axis=(1, 2, 3)) & jnp.isfinite(gradient).all(
         axis=(1, 2))
     information = jnp.where(usable[:, None, None, None], information, 0.0)
