@@ -15,7 +15,7 @@ from carpk.structure import Output, Parameter, Source, State, StructuralModel
 
 
 def cohort(times, doses=(), dvid=1, patients=1, **covariates):
-    """`patients` alike: observations of 1.0 at `times`; doses are (line, time, amount, duration)."""
+    """`patients` alike: 1.0 observed at `times`; doses are (line, time, amount, duration)."""
     rows = [(100 + k, str(i), float(t), dvid, 1.0, 1.0, 1.0, 0)
             for i in range(patients) for k, t in enumerate(times)]
     given_ = [(line, str(i), float(t), float(a), float(d), 1)

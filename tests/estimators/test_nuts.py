@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from arviz_stats.base import array_stats
+from models_for_tests import cohort
 
-from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, OBSERVATION_COLUMNS, Cohort
 from carpk.estimators.nuts import Nuts
 from carpk.fitting import fit
 from carpk.population_model import population
@@ -17,15 +17,6 @@ from carpk.problems import RequestError
 from carpk.structure import Input, Output, Parameter, Source, State, StructuralModel
 
 HERE = __file__
-
-
-def cohort(rows, **inputs):
-    """From (patient, time, dv) rows and one value per patient of each input."""
-    ids = tuple(dict.fromkeys(r[0] for r in rows))
-    table = [(k + 2, i, float(t), 1, y, y, y, 0) for k, (i, t, y) in enumerate(rows)]
-    return Cohort(ids, pd.DataFrame(table, columns=list(OBSERVATION_COLUMNS)),
-                  pd.DataFrame(columns=list(DOSE_COLUMNS)), pd.DataFrame(inputs, index=list(ids)),
-                  pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), "made here", "")
 
 
 def agreement(draws, mean, sd):

@@ -1,0 +1,40 @@
+"""Cohorts and models made in memory, shared by the tests of the statistics."""
+
+import numpy as np
+import pandas as pd
+
+from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, OBSERVATION_COLUMNS, Cohort
+from carpk.structure import Output, Parameter, Source, StructuralModel, sd
+
+
+def cohort(rows, **inputs):
+    """From (patient, time, dv[, lower, upper, dvid]) rows and one value per patient of inputs."""
+    table = []
+    for k, (patient, time, dv, *rest) in enumerate(rows):
+        lower, upper, dvid = (*rest, *(dv, dv, 1)[len(rest):])
+        table.append((k + 2, patient, float(time), dvid, dv, lower, upper, int(lower < upper)))
+    ids = tuple(dict.fromkeys(r[0] for r in rows))
+    return Cohort(ids, pd.DataFrame(table, columns=list(OBSERVATION_COLUMNS)),
+                  pd.DataFrame(columns=list(DOSE_COLUMNS)), pd.DataFrame(inputs, index=list(ids)),
+                  pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), "made here", "")
+
+
+DECAY = StructuralModel(
+    title="mono-exponential decline", source=Source("textbook"), time_unit="day",
+    parameters=(Parameter("C0", 100.0, "mg/L", "start", omega=sd(0.5)),
+                Parameter("k", 0.2, "1/day", "rate", omega=sd(0.3))),
+    outputs=(Output("C", "mg/L", "level"),),
+    solution=lambda t, p: {"C": p.C0 * 2.718281828459045 ** (-p.k * t)}, file=__file__)
+
+
+def decaying(patients=8, limit=20.0, seed=1):
+    """A cohort of DECAY with log-normal spread and error, left-censored below the limit."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(patients):
+        start, k = 100 * np.exp(0.5 * rng.normal()), 0.2 * np.exp(0.3 * rng.normal())
+        for t in (0.5, 2, 5, 9, 14.0):
+            dv = start * np.exp(-k * t + 0.2 * rng.normal())
+            rows.append((str(i + 1), t, dv) if dv >= limit
+                        else (str(i + 1), t, limit, -np.inf, limit))
+    return cohort(rows)
