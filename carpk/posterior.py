@@ -116,7 +116,8 @@ def _every_draw(model: PopulationModel, data: Arrays, theta: Mapping[str, np.nda
 
     shape = phi.shape[:2]
     flat = {n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}
-    value, failed = evaluate(flat, jnp.asarray(phi.reshape(shape[0] * shape[1], *phi.shape[2:])), data)
+    value, failed = evaluate(flat, jnp.asarray(
+        phi.reshape(shape[0] * shape[1], *phi.shape[2:])), data)
     return np.asarray(value).reshape(*shape, -1), np.asarray(failed).sum(axis=0)
 
 
