@@ -1,5 +1,9 @@
 """What every test stands on: strict arrays, and the data sets that lie outside the project."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +19,11 @@ from carpk.nonmem import read_csv
 from carpk.population_model import population
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# this run and the processes it starts share what they compile, and leave the user's cache alone
+PROGRAMS = tempfile.mkdtemp(prefix="carpk-programs-")
+atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+jax.config.update("jax_compilation_cache_dir", PROGRAMS)
 # the first example of a property pays for a compilation
 hypothesis.settings.register_profile("carpk", deadline=None)
 hypothesis.settings.load_profile("carpk")

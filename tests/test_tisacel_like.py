@@ -1,0 +1,71 @@
+"""The bundled cohort is what its card says, and its script makes it again."""
+
+import importlib.util
+import io
+import tomllib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from carpk import examples
+
+FOLDER = examples.FOLDER / "tisacel_like"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("make_tisacel_like", FOLDER / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def card():
+    return tomllib.loads((FOLDER / "card.toml").read_text("utf-8"))
+
+
+def test_the_script_makes_the_files_again_byte_for_byte(script):
+    names = ("tisacel_like.csv", "individual_truth.csv")
+    assert tuple(t.encode() for t in script.make()) == \
+        tuple((FOLDER / n).read_bytes() for n in names)
+
+
+def test_the_card_describes_every_column(card):
+    header = (FOLDER / "tisacel_like.csv").read_text("utf-8").partition("\n")[0]
+    assert header.split(",") == list(card["columns"])
+
+
+def test_levels_below_the_limit_are_censored_at_it(card):
+    table = pd.read_csv(FOLDER / "tisacel_like.csv")
+    assert (table["LLOQ"] == card["lloq"]).all()
+    assert (table["DV"] >= card["lloq"]).all()
+    assert (table.loc[table["CENS"] == 1, "DV"] == card["lloq"]).all()
+    assert 0.2 < table["CENS"].mean() < 0.35
+
+
+def test_the_truth_without_covariates_follows_from_the_truth_with_them(script, card):
+    patients = script.covariates(np.random.default_rng(card["seed"]))
+    truth = card["truth"]
+    for name, shift in script.shifts(patients).items():
+        stated = truth["without_covariates"]
+        assert stated[name] == pytest.approx(truth["typical"][name] * np.exp(shift.mean()), 1e-3)
+        omega = np.hypot(truth["omega"][name], shift.std())
+        assert stated[f"omega_{name}"] == pytest.approx(omega, abs=5e-4)
+
+
+def test_the_patients_drawn_are_within_chance_of_the_truth(script, card):
+    own = pd.read_csv(io.StringIO(script.make()[1]), index_col="ID")
+    patients = script.covariates(np.random.default_rng(card["seed"]))
+    shifts, truth = script.shifts(patients), card["truth"]
+    for name, typical in truth["typical"].items():
+        eta = np.log(own[name].to_numpy() / typical) - shifts.get(name, 0.0)
+        assert abs(eta.mean()) < 2 * truth["omega"][name] / 90**0.5
+        assert abs(np.log(eta.std(ddof=1) / truth["omega"][name])) < 2 / 180**0.5
+
+
+def test_product_age_and_weight_have_no_effect(card):
+    named = {pair.split(" ~ ")[1] for pair in card["truth"]["effects"]}
+    assert named == {"TUMOUR_BURDEN", "DOSE", "RESPONSE"}
+    assert len(card["truth"]["effects"]) == 4
