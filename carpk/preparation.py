@@ -97,7 +97,7 @@ def _peak_ratio(structure: StructuralModel, design: Design, output: str) -> floa
     return float(np.exp(np.mean(np.log(peaks)) - np.mean(np.log(top[top > 0]))))
 
 
-def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 1e-3) \
+def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) \
         -> PopulationModel:
     """The model with the fewest mesh steps that predict within `tolerance` on the log scale.
 
