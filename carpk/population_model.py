@@ -141,7 +141,8 @@ def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[st
              for n in sorted(freed - set(asked.names))]
     values = {f"{p.name}_pop": p.typical for p in structure.parameters
               if p.fixed and f"{p.name}_pop" not in freed}
-    reasons = dict.fromkeys(values, "held at the model file's value")
+    reasons = {f"{p.name}_pop": f"held at the model file's value: {p.fixed}"
+               for p in structure.parameters if p.fixed}
     wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed, "published")
     for short, value in wanted.items():
         name = _whole(asked, short)

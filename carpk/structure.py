@@ -69,7 +69,7 @@ def assumed(value: float) -> Spread:
 class Parameter:
     """One parameter: its typical value on the natural scale and how patients spread around it.
 
-    `fixed` parameters stay at their value unless a request frees them. `requires` names an
+    `fixed` says why the parameter stays at its value unless a request frees it. `requires` names an
     input without which the data hold nothing about the parameter (a drug nobody was given).
     """
 
@@ -80,7 +80,7 @@ class Parameter:
     where: str = ""
     omega: Spread | None = None
     link: Link = "log"
-    fixed: bool = False
+    fixed: str = ""
     requires: str = ""
 
     def __post_init__(self) -> None:

@@ -22,22 +22,23 @@ from carpk.structure import (
 )
 
 SCRIPT = "authors' simulation script, set 1"
-# Fixed is what counts of T and B do not tell apart: N is never seen, so ka and KBpTN trade
-# against nTN0 and lTN against nothing; below KBpr only rTA0 / KBpr acts, below KBp eBp / KBp.
+UNSEEN = "N is never measured, so it trades against nTN0"
+LOW = "far below it only its ratio to the maximal rate acts"
+LATE = "counts of B near the limit of detection say little about regrowth"
 PARAMETERS = (
     Parameter("nTN0", 16.46, "cells/uL", "infused cells that can engraft, N(0)", SCRIPT,
               assumed(2.0)),
-    Parameter("ka", 0.65, "1/day", "maximal activation", SCRIPT, fixed=True),
-    Parameter("KBpTN", 1808.02, "cells/uL", "CD19+ cells at half of ka", SCRIPT, fixed=True),
-    Parameter("lTN", 3e-5, "1/day", "loss of not yet activated cells", SCRIPT, fixed=True),
+    Parameter("ka", 0.65, "1/day", "maximal activation", SCRIPT, fixed=UNSEEN),
+    Parameter("KBpTN", 1808.02, "cells/uL", "CD19+ cells at half of ka", SCRIPT, fixed=UNSEEN),
+    Parameter("lTN", 3e-5, "1/day", "loss of not yet activated cells", SCRIPT, fixed=UNSEEN),
     Parameter("rTA0", 1.62, "1/day", "maximal proliferation of activated cells", SCRIPT,
               assumed(0.5)),
-    Parameter("KBpr", 637.64, "cells/uL", "CD19+ cells at half of rTA0", SCRIPT, fixed=True),
+    Parameter("KBpr", 637.64, "cells/uL", "CD19+ cells at half of rTA0", SCRIPT, fixed=LOW),
     Parameter("lTA0", 0.12, "1/day", "loss of activated cells", SCRIPT, assumed(0.5)),
     Parameter("eBp", 22.72, "1/day", "maximal killing per activated cell", SCRIPT, assumed(1.5)),
-    Parameter("KBp", 5891.45, "cells/uL", "CD19+ cells at half of eBp", SCRIPT, fixed=True),
-    Parameter("rBp", 0.069, "1/day", "growth of CD19+ cells", SCRIPT, assumed(1.0)),
-    Parameter("nMB", 2939.1, "cells/uL", "carrying capacity", SCRIPT),
+    Parameter("KBp", 5891.45, "cells/uL", "CD19+ cells at half of eBp", SCRIPT, fixed=LOW),
+    Parameter("rBp", 0.069, "1/day", "growth of CD19+ cells", SCRIPT, fixed=LATE),
+    Parameter("nMB", 2939.1, "cells/uL", "carrying capacity", SCRIPT, fixed=LATE),
 )
 
 

@@ -20,29 +20,31 @@ from carpk.structure import (
 )
 
 SCRIPT = "authors' simulation script, set 2"
-# Fixed as in liu_l_2022, and for the same reasons: below KBn only eBp / (kb KBn) acts on M.
-# B does not come back in CD19- relapse, so its growth is not seen either.
+UNSEEN = "N is never measured, so it trades against nTN0"
+LOW = "far below it only its ratio to the maximal rate acts"
+GONE = "B does not come back in CD19- relapse, so its regrowth is not seen"
+START = "the authors held it"
 PARAMETERS = (
     Parameter("nTN0", 0.3, "cells/uL", "infused cells that can engraft, N(0)", SCRIPT,
               assumed(2.0)),
-    Parameter("ka", 0.19, "1/day", "maximal activation", SCRIPT, fixed=True),
-    Parameter("KBpTN", 93066.8, "cells/uL", "CD19+ cells at half of ka", SCRIPT, fixed=True),
-    Parameter("lTN", 0.073, "1/day", "loss of not yet activated cells", SCRIPT, fixed=True),
+    Parameter("ka", 0.19, "1/day", "maximal activation", SCRIPT, fixed=UNSEEN),
+    Parameter("KBpTN", 93066.8, "cells/uL", "CD19+ cells at half of ka", SCRIPT, fixed=UNSEEN),
+    Parameter("lTN", 0.073, "1/day", "loss of not yet activated cells", SCRIPT, fixed=UNSEEN),
     Parameter("rTA0", 1.7, "1/day", "maximal proliferation of activated cells", SCRIPT,
               assumed(0.5)),
-    Parameter("KBpr", 827.08, "cells/uL", "CD19+ cells at half of rTA0", SCRIPT, fixed=True),
+    Parameter("KBpr", 827.08, "cells/uL", "CD19+ cells at half of rTA0", SCRIPT, fixed=LOW),
     Parameter("lTA0", 0.04, "1/day", "loss of activated cells", SCRIPT, assumed(0.5)),
     Parameter("eBp", 8.6, "1/day", "maximal killing per activated cell", SCRIPT, assumed(1.5)),
-    Parameter("KBp", 794.99, "cells/uL", "CD19+ cells at half of eBp", SCRIPT, fixed=True),
-    Parameter("rBp", 0.086, "1/day", "growth of CD19+ cells", SCRIPT, fixed=True),
+    Parameter("KBp", 794.99, "cells/uL", "CD19+ cells at half of eBp", SCRIPT, fixed=LOW),
+    Parameter("rBp", 0.086, "1/day", "growth of CD19+ cells", SCRIPT, fixed=GONE),
     Parameter("nMB", 19988.53, "cells/uL", "carrying capacity of either clone", SCRIPT,
-              fixed=True),
+              fixed=GONE),
     Parameter("nBn0", 19.88984724, "cells/uL", "CD19- cells at the infusion, M(0)",
-              "authors' model file", fixed=True),
+              "authors' model file", fixed=START),
     Parameter("rBn", 0.1, "1/day", "growth of CD19- cells", SCRIPT, assumed(0.5)),
-    Parameter("km", 0.0, "1/day", "conversion of CD19+ into CD19- cells", SCRIPT, fixed=True),
+    Parameter("km", 0.0, "1/day", "conversion of CD19+ into CD19- cells", SCRIPT, fixed=START),
     Parameter("kb", 7.9, "-", "killing of CD19+ over bystander killing", SCRIPT),
-    Parameter("KBn", 5956.03, "cells/uL", "CD19- cells at half of eBp / kb", SCRIPT, fixed=True),
+    Parameter("KBn", 5956.03, "cells/uL", "CD19- cells at half of eBp / kb", SCRIPT, fixed=LOW),
 )
 
 

@@ -255,5 +255,5 @@ def test_everything_wrong_is_said_at_once():
 
 def test_a_fixed_parameter_may_sit_at_the_edge_of_its_link():
     model = StructuralModel(**{**CLOSED, "parameters": (
-        CL, V, Parameter("km", 0, "1/h", "conversion", fixed=True))})
+        CL, V, Parameter("km", 0, "1/h", "conversion", fixed="no conversion"))})
     assert model.parameter("km").typical == 0.0
