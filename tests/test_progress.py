@@ -1,0 +1,47 @@
+import io
+import re
+
+from rich.console import Console
+
+from carpk.progress import Stages
+
+
+def shown(terminal, calls, fail=False):
+    text = io.StringIO()
+    try:
+        with Stages(Console(file=text, force_terminal=terminal, width=100)) as progress:
+            for call in calls:
+                progress(*call)
+            if fail:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    return text.getvalue()
+
+
+CALLS = [("start", 0, 1), ("start", 1, 1), ("compile", 0, 1), ("sample", 20, 200),
+         ("sample", 200, 200), ("predict", 0, 1)]
+
+
+def test_without_a_terminal_every_stage_is_a_line_with_its_time():
+    lines = shown(False, CALLS).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["start", "compile", "sample", "predict"]
+    assert all(re.fullmatch(r"\w+: \d+\.\d s", line) for line in lines)
+
+
+def test_on_a_terminal_every_stage_has_a_bar_and_sampling_its_iterations():
+    text = shown(True, CALLS)
+    assert all(stage in text for stage in ("start", "compile", "sample", "predict"))
+    assert "200/200" in text
+
+
+def test_the_time_left_is_estimated_from_the_steps_so_far():
+    stages = Stages(Console(file=io.StringIO()))
+    stages("sample", 1, 100)
+    stages._began -= 60.0
+    assert stages._left(50, 100) in ("about 1:00 left", "about 0:59 left", "about 1:01 left")
+    assert stages._left(100, 100) == ""
+
+
+def test_a_stage_that_was_interrupted_is_not_called_done():
+    assert "predict" not in shown(False, CALLS, fail=True)
