@@ -112,7 +112,8 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
                "predict": time.perf_counter() - estimated}
     manifest = _manifest(model, chosen, cohort, seen, estimator, method, seed, seconds,
                          convergence)
-    return Fit(chosen, stored, convergence, manifest)
+    # as it will be read from disk, where a tuple is a list
+    return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest)))
 
 
 def _with_failures(convergence: Convergence, stored: xr.DataTree, ids: Iterable[str]) \
@@ -189,6 +190,14 @@ def load_fit(folder: str | Path) -> Fit:
     if missing:
         raise RequestError(Problem("error", f"not a fit: {', '.join(missing)} missing",
                                    "name the folder that `carpk fit` printed", str(folder)))
+    try:
+        return _read(folder)
+    except (OSError, ValueError, KeyError, TypeError) as failure:
+        raise RequestError(Problem("error", f"not a fit: damaged ({failure})",
+                                   "ask for it again", str(folder))) from failure
+
+
+def _read(folder: Path) -> Fit:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     structure = dataclasses.replace(registry.load_file(folder / "model.py"),
                                     name=manifest["model"]["name"])
