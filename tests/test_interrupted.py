@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import cohort_text
 
 from carpk import fitting
 from carpk.problems import RequestError
@@ -19,11 +20,10 @@ model = "stein_2019"
 seed = 1
 out = "fits"
 [data]
-file = "example:tisacel_like"
-patients = ["1", "2", "3", "4", "5", "6"]
+file = "small.csv"
 [settings]
 chains = 2
-warmup = 20
+warmup = 30  # with the cohort of small_fit the program of small_fit: compiled once
 draws = 10000000
 """
 
@@ -32,6 +32,7 @@ draws = 10000000
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_killed_while_it_samples_leaves_no_fit(tmp_path, how):
     (tmp_path / "run.toml").write_text(ENDLESS)
+    (tmp_path / "small.csv").write_text(cohort_text(), encoding="utf-8")
     process = subprocess.Popen([sys.executable, "-m", "carpk", "fit", tmp_path / "run.toml"],
                                cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
