@@ -11,12 +11,14 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -24,7 +26,7 @@ from carpk import posterior, program_cache, registry
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.estimators import Convergence, Progress, with_settings
 from carpk.population_model import PopulationModel
-from carpk.preparation import choose_steps, resolve
+from carpk.preparation import choose_steps, resolve, solve_error
 from carpk.priors import Prior
 from carpk.problems import Problem, RequestError
 from carpk.solve import arrays
@@ -107,7 +109,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     stored = posterior.tree(chosen, seen, data, estimate.theta, estimate.phi,
                             estimate.sample_stats, estimate.draws_from, seed)
     say("predict", 1, 1)
-    convergence = _with_failures(estimate.convergence, stored, seen.ids)
+    convergence = _with_solves(estimate.convergence, chosen, seen, stored)
     seconds = {"prepare": prepared - began, **estimate.seconds,
                "predict": time.perf_counter() - estimated}
     manifest = _manifest(model, chosen, cohort, seen, estimator, method, seed, seconds,
@@ -116,16 +118,27 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest)))
 
 
-def _with_failures(convergence: Convergence, stored: xr.DataTree, ids: Iterable[str]) \
-        -> Convergence:
-    """Adds the draws whose solve failed, by patient."""
+def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
+                 stored: xr.DataTree) -> Convergence:
+    """Adds the draws whose solve failed, by patient, and how good the mesh is at the estimate."""
+    draws = stored["posterior"].dataset.median(("chain", "draw"))
+    phi = np.stack([np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values)))
+                    for n in model.spread], axis=1) \
+        if model.spread else np.zeros((len(seen.ids), 0))
+    theta = {n: float(draws[n]) if n in model.free else model.fixed[n] for n in model.names}
+    error = solve_error(model, seen, theta, phi)
     counts = stored["constant_data"].dataset["failed_solves"].values
-    failed = {i: int(c) for i, c in zip(ids, counts, strict=True) if c}
-    measures = {**convergence.measures, "failed_solves": float(sum(failed.values()))}
+    failed = [f"patient {i} {c} times" for i, c in zip(seen.ids, counts, strict=True) if c]
+    coarse = [f"patient {i} by {e:.2g}" for i, e in zip(seen.ids, error, strict=True)
+              if not e <= 0.02]
     remarks = convergence.remarks
     if failed:
-        named = ", ".join(f"patient {i} {c} times" for i, c in failed.items())
-        remarks = (*remarks, f"the solve failed in the draws of {named}")
+        remarks = (*remarks, f"the solve failed in the draws of {', '.join(failed)}")
+    if coarse:
+        remarks = (*remarks, "a mesh twice as fine moves ln of a prediction of "
+                   f"{', '.join(coarse)}: set `steps` above {model.steps}")
+    measures = {**convergence.measures, "failed_solves": float(counts.sum()),
+                "solve_error": float(np.nan_to_num(error, nan=np.inf).max())}
     return dataclasses.replace(convergence, measures=measures, remarks=remarks)
 
 
@@ -142,7 +155,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
         "free": [n for n in own if n not in asked.fixed],
         "priors": {n: str(p) for n, p in asked.priors.items()},
-        "settings": dataclasses.asdict(method)}
+        "steps": asked.steps, "settings": dataclasses.asdict(method)}
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
     code = hashlib.sha256(text.encode()).hexdigest()

@@ -65,7 +65,7 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, spread, fixed, free, priors : as in `carpk.population`
+    errors, spread, fixed, free, priors, steps : as in `carpk.population`
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -83,6 +83,7 @@ class Request(_Table):
                      BeforeValidator(by_name)] = {}
     free: list[str] = []
     priors: dict[str, str] = {}
+    steps: int = Field(0, ge=0)
     settings: dict[str, Any] = {}
     out: str = "fits"
     _file: str = PrivateAttr("")
@@ -106,7 +107,8 @@ class Request(_Table):
         """The population model that is asked for."""
         try:
             return population(self.model, errors=self.errors, spread=self.spread,
-                              fixed=self.fixed, priors=self.priors, free=self.free)
+                              fixed=self.fixed, priors=self.priors, free=self.free,
+                              steps=self.steps)
         except RequestError as refused:
             raise RequestError(dataclasses.replace(p, file=p.file or self._file)
                                for p in refused.problems) from refused

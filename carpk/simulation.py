@@ -80,7 +80,8 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     for name, by in (shift or {}).items():
         moved[:, model.spread.index(name)] = by
     patient = model.patient_values(population, mu[None, :] + moved + eta)
-    predicted = predict(model.structure, arrays(design, model.structure, model.steps), patient)
+    data = arrays(design, model.structure, model.steps or 300)
+    predicted = predict(model.structure, data, patient)
     dv = predicted
     for k, (output, error) in enumerate(model.error_models().items()):
         noisy = error.draw(jax.random.fold_in(within, k), predicted,
