@@ -101,7 +101,9 @@ def fit(
             help="estimate what the model file holds fixed", metavar="Ftoci")] = None,
         prior: Annotated[list[str] | None, typer.Option(
             help="prior of a population parameter",
-            metavar='"Cmax_pop=lognormal(24000, 1.5)"')] = None) -> None:
+            metavar='"Cmax_pop=lognormal(24000, 1.5)"')] = None,
+        steps: Annotated[int | None, typer.Option(
+            help="mesh of an ODE model; chosen by its accuracy where not given")] = None) -> None:
     """Fit a model to a cohort; print the parameters and the folder of the fit.
 
     Options override what a run.toml states. In a fit's own manifest.json its request can be
@@ -110,8 +112,8 @@ def fit(
     from carpk import cli_fit, cli_request
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
-        errors=error, fixed=fix, priors=prior, data={"dvid": dvid, "units": unit,
-                                                     "columns": column},
+        errors=error, fixed=fix, priors=prior, steps=steps,
+        data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
     asked = cli_request.request(data, options)
     raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12)))
