@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,7 @@ Show = Callable[[Iterable[Problem]], None]
 _SHOWN = {"parameter": "parameter", "unit": "unit", "median": "median", "lower95": "2.5 %",
           "upper95": "97.5 %", "rse": "RSE %", "shrinkage": "shrink", "rhat": "R-hat",
           "ess_bulk": "bulk ESS", "ess_tail": "tail ESS"}  # within 100 columns
+_DEAREST_LAST = ("shrinkage", "ess_tail", "rse", "unit")  # what 80 columns do without
 
 
 def run(asked: Request, show: Show) -> int:
@@ -64,6 +66,31 @@ def _must_be_writable(out: Path) -> None:
                                    "give another folder: --out", str(out)))
 
 
+def parameter_table(every: pd.DataFrame, console: Console) -> Table:
+    """The table of `carpk.tables.parameters`; on a narrow console with fewer columns, but with
+    every number whole."""
+    for k in range(len(_DEAREST_LAST) + 1):
+        table = _table(every, _DEAREST_LAST[:k])
+        if console.measure(table, options=console.options.update(max_width=1000)).maximum \
+                <= console.width:
+            break
+    return table
+
+
+def _table(every: pd.DataFrame, hidden: Sequence[str]) -> Table:
+    """The parameter table without some of its columns."""
+    shown = {column: heading for column, heading in _SHOWN.items() if column not in hidden}
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for column, heading in shown.items():
+        text = column in ("parameter", "unit")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=True)
+    for row, fixed in zip(format_table(every).to_dict("records"),
+                          every["note"].str.startswith("fixed"), strict=True):
+        cells = {column: str(row[column]) for column in shown}
+        table.add_row(*({**cells, "lower95": "fixed"} if fixed else cells).values())
+    return table
+
+
 def _print(result: Fit, folder: Path) -> None:
     """The verdict, the parameter table, why values were held, and the folder."""
     console = Console(highlight=False, markup=False)
@@ -71,16 +98,7 @@ def _print(result: Fit, folder: Path) -> None:
         console = Console(highlight=False, markup=False, width=100)
     console.print(f"\n{verdict(result)}\n", style=None if result.convergence.ok else "bold red")
     every = parameters(result)
-    written = format_table(every)
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for column, heading in _SHOWN.items():
-        text = column in ("parameter", "unit")
-        table.add_column(heading, justify="left" if text else "right", no_wrap=True)
-    for row, fixed in zip(written.to_dict("records"),
-                          every["note"].str.startswith("fixed"), strict=True):
-        cells = [str(row[c]) for c in _SHOWN]
-        table.add_row(*([*cells[:3], "fixed", *cells[4:]] if fixed else cells))
-    console.print(table)
+    console.print(parameter_table(every, console), crop=False)
     notes = [f"{n}: {note}" for n, note in zip(every["parameter"], every["note"], strict=True)
              if note.startswith("fixed") or "cohort is in" in note or "say little" in note]
     for note in notes:

@@ -1,8 +1,13 @@
 import csv
+import io
 import json
+import math
 import re
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from carpk import cli, cli_fit, cli_models, fitting, registry
@@ -31,7 +36,6 @@ def carpk(tmp_path, monkeypatch):
 
 
 def fits(folder="fits"):
-    from pathlib import Path
     return sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
 
 
@@ -110,6 +114,22 @@ def test_a_parameter_that_is_held_says_why_below_the_table(carpk, near_typical):
                  "--fix", "half_life")
     assert "half_life_pop: fixed: held at the model file's value on request" in done.stdout
     assert re.search(r"half_life_pop\s+day\s+20\s+fixed", done.stdout)
+
+
+@pytest.mark.parametrize(("width", "columns"), [(100, 10), (80, 8), (64, 6)])
+def test_a_narrow_terminal_shows_fewer_columns_and_no_number_cut_short(width, columns):
+    every = pd.DataFrame({
+        "parameter": ["half_life_terminal_pop", "Ftoci_pop"], "unit": ["copies/ug", "-"],
+        "median": [0.00757, 1.2], "sd": [0.001, math.nan], "lower95": [0.00562, math.nan],
+        "upper95": [0.00998, math.nan], "rse": [14.9, math.nan], "shrinkage": [0.29, math.nan],
+        "rhat": [1.003, math.nan], "ess_bulk": [1600.0, math.nan], "ess_tail": [2677.0, math.nan],
+        "note": ["default", "fixed: no patient has TTOCI"]})
+    console = Console(file=io.StringIO(), width=width)
+    table = cli_fit.parameter_table(every, console)
+    console.print(table)
+    assert len(table.columns) == columns
+    assert "…" not in console.file.getvalue()
+    assert "fixed" in console.file.getvalue()
 
 
 def test_the_example_is_fitted_by_its_name(carpk):
