@@ -236,6 +236,8 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         before, count = u, count + 1
         (u, phi, damping), at = sweep(data, u, phi, damping)
         moved = float(jnp.max(jnp.abs(u - before)))
+    for _ in range(10):  # the patients to their modes, the population at rest
+        (_, phi, damping), at = sweep(data, u, phi, damping)
     phi, gradient, information, value = at
     usable = jnp.isfinite(information).all(axis=(1, 2, 3)) & jnp.isfinite(gradient).all(
         axis=(1, 2))

@@ -101,7 +101,7 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
         -> PopulationModel:
     """The model with the fewest mesh steps that predict within `tolerance` on the log scale.
 
-    Steps double from 60 until twice as many move no prediction of the typical patient, nor of
+    Steps double from 120 until twice as many move no prediction of the typical patient, nor of
     one with every parameter a spread away, by more. Steps that were asked for are kept.
     `solve_error` looks again where the fit has gone.
     """
@@ -119,7 +119,7 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     def logs(steps: int) -> np.ndarray:
         return np.stack([_log_predictions(model, seen, values, phi, steps) for phi in patients])
 
-    steps, here = 60, logs(60)
+    steps, here = 120, logs(120)
     while steps < 4000:
         twice = logs(2 * steps)
         if np.max(np.abs(twice - here)) <= tolerance:  # never true of a failed solve
