@@ -45,6 +45,9 @@ def parameters(fit: Fit) -> pd.DataFrame:
         if name in model.fixed:
             row |= {"mean": float(model.fixed[name]), "median": float(model.fixed[name]),
                     "note": f"fixed: {model.reasons.get(name, 'on request')}"}
+        elif name in derived and np.ptp(derived[name]) <= 1e-9 * abs(derived[name].mean()):
+            value = float(derived[name].mean())  # of fixed parameters only
+            row |= {"mean": value, "median": value, "note": "fixed: by the parameters it is of"}
         else:
             row |= summary.loc[name].to_dict()
             row["rse"] = 100 * row["sd"] / abs(row["mean"]) if row["mean"] else math.nan

@@ -42,7 +42,8 @@ PARAMETERS = (
     Parameter("nBn0", 19.88984724, "cells/uL", "CD19- cells at the infusion, M(0)",
               "authors' model file", fixed=START),
     Parameter("rBn", 0.1, "1/day", "growth of CD19- cells", SCRIPT, assumed(0.5)),
-    Parameter("km", 0.0, "1/day", "conversion of CD19+ into CD19- cells", SCRIPT, fixed=START),
+    Parameter("km", 0.0, "1/day", "conversion of CD19+ into CD19- cells", SCRIPT,
+              fixed="the authors' examples have none"),
     Parameter("kb", 7.9, "-", "killing of CD19+ over bystander killing", SCRIPT),
     Parameter("KBn", 5956.03, "cells/uL", "CD19- cells at half of eBp / kb", SCRIPT, fixed=LOW),
 )

@@ -249,7 +249,7 @@ def _judge(theta: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], sta
         bad = table.loc[wrong(table[column]), column]
         if len(bad):
             worst = bad.sort_values(ascending=column != "rhat")
-            listed = ", ".join(f"{n} {v:.3g}" for n, v in worst.head(4).items())
+            listed = ", ".join(f"{n} {v:.4g}" for n, v in worst.head(4).items())
             more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
             want = f"at most {limit}" if column == "rhat" else f"at least {limit}"
             label = {"rhat": "R-hat", "ess_bulk": "bulk ESS", "ess_tail": "tail ESS"}[column]
