@@ -57,8 +57,11 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) ->
         priors[f"{p.name}_pop"] = Prior(family, (centre, width))
         reasons.setdefault(f"{p.name}_pop", why)
     for p in model.varying:
-        omega = p.omega.omega if p.omega else 0.0
-        priors[f"omega_{p.name}"] = Prior("halfnormal", (max(1.0, omega),))
+        scale = max(1.0, p.omega.omega) if p.omega else 1.0
+        if p.omega and not p.omega.published:
+            scale = 2.0 * p.omega.omega
+            reasons.setdefault(f"omega_{p.name}", "default: twice the assumed spread")
+        priors[f"omega_{p.name}"] = Prior("halfnormal", (scale,))
     priors = {**priors, **model.priors}
     return dataclasses.replace(
         model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},

@@ -61,7 +61,8 @@ def cv(percent: float) -> Spread:
 
 
 def assumed(value: float) -> Spread:
-    """A spread no paper gives: the parameter varies between patients, its size is a guess."""
+    """A spread no paper gives: the parameter varies between patients, its size is a guess, and
+    the default prior of the spread is a half-normal of twice that size."""
     return Spread(float(value), f"SD {value:g}, assumed", published=False)
 
 

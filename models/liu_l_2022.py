@@ -31,10 +31,12 @@ PARAMETERS = (
     Parameter("ka", 0.65, "1/day", "maximal activation", SCRIPT, fixed=UNSEEN),
     Parameter("KBpTN", 1808.02, "cells/uL", "CD19+ cells at half of ka", SCRIPT, fixed=UNSEEN),
     Parameter("lTN", 3e-5, "1/day", "loss of not yet activated cells", SCRIPT, fixed=UNSEEN),
+    # cells divide a few times a day at most: a wider spread gives some patients ten divisions
     Parameter("rTA0", 1.62, "1/day", "maximal proliferation of activated cells", SCRIPT,
-              assumed(0.5)),
+              assumed(0.15)),
     Parameter("KBpr", 637.64, "cells/uL", "CD19+ cells at half of rTA0", SCRIPT, fixed=LOW),
-    Parameter("lTA0", 0.12, "1/day", "loss of activated cells", SCRIPT, assumed(0.5)),
+    # with a spread of its own, slow loss and late regrowth explain sparse patients equally well
+    Parameter("lTA0", 0.12, "1/day", "loss of activated cells", SCRIPT),
     Parameter("eBp", 22.72, "1/day", "maximal killing per activated cell", SCRIPT, assumed(1.5)),
     Parameter("KBp", 5891.45, "cells/uL", "CD19+ cells at half of eBp", SCRIPT, fixed=LOW),
     Parameter("rBp", 0.069, "1/day", "growth of CD19+ cells", SCRIPT, fixed=LATE),

@@ -35,7 +35,7 @@ class Nuts(Estimator):
     """
 
     chains: int = 4
-    draws: int = 1000
+    draws: int = 1500
     warmup: int = 400
     target_accept: float = 0.8
     max_tree_depth: int = 10
