@@ -83,7 +83,8 @@ def fit(
         seed: Annotated[int | None, typer.Option(
             help="of every random number; without one it is drawn, and recorded")] = None,
         chains: Annotated[int | None, typer.Option(help="default: 4")] = None,
-        draws: Annotated[int | None, typer.Option(help="per chain")] = None,
+        draws: Annotated[int | None, typer.Option(
+            help="per chain; without it, as many as it takes to converge, at most 5000")] = None,
         warmup: Annotated[int | None, typer.Option(help="iterations before the draws")] = None,
         setting: Annotated[list[str] | None, typer.Option(
             help="another setting of the estimator", metavar="target_accept=0.9")] = None,

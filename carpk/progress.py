@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 class Stages:
     """Called with (stage, done, total), as `carpk.fit` calls its `progress`; writes to stderr.
 
-    A stage begins when it is first named, and ends when the next one is or when all of it is
-    done. Where it has more than one step, the time left is estimated from the steps so far.
+    A stage begins when it is first named and ends when the next one is: a sampler that is done
+    may find that it has to go on. The time left is estimated from the steps so far.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -34,10 +34,8 @@ class Stages:
             self._task = self._bars.add_task(stage, total=total if total > 1 else None,
                                              steps="", left="")
         if total > 1:
-            self._bars.update(self._task, completed=done, steps=f"{done}/{total}",
-                              left=self._left(done, total))
-        if done >= total:
-            self._end()
+            self._bars.update(self._task, completed=done, total=total,
+                              steps=f"{done}/{total}", left=self._left(done, total))
 
     def __enter__(self) -> Stages:
         self._bars.start()

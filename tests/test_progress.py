@@ -35,6 +35,13 @@ def test_on_a_terminal_every_stage_has_a_bar_and_sampling_its_iterations():
     assert "200/200" in text
 
 
+def test_a_stage_that_turns_out_longer_goes_on_and_is_one_line():
+    calls = [("sample", 200, 200), ("sample", 220, 400), ("sample", 400, 400), ("report", 1, 1)]
+    assert [line.partition(":")[0] for line in shown(False, calls).splitlines()] \
+        == ["sample", "report"]
+    assert "400/400" in shown(True, calls)
+
+
 def test_the_time_left_is_estimated_from_the_steps_so_far():
     stages = Stages(Console(file=io.StringIO()))
     stages("sample", 1, 100)

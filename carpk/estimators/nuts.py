@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from numpyro.infer.hmc import hmc
 
 from carpk import posterior
@@ -25,6 +26,7 @@ from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
 
 _CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
+_ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,20 @@ class Nuts(Estimator):
     """NUTS in likelihood-informed coordinates, started from a quick Laplace fit.
 
     The same seed and settings give the same draws on the same machine, whatever its load.
+
+    draws : per chain; 0 draws on by 500 until R-hat and ESS can be used, at most 5000, and no
+        further once 1 % of the transitions diverge, which more draws do not mend
     """
 
     chains: int = 4
-    draws: int = 1500
+    draws: int = 0
     warmup: int = 400
     target_accept: float = 0.8
     max_tree_depth: int = 10
     parametrisation: Parametrisation = "informed"
 
     def __post_init__(self) -> None:
-        wrong = [n for n in ("chains", "draws", "warmup", "max_tree_depth")
+        wrong = [n for n in ("chains", "warmup", "max_tree_depth")
                  if not (isinstance(getattr(self, n), int) and getattr(self, n) > 0)]
         found = [Problem("error", "must be a whole number above 0", column=n,
                          found=str(getattr(self, n))) for n in wrong]
@@ -52,9 +57,9 @@ class Nuts(Estimator):
         if self.parametrisation not in ("informed", "noncentred"):
             found.append(Problem("error", "must be informed or noncentred",
                                  column="parametrisation", found=str(self.parametrisation)))
-        if self.draws < 4 and not wrong:
-            found.append(Problem("error", "at least 4 draws", column="draws",
-                                 found=str(self.draws)))
+        if not (isinstance(self.draws, int) and (self.draws == 0 or self.draws >= 4)):
+            found.append(Problem("error", "must be at least 4, or 0 for as many as it takes",
+                                 column="draws", found=str(self.draws)))
         if found:
             raise RequestError(found)
 
@@ -75,7 +80,7 @@ class Nuts(Estimator):
         u = np.stack([r["u"] for r in runs])
         stats = {n: np.stack([r[n] for r in runs])
                  for n in ("diverging", "n_steps", "energy", "acceptance_rate", "lp")}
-        stats["step_size"] = np.stack([np.full(self.draws, r["step_size"]) for r in runs])
+        stats["step_size"] = np.stack([np.full(u.shape[1], r["step_size"]) for r in runs])
         theta, phi = _natural(model, frame, u, np.stack([r["z"] for r in runs]),
                               self.parametrisation)
         return Estimate(
@@ -149,36 +154,51 @@ def _run(settings: Nuts, states: list[Any], move: Callable[..., Any], data: Arra
          frame: Arrays, progress: Progress) -> list[dict[str, Any]]:
     """Every chain to its end. Threads suffice: the compiled program holds no Python lock, and
     chains queue for the cores, so four chains on two cores keep both busy."""
-    per_chain = settings.warmup + settings.draws
+    parts: list[list[Arrays]] = [[] for _ in states]
     done, lock, stop = [0], threading.Lock(), threading.Event()
+    size = settings.draws or _ROUND
+    planned = settings.warmup + size
 
-    def advance(state: Any, count: int) -> tuple[Any, Arrays]:
+    def advance(k: int, count: int) -> Arrays:
         if stop.is_set():
             raise KeyboardInterrupt
-        state, kept = move(state, jnp.asarray(count), data, frame)
-        kept = jax.tree.map(lambda v: np.asarray(v)[:count], kept)
+        states[k], kept = move(states[k], jnp.asarray(count), data, frame)
         with lock:
             done[0] += count
-            progress("sample", done[0], per_chain * settings.chains)
-        return state, kept
+            progress("sample", done[0], planned * len(states))
+        return jax.tree.map(lambda v: np.asarray(v)[:count], kept)
 
-    def chain(state: Any) -> dict[str, Any]:
-        for count in _chunks(settings.warmup):
-            state, _ = advance(state, count)
-        parts = []
-        for count in _chunks(settings.draws):
-            state, kept = advance(state, count)
-            parts.append(kept)
-        run = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
-        return {**run, "step_size": float(state.adapt_state.step_size)}
+    def chain(k: int) -> None:
+        if not parts[k]:
+            for count in _chunks(settings.warmup):
+                advance(k, count)
+        for count in _chunks(size):
+            parts[k].append(advance(k, count))
 
     with ThreadPoolExecutor(min(settings.chains, os.cpu_count() or 1)) as pool:
-        waiting = [pool.submit(chain, s) for s in states]
-        try:
-            return [w.result() for w in waiting]
-        except BaseException:
-            stop.set()
-            raise
+        while True:
+            waiting = [pool.submit(chain, k) for k in range(len(states))]
+            try:
+                for w in waiting:
+                    w.result()
+            except BaseException:
+                stop.set()
+                raise
+            runs = [{n: np.concatenate([p[n] for p in kept]) for n in kept[0]} for kept in parts]
+            if settings.draws or planned - settings.warmup >= _MOST or not _more_would_help(runs):
+                break
+            planned += size
+    return [{**run, "step_size": float(state.adapt_state.step_size)}
+            for run, state in zip(runs, states, strict=True)]
+
+
+def _more_would_help(runs: list[dict[str, Any]]) -> bool:
+    """Whether only the number of draws stands in the way. R-hat and ESS go by ranks, so those
+    of the real line are those of the natural scale."""
+    if np.mean([run["diverging"] for run in runs]) >= 0.01:
+        return False
+    u = np.stack([run["u"] for run in runs])
+    return bool(_short(posterior.summary({str(k): u[..., k] for k in range(u.shape[-1])})))
 
 
 def _chunks(total: int) -> list[int]:
@@ -242,19 +262,7 @@ def _judge(theta: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], sta
            ids: tuple[str, ...], max_tree_depth: int) -> Convergence:
     """R-hat <= 1.01, bulk and tail ESS >= 400, under 1 % divergences, E-BFMI >= 0.3."""
     table = posterior.summary(theta)
-    reasons, remarks = [], []
-    for column, limit, wrong in (("rhat", 1.01, lambda v: ~(v <= 1.01)),
-                                 ("ess_bulk", 400, lambda v: ~(v >= 400)),
-                                 ("ess_tail", 400, lambda v: ~(v >= 400))):
-        bad = table.loc[wrong(table[column]), column]
-        if len(bad):
-            worst = bad.sort_values(ascending=column != "rhat")
-            listed = ", ".join(f"{n} {v:.4g}" for n, v in worst.head(4).items())
-            more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-            want = f"at most {limit}" if column == "rhat" else f"at least {limit}"
-            label = {"rhat": "R-hat", "ess_bulk": "bulk ESS", "ess_tail": "tail ESS"}[column]
-            reasons.append(f"{label} of {listed}{more} (want {want}): draw more, or fix or "
-                           "give a prior to what the data do not inform")
+    reasons, remarks = _short(table), []
     diverging = int(stats["diverging"].sum())
     share = diverging / stats["diverging"].size
     if share >= 0.01:
@@ -282,6 +290,23 @@ def _judge(theta: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], sta
                                                 / table["ess_bulk"].min()),
         "start_sweeps": float(start.sweeps), "failed_at_start": float(len(failed))}
     return Convergence(not reasons, tuple(reasons), tuple(remarks), measures)
+
+
+def _short(table: pd.DataFrame) -> list[str]:
+    """A sentence for each of R-hat, bulk and tail ESS that some row of a summary falls short of."""
+    reasons = []
+    for column, label, limit, fine in (
+            ("rhat", "R-hat", "at most 1.01", lambda v: v <= 1.01),
+            ("ess_bulk", "bulk ESS", "at least 400", lambda v: v >= 400),
+            ("ess_tail", "tail ESS", "at least 400", lambda v: v >= 400)):
+        bad = table.loc[~fine(table[column]), column]  # also what is NaN
+        if len(bad):
+            worst = bad.sort_values(ascending=column != "rhat")
+            listed = ", ".join(f"{n} {v:.4g}" for n, v in worst.head(4).items())
+            more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+            reasons.append(f"{label} of {listed}{more} (want {limit}): draw more, or fix or "
+                           "give a prior to what the data do not inform")
+    return reasons
 
 
 ESTIMATOR = Nuts

@@ -10,6 +10,7 @@ import pytest
 from arviz_stats.base import array_stats
 from models_for_tests import DECAY, cohort, decaying
 
+from carpk.estimators import nuts
 from carpk.estimators.nuts import Nuts
 from carpk.fitting import fit
 from carpk.population_model import population
@@ -97,6 +98,31 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
     draws = [r.posterior["posterior"]["C0_pop"].values for r in runs]
     assert np.array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
+
+
+def test_without_a_number_of_draws_the_chains_draw_on_until_they_can_be_used(monkeypatch):
+    monkeypatch.setattr(nuts, "_ROUND", 150)
+    cohort_, model = decaying(), population(DECAY)
+    result = fit(model, cohort_, seed=1, chains=2, warmup=200)
+    drawn = result.posterior["posterior"].sizes["draw"]
+    assert result.convergence.ok and drawn % 150 == 0 and drawn > 150
+    short, same = (fit(model, cohort_, seed=1, chains=2, warmup=200, draws=n)
+                   for n in (drawn - 150, drawn))
+    assert not short.convergence.ok
+    for name in model.free:
+        assert np.array_equal(result.posterior["posterior"][name], same.posterior["posterior"][name])
+
+
+def test_drawing_on_ends_where_it_does_not_help(monkeypatch):
+    monkeypatch.setattr(nuts, "_ROUND", 20)
+    monkeypatch.setattr(nuts, "_MOST", 60)
+    result = fit(population(DECAY), decaying(), seed=1, chains=2, warmup=100,
+                 target_accept=0.95)
+    assert result.posterior["posterior"].sizes["draw"] == 60 and not result.convergence.ok
+    few = [{"u": np.random.default_rng(k).normal(size=(20, 1)), "diverging": np.arange(20) == 3}
+           for k in range(2)]
+    assert not nuts._more_would_help(few)
+    assert nuts._more_would_help([{**run, "diverging": np.zeros(20, bool)} for run in few])
 
 
 def test_too_few_draws_are_judged_not_converged_in_sentences():
