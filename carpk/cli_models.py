@@ -21,7 +21,8 @@ def catalogue(models: Iterable[StructuralModel]) -> str:
 
 def card(model: StructuralModel) -> dict[str, Any]:
     """What a model file declares, as plain data; a default of infinity is written as null."""
-    spread = {p.name: p.omega and {"printed": p.omega.printed, "omega": p.omega.omega}
+    spread = {p.name: p.omega and {"printed": p.omega.printed, "omega": p.omega.omega,
+                                   "fixed": p.omega.fixed}
               for p in model.parameters}
 
     def plain(items: Iterable[Any]) -> list[dict[str, Any]]:
@@ -47,8 +48,9 @@ def written_card(model: StructuralModel) -> str:
     rows = [("parameter", "value", "unit", "spread", "omega", "printed in", "meaning")]
     for p in model.parameters:
         value = f"{p.typical:g}" + (" fixed" if p.fixed else "")
-        rows.append((p.name, value, p.unit, p.omega.printed if p.omega else "none",
-                     f"{p.omega.omega:.3g}" if p.omega else "", p.where, p.meaning))
+        spread, omega = (p.omega.printed, f"{p.omega.omega:.3g}") if p.omega else ("none", "")
+        rows.append((p.name, value, p.unit, spread,
+                     omega + (" fixed" if p.omega and p.omega.fixed else ""), p.where, p.meaning))
     parts.append(aligned(rows) + "\nomega is the SD of eta on the link scale (log where not said)")
     links = [f"{p.name}: {p.link}" for p in model.parameters if p.link != "log"]
     parts += [f"Link: {', '.join(links)}"] if links else []

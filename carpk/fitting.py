@@ -147,7 +147,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
               convergence: Convergence) -> dict[str, Any]:
     structure = chosen.structure
     text = Path(structure.file).read_text(encoding="utf-8")
-    own = {f"{p.name}_pop": p.typical for p in structure.parameters if p.fixed}
+    own = {n: v for n, (v, _) in structure.held.items() if n in asked.names}
     request: dict[str, Any] = {
         "model": structure.name if _bundled(structure) else structure.file,
         "estimator": estimator, "seed": seed, "spread": list(asked.spread),

@@ -119,7 +119,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     values, reasons, found = _held(asked, fixed or {}, set(free))
     given, problems = _given(asked, priors or {})
     found += problems
-    found += [Problem("error", "both fixed and given a prior", "drop one", column=n)
+    found += [Problem("error", "both fixed and given a prior",
+                      "drop one; `free` frees what the model file fixes", column=n)
               for n in given if n in values]
     if found:
         raise RequestError(found)
@@ -141,10 +142,9 @@ def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[st
     freed = {_whole(asked, n) for n in free}
     found = [_unknown("population parameter", n, asked.names)
              for n in sorted(freed - set(asked.names))]
-    values = {f"{p.name}_pop": p.typical for p in structure.parameters
-              if p.fixed and f"{p.name}_pop" not in freed}
-    reasons = {f"{p.name}_pop": f"held at the model file's value: {p.fixed}"
-               for p in structure.parameters if p.fixed}
+    held = {n: v for n, v in structure.held.items() if n in asked.names and n not in freed}
+    values = {n: value for n, (value, _) in held.items()}
+    reasons = {n: f"held at the model file's value: {why}" for n, (_, why) in held.items()}
     wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed, "published")
     for short, value in wanted.items():
         name = _whole(asked, short)

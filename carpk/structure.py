@@ -26,11 +26,15 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Between-patient spread: `omega` is always the SD of eta on the link scale."""
+    """Between-patient spread: `omega` is always the SD of eta on the link scale.
+
+    `fixed` says why it stays at its value unless a request frees it.
+    """
 
     omega: float
     printed: str
     published: bool = True
+    fixed: str = ""
 
 
 def sd(value: float) -> Spread:
@@ -60,10 +64,14 @@ def cv(percent: float) -> Spread:
     return Spread(math.sqrt(math.log1p((max(percent, 0.0) / 100.0) ** 2)), f"CV {percent:g} %")
 
 
-def assumed(value: float) -> Spread:
+def assumed(value: float, fixed: str = "") -> Spread:
     """A spread no paper gives: the parameter varies between patients, its size is a guess, and
-    the default prior of the spread is a half-normal of twice that size."""
-    return Spread(float(value), f"SD {value:g}, assumed", published=False)
+    the default prior of the spread is a half-normal of twice that size.
+
+    >>> assumed(0.3, fixed="too few samples before the peak").omega
+    0.3
+    """
+    return Spread(float(value), f"SD {value:g}, assumed", published=False, fixed=fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +190,13 @@ class StructuralModel:
     def typical(self) -> dict[str, float]:
         """Typical values by parameter name."""
         return {p.name: p.typical for p in self.parameters}
+
+    @property
+    def held(self) -> dict[str, tuple[float, str]]:
+        """Value and reason of every population parameter that stays fixed unless freed."""
+        return {f"{p.name}_pop": (p.typical, p.fixed) for p in self.parameters if p.fixed} | {
+            f"omega_{p.name}": (p.omega.omega, p.omega.fixed)
+            for p in self.parameters if p.omega and p.omega.fixed}
 
 
 _WORDS = {"parameters": Parameter, "inputs": Input, "states": State, "outputs": Output,

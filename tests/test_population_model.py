@@ -1,5 +1,7 @@
 """Population models: what a request may say, and what it is refused for."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from models_for_tests import DECAY
 
 from carpk.population_model import population
 from carpk.problems import RequestError
+from carpk.structure import Parameter, assumed
 
 
 def test_names_are_built_by_one_grammar():
@@ -45,6 +48,18 @@ def test_a_spread_fixed_at_zero_takes_the_parameter_out_of_the_varying_ones():
     model = population(DECAY, fixed={"omega_k": 0})
     assert model.spread == ("C0",)
     assert "omega_k" not in model.names
+
+
+def test_a_spread_the_model_file_holds_is_fixed_with_its_reason_until_it_is_freed():
+    k = Parameter("k", 0.2, "1/day", "rate", omega=assumed(0.3, fixed="few early samples"))
+    structure = dataclasses.replace(DECAY, parameters=(DECAY.parameters[0], k))
+    model = population(structure)
+    assert model.spread == ("C0", "k")
+    assert model.fixed == {"omega_k": 0.3}
+    assert model.reasons["omega_k"].endswith("few early samples")
+    assert "omega_k" in population(structure, free=["omega_k"]).free
+    assert population(structure, spread=["C0"]).fixed == {}
+    assert population(structure, fixed={"omega_k": 0.1}).fixed == {"omega_k": 0.1}
 
 
 def test_patient_values_are_on_the_natural_scale():
