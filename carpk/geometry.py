@@ -22,6 +22,11 @@ from carpk.solve import Arrays
 
 Parametrisation = Literal["informed", "noncentred"]
 
+# The information at a mode overstates what is known away from it. Of 1, 0.4, 0.2, 0.1 and 0.03,
+# a fifth measured best: 2200 gradients per effective sample against 5200 with all of it on 21
+# real patients (stein_2019), 210 against 250 on 90 simulated ones.
+_TRUSTED = 0.2
+
 
 def _cholesky(a: list[list[Any]]) -> list[list[Any]]:
     """Lower factor of a small matrix held as (P,) entries: unrolled, so that it fuses over the
@@ -99,7 +104,7 @@ def to_phi(model: PopulationModel, theta: Mapping[str, Any], z: jax.Array, start
 
 def frozen(model: PopulationModel, start: Start) -> Arrays:
     """The part of a start the coordinates are built on, as arrays a compiled program reads."""
-    return {"information": start.information, "linear": start.linear,
+    return {"information": _TRUSTED * start.information, "linear": _TRUSTED * start.linear,
             "theta": {k: jnp.asarray(v) for k, v in to_theta(model, start.u).items()}}
 
 
