@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 from carpk.problems import ModelError, Problem
+from carpk.taxonomy import Taxonomy
 
 Link = Literal["log", "logit", "identity"]
 Function = Callable[..., Mapping[str, Any]]
@@ -170,6 +171,7 @@ class StructuralModel:
     derive: Function | None = None
     parameter_sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    taxonomy: Taxonomy | None = None
     name: str = ""
     file: str = ""
 
@@ -261,6 +263,7 @@ def _declaration_problems(m: StructuralModel) -> list[str]:
     for title, values in m.parameter_sets.items():
         found += [f"parameter set {title!r} has {n!r}, which is no parameter or input"
                   for n in values if n not in parameters | inputs]
+    found += m.taxonomy.problems() if m.taxonomy else []
     if not m.outputs:
         found.append("no output is declared")
     parts = {n: bool(getattr(m, n)) for n in ("states", "rates", "initial", "observe")}

@@ -20,6 +20,7 @@ from carpk.structure import (
     StructuralModel,
     assumed,
 )
+from carpk.taxonomy import Taxonomy
 
 SCRIPT = "authors' simulation script, set 1"
 UNSEEN = "N is never measured, so it trades against nTN0"
@@ -110,6 +111,13 @@ MODEL = StructuralModel(
             "eBp": 26.14056824, "KBp": 7932.097398, "rBp": 0.070779259, "nMB": 2808.586835,
         },
     },
+    taxonomy=Taxonomy(
+        "pkpd", "mechanistic", ("car_t", "tumour"), ("activated", "non_activated"),
+        ("multi_population", "car_phenotypes", "antigen_driven_expansion"),
+        laws={"growth": "logistic", "killing": "holling_2", "expansion": "michaelis_menten"},
+        parameters_from="fitted", fit_level="nlme", setting=("clinical",),
+        measured=("blood_qpcr", "blood_flow", "marrow"), product="several", antigen="CD19",
+        disease="B-ALL", in_review=True),
     doubts=(
         "The authors' code states no unit; the magnitudes and its formula for the burden in "
         "percent fit cells per uL.",

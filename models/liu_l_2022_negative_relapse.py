@@ -18,6 +18,7 @@ from carpk.structure import (
     StructuralModel,
     assumed,
 )
+from carpk.taxonomy import Taxonomy
 
 SCRIPT = "authors' simulation script, set 2"
 UNSEEN = "N is never measured, so it trades against nTN0"
@@ -115,6 +116,15 @@ MODEL = StructuralModel(
             "nMB": 19988.53, "nBn0": 19.89, "rBn": 0.1, "km": 0.0, "kb": 7.9, "KBn": 5956.03,
         },
     },
+    taxonomy=Taxonomy(
+        "pkpd", "mechanistic", ("car_t", "tumour"), ("activated", "non_activated"),
+        ("multi_population", "car_phenotypes", "receptor_or_antigen_density",
+         "antigen_driven_expansion"),
+        laws={"growth": "logistic", "killing": "holling_2", "expansion": "michaelis_menten",
+              "bystander": "effector_signal", "antigen_loss": "one_way"},
+        parameters_from="fitted", fit_level="nlme", setting=("clinical",),
+        measured=("blood_qpcr", "blood_flow", "marrow"), product="several", antigen="CD19",
+        disease="B-ALL", in_review=True),
     doubts=(
         "The authors' code states no unit; the magnitudes and its formula for the burden in "
         "percent fit cells per uL.",

@@ -11,6 +11,7 @@ transgene copies per microgram genomic DNA, time in days after the infusion.
 import jax.numpy as jnp
 
 from carpk.structure import Derived, Input, Output, Parameter, Source, StructuralModel, sd
+from carpk.taxonomy import Taxonomy
 
 PARAMETERS = (
     Parameter("foldx", 3900, "-", "fold expansion from R0 to Cmax", "Table 1", sd(2.4)),
@@ -70,6 +71,12 @@ MODEL = StructuralModel(
     ),
     solution=solution,
     derive=derive,
+    taxonomy=Taxonomy(
+        "pk", "semi_mechanistic", phenotypes=("effector", "memory"),
+        layers=("car_phenotypes", "comedication_or_preconditioning"), habitats=("blood",),
+        laws={"expansion": "on_off", "memory": "first_order"}, parameters_from="fitted",
+        fit_level="nlme", setting=("clinical",), measured=("blood_qpcr",),
+        product="tisagenlecleucel", antigen="CD19", disease="B-ALL", in_review=True),
     doubts=(
         "Table 1 was read in three public re-implementations that agree; one public library "
         "enters the printed spreads as variances, which their standard errors rule out.",

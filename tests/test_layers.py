@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
-    "problems registry program_cache",
+    "problems registry program_cache taxonomy laws",
     "structure cohort csvfile records nonmem examples models/*",
     "priors error_models/* population_model",
     "solve preparation likelihood empirical_bayes geometry simulation",
@@ -30,7 +30,7 @@ WALLS = {  # third parties that only these may import
     "matplotlib": ("carpk.plots",), "typer": ("carpk.cli",), "click": ("carpk.cli",),
     "rich": ("carpk.cli", "carpk.progress"),
 }
-A_MODEL_MAY_IMPORT = ("carpk.structure", "carpk.laws", "jax", "jax.numpy")
+A_MODEL_MAY_IMPORT = ("carpk.structure", "carpk.taxonomy", "carpk.laws", "jax", "jax.numpy")
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "handler"}
 
 
