@@ -66,8 +66,8 @@ class Fit:
         try:
             self.posterior.to_netcdf(side / "posterior.nc", engine="h5netcdf")
             (side / "model.py").write_text(self.manifest["model"]["text"], encoding="utf-8")
-            (side / "manifest.json").write_text(json.dumps(self.manifest, indent=1),
-                                                encoding="utf-8")
+            (side / "manifest.json").write_text(
+                json.dumps(self.manifest, indent=1, allow_nan=False), encoding="utf-8")
             side.chmod(0o755)
             for suffix in ("", *(f"-{k}" for k in range(2, 1000))):
                 target = parent / (self.manifest["name"] + suffix)
@@ -115,7 +115,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     manifest = _manifest(model, chosen, cohort, seen, estimator, method, seed, seconds,
                          convergence)
     # as it will be read from disk, where a tuple is a list
-    return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest)))
+    return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest, allow_nan=False)))
 
 
 def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
@@ -129,8 +129,8 @@ def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
     error = solve_error(model, seen, theta, phi)
     counts = stored["constant_data"].dataset["failed_solves"].values
     failed = [f"patient {i} {c} times" for i, c in zip(seen.ids, counts, strict=True) if c]
-    coarse = [f"patient {i} by {e:.2g}" for i, e in zip(seen.ids, error, strict=True)
-              if not e <= 0.02]
+    coarse = [f"patient {i} by {e:.2g}" if np.isfinite(e) else f"patient {i} beyond all numbers"
+              for i, e in zip(seen.ids, error, strict=True) if not e <= 0.02]
     remarks = convergence.remarks
     if failed:
         remarks = (*remarks, f"the solve failed in the draws of {', '.join(failed)}")
@@ -138,8 +138,10 @@ def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
         remarks = (*remarks, "a mesh twice as fine moves ln of a prediction of "
                    f"{', '.join(coarse)}: set `steps` above {model.steps}")
     measures = {**convergence.measures, "failed_solves": float(counts.sum()),
-                "solve_error": float(np.nan_to_num(error, nan=np.inf).max())}
-    return dataclasses.replace(convergence, measures=measures, remarks=remarks)
+                "solve_error": float(np.max(error))}
+    return dataclasses.replace(
+        convergence, remarks=remarks,  # what could not be measured is left out: JSON has no NaN
+        measures={n: v for n, v in measures.items() if np.isfinite(v)})
 
 
 def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, seen: Design,

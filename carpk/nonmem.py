@@ -34,7 +34,7 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
 
     columns : our name -> the file's column, such as {"DV": "CONC"}; covariates too
     dvid : keep only observations with these DVIDs
-    units : DVID -> unit of DV; default: the table [units] of a card.toml beside the file
+    units : DVID -> unit of DV, above the table [units] of a card.toml beside the file
     structure : check too that the cohort fits this model
 
     ID, TIME and DV are required; DVID MDV EVID AMT RATE CMT CENS LLOQ LIMIT are read where
@@ -72,7 +72,7 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
         ids=tuple(covariates.index), observations=rows.sound(observations),
         doses=rows.sound(doses), covariates=covariates, excluded=rows.sound(excluded),
         source=table.file, sha256=table.sha256, varying=varying,
-        units=dict(units) if units is not None else _card_units(Path(path), found))
+        units=_card_units(Path(path), found) | dict(units or {}))
     found += _repeats(cohort)
     # a patient who lost rows to errors is not told, in addition, that nothing is left
     broken = set(rows.ids[rows.bad])
