@@ -278,18 +278,16 @@ def design_of(model, entry, times, columns):
 
 
 def ln_predicted(model, entry, times, columns, steps):
-    """ln of values -> ln of each output at each time, by carpk's solver."""
+    """ln of a factor on each parameter -> ln of each output at each time, by carpk's solver."""
     data = arrays(design_of(model, entry, times, columns), model, steps)
-    names = list(model.typical)
+    values, names = values_of(model, entry), list(model.typical)  # some values are 0 or negative
 
     def at(x):
         ones = jnp.ones(len(columns))
-        return jnp.log(predict(model, data, {n: ones * jnp.exp(v) for n, v in
+        return jnp.log(predict(model, data, {n: ones * float(values[n]) * jnp.exp(v) for n, v in
                                              zip(names, x, strict=True)}))
 
-    values = values_of(model, entry)
-    with np.errstate(divide="ignore"):  # km = 0
-        return at, np.log([float(values[n]) for n in names])
+    return at, np.zeros(len(names))
 
 
 def largest_error(model, entry, steps):
@@ -332,11 +330,11 @@ def test_gradients_agree_with_central_differences_of_an_independent_solver(name,
     times, outputs = np.array(times), [o.name for o in model.outputs]
     at, x = ln_predicted(model, entry, times, outputs, 480)
     jacobian = np.asarray(jax.jit(jax.jacrev(at))(x))
-    step, names = 1e-4, list(model.typical)
+    step, values, names = 1e-4, values_of(model, entry), list(model.typical)
     for k, parameter in enumerate(names):
         sides = []
         for sign in (1.0, -1.0):
-            moved = {**entry.get("values", {}), parameter: float(np.exp(x[k] + sign * step))}
+            moved = {**entry.get("values", {}), parameter: values[parameter] * np.exp(sign * step)}
             seen = solved(model, {**entry, "values": moved}, times[-1])(times)
             sides.append(np.log(np.stack([seen[o] for o in outputs])))
         differences = (sides[0] - sides[1]) / (2 * step)
