@@ -155,22 +155,23 @@ def test_a_model_can_be_pickled_and_comes_back_the_same(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_values_and_gradients_are_finite_and_no_type_or_shape_is_mixed(name):
     model = registry.load("models", name)
+
+    def everything(p):
+        read = named(p)
+        if model.solution:
+            times = jnp.linspace(0.0, 400.0, 41)
+            seen = [jax.vmap(lambda t: dict(model.solution(t, read)))(times)]
+        else:
+            y = {n: jnp.asarray(v) + 1.0 for n, v in model.initial(read).items()}
+            seen = [model.rates(1.0, named(y), read), model.observe(1.0, named(y), read)]
+        return seen, model.derive(read) if model.derive else {}
+
+    both = jax.jit(lambda p: (everything(p), jax.jacrev(everything)(p)))  # once for all sets
     for title in model.parameter_sets or ["typical"]:
         entry = {"set": title} if model.parameter_sets else {}
         values = {n: jnp.asarray(float(v)) for n, v in values_of(model, entry).items()}
-
-        def everything(p):
-            read = named(p)
-            if model.solution:
-                times = jnp.linspace(0.0, 400.0, 41)
-                seen = [jax.vmap(lambda t: dict(model.solution(t, read)))(times)]
-            else:
-                y = {n: jnp.asarray(v) + 1.0 for n, v in model.initial(read).items()}
-                seen = [model.rates(1.0, named(y), read), model.observe(1.0, named(y), read)]
-            return seen, model.derive(read) if model.derive else {}
-
         with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-            seen, slopes = jax.jit(lambda p: (everything(p), jax.jacrev(everything)(p)))(values)
+            seen, slopes = both(values)
         free = {p.name for p in model.parameters if p.typical != 0}
         for leaf in jax.tree.leaves(seen):
             assert bool(jnp.isfinite(leaf).all())
