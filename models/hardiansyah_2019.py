@@ -148,8 +148,8 @@ MODEL = StructuralModel(
         antigen="CD19", disease="CLL", in_review=True),
     doubts=(
         "Stiff: blood and tissue exchange some 80 times a day, and the solver's steps must stay "
-        "below 0.03 day: 5000 of them for 60 days, 12000 for a year. Doses in 1e9 cells: 1.1 in UPN1, "
-        "0.014 in UPN3.",
+        "below 0.03 day: 5000 of them for 60 days, 12000 for a year. Doses in 1e9 cells: UPN1 "
+        "was given 1.1, UPN3 0.014.",
         "The supplement was not read: equations and tables come from a public transcription that "
         "redraws the figures. Its gain of memory is aE E (1 - fB), where M for E is printed; h "
         "is printed per mL, and only 1e5 in 1e9 cells gives the published memory: fB is near 0.",
