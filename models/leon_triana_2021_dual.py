@@ -116,7 +116,7 @@ MODEL = StructuralModel(
                 "organ_distribution"),
         habitats=("blood", "tumour_site"), distribution="compartments",
         laws={"growth": "exponential", "killing": "mass_action",
-              "expansion": "michaelis_menten", "exhaustion": "saturating_in_effector"},
+              "expansion": "michaelis_menten", "exhaustion": "saturating_in_effectors"},
         use="qualitative", parameters_from="literature", setting=("clinical",),
         measured=("none",), antigen="CD19 and a tumour antigen", disease="glioblastoma"),
     doubts=(

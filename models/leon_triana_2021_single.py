@@ -101,7 +101,7 @@ MODEL = StructuralModel(
         "pkpd", "mechanistic", ("car_t", "tumour"),
         layers=("multi_population", "antigen_driven_expansion"), habitats=("tumour_site",),
         laws={"growth": "exponential", "killing": "mass_action",
-              "expansion": "michaelis_menten", "exhaustion": "saturating_in_effector"},
+              "expansion": "michaelis_menten", "exhaustion": "saturating_in_effectors"},
         use="qualitative", parameters_from="literature", setting=("clinical",),
         measured=("none",), disease="glioblastoma"),
     doubts=(
