@@ -146,7 +146,7 @@ def test_hdlm_2_lies_where_response_and_escape_are_both_stable():
     escape = g.s + (g.p + g.s) * g.w / g.q
     for value, text in ((g.p, "1.504418"), (g.q, "7.56353e7"), (g.s, "5.67265e5"),
                         (g.u, "2.654855"), (g.w, "8.84952e-2"), (g.v, "1.15044"),
-                        (one, "1.760e-9"), (both, "6.3862e-2"), (escape, "5.67266e5"),
+                        (one, "1.760e-9"), (both, "6.3862e-2"), (escape, "5.67265e5"),
                         (1 / p.b, "7.1224e11")):
         assert_printed(value, text)
     assert both < g.v < escape
