@@ -104,7 +104,9 @@ def fit(
             help="prior of a population parameter",
             metavar='"Cmax_pop=lognormal(24000, 1.5)"')] = None,
         steps: Annotated[int | None, typer.Option(
-            help="mesh of an ODE model; chosen by its accuracy where not given")] = None) -> None:
+            help="mesh of an ODE model; chosen by its accuracy where not given")] = None,
+        solver: Annotated[str | None, typer.Option(
+            help="tsit5, or rodas4 for stiff equations; chosen like the steps")] = None) -> None:
     """Fit a model to a cohort; print the parameters and the folder of the fit.
 
     Options override what a run.toml states. In a fit's own manifest.json its request can be
@@ -113,7 +115,7 @@ def fit(
     from carpk import cli_fit, cli_request
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
-        errors=error, fixed=fix, priors=prior, steps=steps,
+        errors=error, fixed=fix, priors=prior, steps=steps, solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
     asked = cli_request.request(data, options)
@@ -143,14 +145,41 @@ def check(data: Data, model: Model = None, dvid: Dvid = None, unit: Unit = None,
 @refusing
 def models(name: Annotated[str | None, typer.Argument(
         help="print the card of this one; also the path of a model file")] = None,
+        file: Annotated[str | None, typer.Argument(
+            metavar="[FILE.svg]", help="where --plot draws; default: NAME.svg")] = None,
+        disease: Annotated[str | None, typer.Option(
+            help="list only models of this disease, or part of its name", metavar="B-ALL")] = None,
+        formalism: Annotated[str | None, typer.Option(
+            help="list only these: pk, pkpd, pbpk, qsp, mechanistic, ode, closed-form ...",
+            metavar="pkpd")] = None,
+        holding: Annotated[list[str] | None, typer.Option(
+            "--with", help="list only models with this population, phenotype or layer; may be "
+            "repeated", metavar="tumour")] = None,
+        plot: Annotated[bool, typer.Option(
+            "--plot", help="Draw the typical trajectory of each parameter set of NAME.")] = False,
+        until: Annotated[float | None, typer.Option(
+            help="end of the plot's time axis, in the model's unit of time")] = None,
+        overwrite: Annotated[bool, typer.Option(
+            "--overwrite", help="Replace a file that is there.")] = False,
         as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """List the models, or print the card of one."""
+    """List the models, print the card of one, or plot it: carpk models NAME --plot [FILE.svg]"""
     from carpk import cli_models, registry
     if name is not None:
+        if disease or formalism or holding:
+            raise typer.BadParameter("--disease, --formalism and --with choose from the list, "
+                                     "and take no NAME")
+        if not plot and (file is not None or until is not None):
+            raise typer.BadParameter("a FILE and --until belong to --plot")
         structure = registry.find_model(name)
+        if plot:
+            from carpk import cli_simulate
+            typer.echo(cli_simulate.plotted(structure, file, until, overwrite))
+            return
         typer.echo(json.dumps(cli_models.card(structure), indent=1) if as_json
                    else cli_models.written_card(structure))
         return
+    if plot:
+        raise typer.BadParameter("say which model to plot: carpk models NAME --plot")
     found: list[StructuralModel] = []
     broken: list[Problem] = []
     for known in registry.names("models"):
@@ -158,8 +187,11 @@ def models(name: Annotated[str | None, typer.Argument(
             found.append(registry.load("models", known))
         except CarpkError as refused:  # one broken file does not hide the others
             broken += refused.problems
-    typer.echo(json.dumps([cli_models.card(m) for m in found], indent=1) if as_json
-               else cli_models.catalogue(found))
+    shown = cli_models.chosen(found, disease, formalism, holding or ())
+    if as_json:
+        typer.echo(json.dumps([cli_models.card(m) for m in shown], indent=1))
+    else:
+        typer.echo(cli_models.catalogue(shown) if shown else "no model is all of this")
     if broken:
         raise RequestError(broken)
 

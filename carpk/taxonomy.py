@@ -10,7 +10,7 @@ LAYERS = (
     "target_maturation", "antigen_driven_expansion", "t_cell_competition",
     "habitats_or_topology", "organ_distribution", "cytokines", "comedication_or_preconditioning",
     "other_molecular", "organism_covariates")
-_ALLOWED: dict[str, tuple[str, ...]] = {
+ALLOWED: dict[str, tuple[str, ...]] = {
     "layers": LAYERS,
     "kinetics": ("classic_pk", "pk", "pkpd", "qsp", "pbpk", "pbpk_pd"),
     "depth": ("empirical", "semi_mechanistic", "mechanistic"),
@@ -73,7 +73,7 @@ class Taxonomy:
     def problems(self) -> list[str]:
         """What is not of the schema, in words."""
         found = []
-        for name, allowed in _ALLOWED.items():
+        for name, allowed in ALLOWED.items():
             value = getattr(self, name)
             for word in (value,) if isinstance(value, str) else value:
                 if word not in allowed:
