@@ -198,6 +198,53 @@ def models(name: Annotated[str | None, typer.Argument(
 
 @app.command()
 @refusing
+def simulate(
+        model: Annotated[str, typer.Argument(
+            metavar="NAME", help="a name that `carpk models` lists, or the path of a model file")],
+        patients: Annotated[int | None, typer.Option(
+            help="default: 100, or those of the design")] = None,
+        times: Annotated[str | None, typer.Option(
+            help="when each patient is sampled, in the model's unit of time; default: "
+            "1,3,7,14,28,60,90 days, or the samples of the design", metavar="1,3,7,...")] = None,
+        seed: Annotated[int, typer.Option(help="the same seed gives the same file")] = 1,
+        sets: Annotated[list[str] | None, typer.Option(
+            "--set", help="typical values from this parameter set, or from all of a group (CR) "
+            "in equal parts; may be repeated; without it, those of the model file",
+            metavar='"CR 1"')] = None,
+        like: Annotated[str | None, typer.Option(
+            "--design", help="a CSV with ID, and as needed TIME of samples, AMT of doses, and "
+            "columns of inputs; DV is not read", metavar="my.csv")] = None,
+        sigma: Annotated[list[str] | None, typer.Option(
+            help="residual error in proportion to the level (SD of ln DV of a lognormal error), "
+            "of all outputs or of one; default: 0.3, assumed, for models publish none; 0: none",
+            metavar="C=0.3")] = None,
+        lloq: Annotated[list[str] | None, typer.Option(
+            help="limit of quantification of all outputs or of one; lower levels are written as "
+            "CENS=1 with DV the limit; default: none", metavar="C=50")] = None,
+        dvid: Dvid = None,
+        out: Annotated[str | None, typer.Option(
+            help="the cohort's file, its plot beside it; default: NAME_simulated.csv",
+            metavar="FILE.csv")] = None,
+        overwrite: Annotated[bool, typer.Option(
+            "--overwrite", help="Replace files that are there.")] = False) -> None:
+    """Simulate patients of a model: a cohort that every command reads, and its plot.
+
+    Parameters vary between patients as published, or as the model file assumes. Inputs (a
+    patient's tumour burden, say) come from the design, the parameter set, or their defaults, and
+    are columns of the file.
+    """
+    from carpk import cli_request, cli_simulate
+    numbers = cli_request.options(data={"dvid": dvid}).get("data", {}).get("dvid", ())
+    file, picture, said, warnings = cli_simulate.run(cli_simulate.Asked(
+        model, patients, times, seed, sets or (), like, sigma or (), lloq or (), numbers, out,
+        overwrite))
+    show(warnings, 12)
+    typer.echo(f"{said}\nplot: {picture}", err=True)
+    typer.echo(file)  # alone, for scripts
+
+
+@app.command()
+@refusing
 def report(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a fit")]) \
         -> None:
     """Make the tables, plots and page of a fit anew."""

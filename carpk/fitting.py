@@ -157,7 +157,8 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
         "free": [n for n in own if n not in asked.fixed],
         "priors": {n: str(p) for n, p in asked.priors.items()},
-        "steps": asked.steps, "settings": dataclasses.asdict(method)}
+        "steps": asked.steps, "solver": asked.structure.solver,
+        "settings": dataclasses.asdict(method)}
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
     code = hashlib.sha256(text.encode()).hexdigest()
@@ -175,7 +176,8 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "resolved": {
             "errors": dict(chosen.errors), "spread": list(chosen.spread),
             "priors": {n: str(p) for n, p in chosen.priors.items()},
-            "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps},
+            "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
+            "solver": structure.solver},
         "seconds": {k: round(v, 3) for k, v in seconds.items()},
         "convergence": dataclasses.asdict(convergence),
         "warnings": [str(w) for w in seen.warnings],
@@ -215,7 +217,8 @@ def load_fit(folder: str | Path) -> Fit:
 def _read(folder: Path) -> Fit:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     structure = dataclasses.replace(registry.load_file(folder / "model.py"),
-                                    name=manifest["model"]["name"])
+                                    name=manifest["model"]["name"],
+                                    solver=manifest["resolved"]["solver"])
     resolved = manifest["resolved"]
     model = PopulationModel(
         structure, resolved["errors"], tuple(resolved["spread"]),

@@ -14,7 +14,7 @@ from carpk import registry
 from carpk.error_models import ErrorModel
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError
-from carpk.structure import Parameter, StructuralModel
+from carpk.structure import Parameter, Solver, StructuralModel
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                spread: Iterable[str] | None = None,
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | None = None,
-               free: Iterable[str] = (), steps: int = 0) -> PopulationModel:
+               free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
+        -> PopulationModel:
     """A population model from a structural model, its name or the path of its file.
 
     errors : {output: error model}; the model file's own where not given.
@@ -95,6 +96,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
         the published values for the rest.
     steps : mesh steps per patient of an ODE solve; chosen by the accuracy they give where 0.
+    solver : tsit5, or rodas4 for stiff equations; the model file's, else chosen like the steps.
     Raises RequestError with every name or value that is not understood.
 
     >>> population("stein_2019", fixed=["beta"]).fixed["beta_pop"]
@@ -113,8 +115,9 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     found += [_unknown("parameter", n, known) for n in vary if n not in known]
     if found:
         raise RequestError(found)
-    structure = dataclasses.replace(structure, outputs=tuple(
-        dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
+    structure = dataclasses.replace(
+        structure, solver=solver or structure.solver, outputs=tuple(
+            dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary)
     values, reasons, found = _held(asked, fixed or {}, set(free))
     given, problems = _given(asked, priors or {})

@@ -13,7 +13,7 @@ from carpk.cohort import Design
 from carpk.population_model import PopulationModel
 from carpk.priors import Prior
 from carpk.solve import arrays, predict
-from carpk.structure import StructuralModel
+from carpk.structure import Solver, StructuralModel
 
 # SD of a default prior on the log (or logit) scale: a factor of 20 either way within 95 %
 _WIDTH = 1.5
@@ -102,33 +102,45 @@ def _peak_ratio(structure: StructuralModel, design: Design, output: str) -> floa
 
 def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) \
         -> PopulationModel:
-    """The model with the fewest mesh steps that predict within `tolerance` on the log scale.
+    """The model with the method and the fewest mesh steps that predict within `tolerance` on the
+    log scale.
 
     Steps double from 120 until twice as many move no prediction of the typical patient, nor of
-    one with every parameter a spread away, by more. Steps that were asked for are kept.
-    `solve_error` looks again where the fit has gone.
+    one with every parameter a spread away, by more. Where 960 explicit steps do not suffice, the
+    equations are taken to be stiff and the implicit method is tried. A method or steps that
+    were asked for are kept. `solve_error` looks again where the fit has gone.
     """
-    if not model.structure.states or model.steps:
+    structure = model.structure
+    if not structure.states:
         return model
     values = {f"{p.name}_pop": model.priors[f"{p.name}_pop"].median
               if f"{p.name}_pop" in model.priors else model.fixed[f"{p.name}_pop"]
-              for p in model.structure.parameters}
+              for p in structure.parameters}
     mu = np.array([float(model.scale(n).to_real(jnp.asarray(values[f"{n}_pop"])))
                    for n in model.spread])
     size = np.array([p.omega.omega if p.omega else 0.5 for p in model.varying])
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(seen.ids), len(mu)))
     patients = (np.broadcast_to(mu, signs.shape), mu + size * signs)
 
-    def logs(steps: int) -> np.ndarray:
-        return np.stack([_log_predictions(model, seen, values, phi, steps) for phi in patients])
+    def logs(tried: PopulationModel, steps: int) -> np.ndarray:
+        return np.stack([_log_predictions(tried, seen, values, phi, steps) for phi in patients])
 
-    steps, here = 120, logs(120)
-    while steps < 4000:
-        twice = logs(2 * steps)
-        if np.max(np.abs(twice - here)) <= tolerance:  # never true of a failed solve
+    attempts: list[tuple[Solver, int]] = [("tsit5", 960), ("rodas4", 1920), ("tsit5", 3840)]
+    if structure.solver != "auto":
+        attempts = [(structure.solver, 3840)]
+    for solver, most in attempts:
+        tried = dataclasses.replace(
+            model, structure=dataclasses.replace(structure, solver=solver))
+        steps = model.steps or 120
+        here = logs(tried, steps)
+        while model.steps == 0 and steps < most:
+            twice = logs(tried, 2 * steps)
+            if np.max(np.abs(twice - here)) <= tolerance:  # never true of a failed solve
+                return dataclasses.replace(tried, steps=steps)
+            steps, here = 2 * steps, twice
+        if model.steps and np.isfinite(here).all():
             break
-        steps, here = 2 * steps, twice
-    return dataclasses.replace(model, steps=steps)
+    return dataclasses.replace(tried, steps=steps)
 
 
 def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float],

@@ -20,7 +20,7 @@ from carpk.cohort import Cohort
 from carpk.nonmem import read_csv
 from carpk.population_model import PopulationModel, population
 from carpk.problems import Problem, RequestError
-from carpk.structure import StructuralModel
+from carpk.structure import Solver, StructuralModel
 
 _EXAMPLE = "example:"
 
@@ -65,7 +65,7 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, spread, fixed, free, priors, steps : as in `carpk.population`
+    errors, spread, fixed, free, priors, steps, solver : as in `carpk.population`
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -84,6 +84,7 @@ class Request(_Table):
     free: list[str] = []
     priors: dict[str, str] = {}
     steps: int = Field(0, ge=0)
+    solver: Solver | None = None
     settings: dict[str, Any] = {}
     out: str = "fits"
     _file: str = PrivateAttr("")
@@ -108,7 +109,7 @@ class Request(_Table):
         try:
             return population(self.model, errors=self.errors, spread=self.spread,
                               fixed=self.fixed, priors=self.priors, free=self.free,
-                              steps=self.steps)
+                              steps=self.steps, solver=self.solver)
         except RequestError as refused:
             raise RequestError(dataclasses.replace(p, file=p.file or self._file)
                                for p in refused.problems) from refused

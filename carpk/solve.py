@@ -1,4 +1,4 @@
-"""One cohort's predictions: closed forms directly, ODEs on a frozen mesh of Tsit5 steps."""
+"""One cohort's predictions: closed forms directly, ODEs step by step on a frozen mesh."""
 
 from __future__ import annotations
 
@@ -11,23 +11,11 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from carpk.cohort import Design
+from carpk.integrators import STEP
 from carpk.structure import State, StructuralModel, named
 
 Arrays = dict[str, Any]
 
-# Tsitouras 2011, Comput Math Appl 62:770, order 5: nodes, stage weights, solution weights
-_C = (0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0)
-_A = (
-    (),
-    (0.161,),
-    (-0.008480655492356989, 0.335480655492357),
-    (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
-    (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
-    (5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401,
-     -0.028269050394068383),
-)
-_B = (0.09646076681806523, 0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081,
-      2.324710524099774)
 # exp(-600) = 1e-261: a log state below it keeps its per-capita rates, which no longer change
 _LOG_FLOOR = -600.0
 
@@ -116,6 +104,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
     assert initial is not None
     assert observe is not None
     states = structure.states
+    advance = STEP["tsit5" if structure.solver == "auto" else structure.solver]
 
     def natural(u: tuple[Any, ...]) -> dict[str, Any]:
         return {s.name: jnp.exp(jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log" else x
@@ -142,13 +131,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
         def step(u: tuple[Any, ...], node: Arrays) -> tuple[Any, Any]:
             t, h = node["t"], node["h"]
             begin = tuple(dosed(s, x, node["amount"]) for s, x in zip(states, u, strict=True))
-            k: list[tuple[Any, ...]] = []
-            for c, weights in zip(_C, _A, strict=True):
-                stage = tuple(x + h * sum(w * s[j] for w, s in zip(weights, k, strict=True))
-                              for j, x in enumerate(begin)) if k else begin
-                k.append(slopes(t + c * h, stage, node["inflow"]))
-            return tuple(x + h * sum(b * s[j] for b, s in zip(_B, k, strict=True))
-                         for j, x in enumerate(begin)), u
+            return advance(lambda t, u: slopes(t, u, node["inflow"]), t, h, begin), u
 
         start = initial(parameters)
         first = tuple(jnp.log(start[s.name]) if s.scale == "log" else start[s.name] * jnp.ones(())

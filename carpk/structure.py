@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from carpk.problems import ModelError, Problem
 from carpk.taxonomy import Taxonomy
 
 Link = Literal["log", "logit", "identity"]
+Solver = Literal["auto", "tsit5", "rodas4"]
 Function = Callable[..., Mapping[str, Any]]
 
 
@@ -153,7 +154,8 @@ class StructuralModel:
     Either `solution(t, p)` gives the outputs in closed form, or `rates(t, y, p)`,
     `initial(p)` and `observe(t, y, p)` give an ODE. `t` is a scalar; `p` (parameters and
     inputs) and `y` (states) are read by name; every function returns a dict by name.
-    A wrong declaration raises ModelError here, with all that is wrong.
+    `solver` is chosen by what the equations need where it is "auto": tsit5, or rodas4 for stiff
+    ones. A wrong declaration raises ModelError here, with all that is wrong.
     """
 
     title: str
@@ -172,6 +174,7 @@ class StructuralModel:
     parameter_sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
     taxonomy: Taxonomy | None = None
+    solver: Solver = "auto"
     name: str = ""
     file: str = ""
 
@@ -257,6 +260,8 @@ def _declaration_problems(m: StructuralModel) -> list[str]:
               and (not isinstance(i.default, float) or math.isnan(i.default))]
     found += [f"state {s.name}: scale {s.scale!r} is neither 'linear' nor 'log'"
               for s in m.states if s.scale not in ("linear", "log")]
+    if m.solver not in get_args(Solver):
+        found.append(f"solver {m.solver!r} is none of {', '.join(get_args(Solver))}")
     found += [f"output {o.name}: DVID {o.dvid!r} is not a whole number" for o in m.outputs
               if not isinstance(o.dvid, int)]
     found += [f"DVID {d} belongs to two outputs" for d in _repeated(o.dvid for o in m.outputs)]

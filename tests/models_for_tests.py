@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, OBSERVATION_COLUMNS, Cohort
-from carpk.structure import Output, Parameter, Source, StructuralModel, sd
+from carpk.structure import Output, Parameter, Source, State, StructuralModel, sd
 
 
 def cohort(rows, **inputs):
@@ -38,3 +38,15 @@ def decaying(patients=8, limit=20.0, seed=1):
             rows.append((str(i + 1), t, dv) if dv >= limit
                         else (str(i + 1), t, limit, -np.inf, limit))
     return cohort(rows)
+
+
+# A decays, B follows it within a minute: an explicit method needs steps of seconds for months
+FOLLOWING = StructuralModel(
+    title="a fast follower", source=Source("textbook"), time_unit="day",
+    parameters=(Parameter("A0", 100.0, "mg/L", "start", omega=sd(0.5)),
+                Parameter("k", 0.05, "1/day", "decay", omega=sd(0.3)),
+                Parameter("fast", 5000.0, "1/day", "relaxation", fixed="never seen")),
+    states=(State("A", "mg/L", "leader"), State("B", "mg/L", "follower")),
+    outputs=(Output("B", "mg/L", "follower"),),
+    rates=lambda t, y, p: {"A": -p.k * y.A, "B": p.fast * (y.A - y.B)},
+    initial=lambda p: {"A": p.A0, "B": 0.0}, observe=lambda t, y, p: {"B": y.B}, file=__file__)

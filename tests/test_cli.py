@@ -89,7 +89,7 @@ def test_every_option_reaches_the_request_and_stands_above_the_run_toml(carpk, n
     done = carpk("fit", "run.toml", "--estimator", "near", "--seed", 9, "--out", "elsewhere",
                  "--dvid", 1, "--unit", "1=copies/ug", "--error", "C=proportional", "--spread",
                  "C0", "--prior", "C0_pop=lognormal(900, 1)", "--fix", "omega_C0=0.7",
-                 "--steps", 300)
+                 "--steps", 300, "--solver", "rodas4")
     assert done.exit_code == 0, done.output
     request = json.loads((fits("elsewhere")[0] / "manifest.json").read_text())["request"]
     assert request == {
@@ -98,7 +98,8 @@ def test_every_option_reaches_the_request_and_stands_above_the_run_toml(carpk, n
         "data": {"file": "other.csv", "columns": {"DV": "CONC"}, "dvid": [1],
                  "units": {"1": "copies/ug"}},
         "errors": {"C": "proportional"}, "fixed": {"half_life_pop": 20.0, "omega_C0": 0.7},
-        "priors": {"C0_pop": "lognormal(900, 1)"}, "steps": 300, "settings": {"ok": True}}
+        "priors": {"C0_pop": "lognormal(900, 1)"}, "steps": 300,
+        "solver": "rodas4", "settings": {"ok": True}}
 
 
 def test_a_fit_is_asked_for_again_by_its_manifest(carpk, near_typical):

@@ -11,12 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
-    "problems registry program_cache taxonomy laws",
+    "problems registry program_cache taxonomy laws integrators",
     "structure cohort csvfile records nonmem examples models/*",
     "priors error_models/* population_model",
-    "solve preparation likelihood empirical_bayes geometry simulation",
+    "solve preparation likelihood empirical_bayes geometry simulation virtual_cohort "
+    "trajectories",
     "posterior estimators/* fitting",
-    "prediction tables plots/* reporting",
+    "prediction tables plots/* drawings reporting",
     "requests progress cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models_for_tests import cohort
+from models_for_tests import FOLLOWING, cohort
 
 from carpk import registry
 from carpk.cohort import design
@@ -67,3 +67,22 @@ def test_the_mesh_doubles_until_the_predictions_stand_still():
     loose = choose_steps(ready(population(structure), who), seen, tolerance=0.1)
     tight = choose_steps(ready(population(structure), who), seen, tolerance=1e-12)
     assert 120 <= loose.steps < tight.steps
+
+
+def test_stiff_equations_are_solved_by_the_implicit_method_and_others_by_the_explicit_one():
+    who = cohort(ROWS)
+    stiff = choose_steps(ready(population(FOLLOWING), who), design(who, FOLLOWING))
+    assert (stiff.structure.solver, stiff.steps) == ("rodas4", 120)
+    oral = registry.find_model("liu_l_2022")
+    treated = cohort(ROWS, NB0=[500.0, 90.0, 1500.0])
+    assert choose_steps(ready(population(oral), treated),
+                        design(treated, oral)).structure.solver == "tsit5"
+
+
+def test_a_method_or_steps_that_were_asked_for_are_kept():
+    who = cohort(ROWS)
+    asked = ready(population(FOLLOWING, solver="rodas4", steps=33), who)
+    chosen = choose_steps(asked, design(who, FOLLOWING))
+    assert (chosen.structure.solver, chosen.steps) == ("rodas4", 33)
+    few = choose_steps(ready(population(FOLLOWING, steps=33), who), design(who, FOLLOWING))
+    assert (few.structure.solver, few.steps) == ("rodas4", 33)  # 33 explicit steps overflow

@@ -1,5 +1,8 @@
 """The solver: against diffrax and closed forms, doses, order of the method, gradients, failures."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models_for_tests import FOLLOWING
 
 from carpk import registry
 from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, OBSERVATION_COLUMNS, Cohort, design
@@ -88,6 +92,25 @@ def test_the_method_is_of_fifth_order():
     assert orders.min() > 4.5
 
 
+def test_a_stiff_model_agrees_with_its_closed_form_and_so_does_its_gradient():
+    structure = dataclasses.replace(FOLLOWING, solver="rodas4")
+    times = np.array([1.0, 5.0, 30.0, 180.0])
+    seen = design(cohort(times), structure)
+    data = arrays(seen, structure, 150)
+
+    def closed(A0, k):
+        return A0 * 5000.0 / (5000.0 - k) * np.exp(-k * times)
+
+    def ours(A0, k):
+        values = {"A0": A0, "k": k, "fast": 5000.0}
+        return predict(structure, data, {n: jnp.full(1, v) for n, v in values.items()})[0]
+
+    np.testing.assert_allclose(ours(90.0, 0.04), closed(90.0, 0.04), rtol=1e-6)
+    slope = jax.jacrev(ours, argnums=1)(90.0, 0.04)
+    np.testing.assert_allclose(slope, closed(90.0, 0.04) * (1 / (5000.0 - 0.04) - times),
+                               rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["liu_l_2022", "liu_l_2022_negative_relapse"])
 def test_an_ode_model_agrees_with_diffrax(name):
     import diffrax
@@ -127,26 +150,43 @@ def test_an_ode_model_agrees_with_diffrax(name):
 @pytest.mark.parametrize("name", registry.names("models"))
 def test_gradients_are_those_of_central_differences(name):
     structure = registry.find_model(name)
-    dvid = structure.outputs[0].dvid
-    who = cohort([2.0, 6.0, 12.0, 40.0], [(1, 0, 100, 0)] if "oral" in name else (), dvid=dvid,
-                 NB0=1500.0)
+    inputs = {i.name: i.default for i in structure.inputs}
+    every = {**structure.typical, **inputs, **next(iter(structure.parameter_sets.values()), {})}
+    who = cohort([2.0, 6.0, 12.0, 40.0] * len(structure.outputs),
+                 [(1, 0, 100, 0)] if "oral" in name else (), dvid=structure.outputs[0].dvid,
+                 **{n: every[n] for n in inputs})
     seen = design(who, structure)
+    seen = dataclasses.replace(seen, output=np.repeat(np.arange(len(structure.outputs)), 4)[None])
     data = arrays(seen, structure, 120)
-    names = [p.name for p in structure.parameters if p.typical > 0]
-    other = {n: jnp.full(1, v) for n, v in structure.typical.items() if n not in names}
+    moved = [n for n in structure.typical if every[n] != 0 and math.isfinite(every[n])]
 
     @jax.jit
-    def logs(u):
-        values = {n: jnp.exp(u[k])[None] for k, n in enumerate(names)}
-        return jnp.log(predict(structure, data, {**other, **values})[0])
+    def levels(u):
+        values = {n: jnp.full(1, every[n]) for n in structure.typical}
+        values |= {n: (every[n] * jnp.exp(u[k]))[None] for k, n in enumerate(moved)}
+        return predict(structure, data, values)[0].reshape(len(structure.outputs), 4)
 
-    u = np.log([structure.typical[n] for n in names])
-    forward, reverse = jax.jacfwd(logs)(u), jax.jacrev(logs)(u)
-    h = 1e-5
-    central = np.stack([(logs(u + h * e) - logs(u - h * e)) / (2 * h)
-                        for e in np.eye(len(u))], axis=1)
-    assert np.allclose(forward, central, rtol=1e-5, atol=1e-6)
-    assert np.allclose(reverse, forward, rtol=1e-9, atol=1e-10)
+    u, h = np.zeros(len(moved)), 1e-5
+    level = np.asarray(levels(u))
+    assert np.isfinite(level).all()
+    forward = np.asarray(jax.jit(jax.jacfwd(levels))(u))
+    central = np.stack([(levels(u + h * e) - levels(u - h * e)) / (2 * h)
+                        for e in np.eye(len(u))], axis=-1)
+    size = np.abs(level).max(axis=1)[:, None, None] + 1e-200
+    np.testing.assert_allclose(forward / size, central / size, rtol=1e-4, atol=1e-6)
+
+
+def test_reverse_mode_is_forward_mode():
+    structure = registry.find_model("liu_l_2022")
+    data = arrays(design(cohort([2.0, 6.0, 12.0, 40.0], NB0=1500.0), structure), structure, 120)
+
+    def logs(values):
+        return jnp.log(predict(structure, data, values)[0])
+
+    typical = {n: jnp.full(1, v) for n, v in structure.typical.items()}
+    reverse, forward = jax.jit(jax.jacrev(logs))(typical), jax.jit(jax.jacfwd(logs))(typical)
+    for name in typical:
+        np.testing.assert_allclose(reverse[name], forward[name], rtol=1e-9, atol=1e-10)
 
 
 def test_one_patient_that_cannot_be_solved_leaves_the_others_bit_for_bit_alone():
