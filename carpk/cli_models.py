@@ -28,7 +28,7 @@ _WRITTEN = {
 def catalogue(models: Iterable[StructuralModel]) -> str:
     """What each model is for, at most 100 columns wide: its name with its title below."""
     head = ("model", "populations", "layers", "formalism", "fitted on")
-    blocks = [[(title,) for title in head]]
+    blocks: list[list[tuple[str, ...]]] = [[(title,) for title in head]]
     for m in models:
         t = m.taxonomy
         facts = (", ".join(map(_plain, t.populations)), f"{t.index} of {len(LAYERS)}",
@@ -39,8 +39,9 @@ def catalogue(models: Iterable[StructuralModel]) -> str:
         blocks.append([(m.name, *title), *(
             tuple(textwrap.wrap(fact, width, break_on_hyphens=False))
             for fact, width in zip(facts, _WIDTHS[1:], strict=True))])
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, _WIDTHS, strict=True)).rstrip()
-                     for block in blocks for line in itertools.zip_longest(*block, fillvalue=""))
+    lines = (line for block in blocks for line in itertools.zip_longest(*block, fillvalue=""))
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in
+                               zip(line, _WIDTHS, strict=True)).rstrip() for line in lines)
 
 
 def fitted_on(taxonomy: Taxonomy) -> str:
@@ -148,7 +149,7 @@ def card(model: StructuralModel) -> dict[str, Any]:
 
 
 def _taxonomy(taxonomy: Taxonomy | None) -> dict[str, Any] | None:
-    return taxonomy and {"index": taxonomy.index, **{
+    return None if taxonomy is None else {"index": taxonomy.index, **{
         f.name: list(v) if isinstance(v := getattr(taxonomy, f.name), tuple) else
         dict(v) if f.name == "laws" else v for f in dataclasses.fields(taxonomy)}}
 

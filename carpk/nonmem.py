@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from carpk.cohort import EXCLUDED_COLUMNS, Cohort, design, unobserved
-from carpk.csvfile import read_table, to_numbers
+from carpk.csvfile import TextTable, read_table, to_numbers
 from carpk.problems import DataError, Problem, errors
 from carpk.records import RESERVED, Records
 from carpk.structure import StructuralModel
@@ -57,8 +57,43 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
     >>> cohort.covariates.loc["1", "SEX"]
     'F'
     """
+    return _cohort(read_table(path), Path(path), columns or {}, dvid, units or {}, structure)
+
+
+def read_plan(path: str | Path, outputs: Sequence[int]) -> Cohort:
+    """Read a design: who is sampled when, given what, with which inputs; nothing is measured.
+
+    outputs : the DVIDs that a row without DVID samples
+    Only ID is required. DV, CENS, LLOQ and LIMIT are not read; with no column TIME, rows are
+    patients without samples, as are rows with MDV=1. Problems as in `read_csv`.
+    """
     table = read_table(path)
-    rows = Records(table, columns or {})
+    held = dict(zip((n.upper() for n in table.names), table.columns, strict=True))
+    rows = len(table.line)
+    text = {"DV": np.array([str(k + 1) for k in range(rows)], dtype=object)}
+    evid, amount = (to_numbers(held[n])[0] if n in held else np.full(rows, np.nan)
+                    for n in ("EVID", "AMT"))
+    text["DV"][(evid == 1) | (amount > 0)] = "0"
+    if "TIME" not in held:
+        text |= {"TIME": np.full(rows, "0", dtype=object), "MDV": np.full(rows, "1", dtype=object)}
+    keep = [k for k, n in enumerate(table.names)
+            if n.upper() not in (*text, "CENS", "LLOQ", "LIMIT")]
+    table = replace(table, names=(*(table.names[k] for k in keep), *text),
+                    columns=(*(table.columns[k] for k in keep), *text.values()),
+                    width=table.width)
+    cohort = _cohort(table, Path(path), {}, None, {}, None, planned=True)
+    if "DVID" in held or not len(cohort.observations):
+        return cohort
+    each = [cohort.observations.assign(DVID=d) for d in outputs]
+    return replace(cohort, observations=pd.concat(each).sort_values("line", kind="stable")
+                   .reset_index(drop=True))
+
+
+def _cohort(table: TextTable, path: Path, columns: Mapping[str, str], dvid: Sequence[int] | None,
+            units: Mapping[int, str], structure: StructuralModel | None, planned: bool = False) \
+        -> Cohort:
+    """The cohort of a table of text; of a planned one, patients may have no observation."""
+    rows = Records(table, columns)
     time = rows.numbers("TIME")
     if rows.has("TIME"):
         rows.refuse(rows.missing("TIME"), "TIME", "no time", "days after the infusion")
@@ -72,16 +107,16 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
         ids=tuple(covariates.index), observations=rows.sound(observations),
         doses=rows.sound(doses), covariates=covariates, excluded=rows.sound(excluded),
         source=table.file, sha256=table.sha256, varying=varying,
-        units=_card_units(Path(path), found) | dict(units or {}))
+        units=_card_units(path, found) | dict(units))
     found += _repeats(cohort)
     # a patient who lost rows to errors is not told, in addition, that nothing is left
     broken = set(rows.ids[rows.bad])
-    found += [p for p in _unfit(cohort, structure)
+    found += [p for p in ([] if planned else _unfit(cohort, structure))
               if p.column or p.line or p.patient not in broken]
     found.sort(key=lambda p: p.line or (0 if p.patient is None else 1 << 62))
     if errors(found):
         raise DataError(found)
-    how = {"columns": dict(columns or {}), "dvid": list(dvid or ())}
+    how = {"columns": dict(columns), "dvid": list(dvid or ())}
     return replace(cohort, warnings=tuple(found), read_as={k: v for k, v in how.items() if v})
 
 

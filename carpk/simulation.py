@@ -44,12 +44,14 @@ def published(model: PopulationModel) -> dict[str, float]:
 
 
 def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,
-             seed: int, shift: Mapping[str, np.ndarray] | None = None) -> Simulated:
+             seed: int, shift: Mapping[str, np.ndarray] | None = None,
+             own: Mapping[str, np.ndarray] | None = None) -> Simulated:
     """Draws patients' parameters and measurements for a design.
 
     theta : population values by name, natural scale, over the published ones
     shift : {parameter: (P,)}, added to the patients' location on the link scale: what
         covariates do; only for parameters that vary between patients
+    own : {parameter: (P,)}, natural scale, each patient's typical value in place of theta's
     Raises RequestError for a name that is not understood or a value that nobody gives.
 
     >>> from carpk import examples, registry
@@ -69,6 +71,9 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     found += [Problem("error", "only a parameter that varies between patients can be shifted",
                       f"these do: {', '.join(model.spread)}", found=n)
               for n in shift or {} if n not in model.spread]
+    known = {p.name for p in model.structure.parameters}
+    found += [Problem("error", "no such parameter", f"known: {', '.join(sorted(known))}", found=n)
+              for n in own or {} if n not in known]
     if found:
         raise RequestError(found)
     population: dict[str, Any] = {n: jnp.asarray(float(v)) for n, v in values.items()}
@@ -79,7 +84,13 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     moved = np.zeros((patients, len(model.spread)))
     for name, by in (shift or {}).items():
         moved[:, model.spread.index(name)] = by
-    patient = model.patient_values(population, mu[None, :] + moved + eta)
+    typical = np.tile(np.asarray(mu), (patients, 1))
+    held = {n: jnp.asarray(v, dtype=float) for n, v in (own or {}).items()}
+    for k, name in enumerate(model.spread):
+        if name in held:
+            typical[:, k] = model.scale(name).to_real(held[name])
+    patient = model.patient_values(population, typical + moved + eta)
+    patient |= {n: v for n, v in held.items() if n not in model.spread}
     data = arrays(design, model.structure, model.steps or 300)
     predicted = predict(model.structure, data, patient)
     dv = predicted

@@ -35,12 +35,18 @@ _SVG = {"svg.fonttype": "none", "svg.hashsalt": "carpk",
 
 def page(fit: Fit, width: float, height: float, title: str) -> Figure:
     """An empty figure in inches; a fit that did not converge says so on every page."""
-    figure = Figure(figsize=(width, height))
-    write(figure.suptitle, title, x=0.09, y=1 - 0.12 / height, ha="left", va="top",
-          fontsize=SIZE + 2, fontweight="bold", color=INK)
+    figure = sheet(width, height, title)
     if not fit.convergence.ok:
         write(figure.text, 0.985, 1 - 0.12 / height, "NOT CONVERGED", ha="right",
               va="top", fontsize=SIZE + 2, fontweight="bold", color=ALARM)
+    return figure
+
+
+def sheet(width: float, height: float, title: str) -> Figure:
+    """An empty figure in inches that belongs to no fit."""
+    figure = Figure(figsize=(width, height))
+    write(figure.suptitle, title, x=0.09, y=1 - 0.12 / height, ha="left", va="top",
+          fontsize=SIZE + 2, fontweight="bold", color=INK)
     return figure
 
 
@@ -117,10 +123,18 @@ def crowded(times: np.ndarray) -> bool:
 
 def time_label(fit: Fit) -> str:
     """The name of the time axis, with its unit and scale."""
-    unit = fit.model.structure.time_unit
-    first = "Day after infusion" if unit == "day" else f"Time ({unit})"
     seen = fit.design
-    return first + (" (square-root scale)" if crowded(seen.time[seen.observed]) else "")
+    return time_name(fit.model.structure.time_unit, seen.time[seen.observed])
+
+
+def time_name(unit: str, times: np.ndarray) -> str:
+    """The name of the axis that `time_axis` makes for these times.
+
+    >>> time_name("h", np.array([1.0, 2.0, 3.0]))
+    'Time (h)'
+    """
+    first = "Day after infusion" if unit == "day" else f"Time ({unit})"
+    return first + (" (square-root scale)" if crowded(times) else "")
 
 
 def output_label(fit: Fit, output: str) -> str:

@@ -1,0 +1,244 @@
+"""From the options of `carpk simulate` to a cohort's file and picture; the picture of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from carpk.cohort import Cohort, contents, design
+from carpk.drawings import simulated_cohort, typical_trajectories
+from carpk.nonmem import read_plan, to_csv
+from carpk.plots import png, svg
+from carpk.population_model import PopulationModel, population
+from carpk.problems import CarpkError, Problem, RequestError
+from carpk.program_cache import keep_programs
+from carpk.simulation import Simulated, simulate
+from carpk.structure import StructuralModel
+from carpk.trajectories import TOLERANCE, curves, grid, settled, typical
+from carpk.virtual_cohort import enrolled, measured, sets_named, standing_in
+
+Result = TypeVar("Result")
+
+SIGMA = 0.3  # nothing is published for most models; an assay of transgene copies has 20 to 40 %
+TIMES = "1,3,7,14,28,60,90"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A simulation as it is asked for on the command line."""
+
+    model: str
+    patients: int | None = None
+    times: str | None = None
+    seed: int = 0
+    sets: Sequence[str] = ()
+    like: str | None = None
+    sigma: Sequence[str] = ()
+    lloq: Sequence[str] = ()
+    dvid: Sequence[int] = ()
+    out: str | None = None
+    overwrite: bool = False
+
+
+def plotted(structure: StructuralModel, file: str | None, until: float | None,
+            overwrite: bool) -> Path:
+    """Draws a model's typical trajectories; the file."""
+    keep_programs()
+    found = [] if until is None or (until > 0 and math.isfinite(until)) else [
+        Problem("error", "must be above 0", column="--until", found=f"{until:g}")]
+    target = _picture(file or f"{structure.name}.svg", overwrite, found)
+    if found:
+        raise RequestError(found)
+    figure = typical_trajectories(structure, typical(structure, until))
+    target.write_bytes((png if target.suffix == ".png" else svg)(figure))
+    return target
+
+
+def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
+    """Simulates, writes the cohort and its picture: both files, what is in them, warnings."""
+    keep_programs()
+    model = population(asked.model)
+    structure = model.structure
+    found: list[Problem] = []
+    file = asked.like
+    like = _noted(found, lambda: read_plan(file, [o.dvid for o in structure.outputs])) \
+        if file else None
+    sets = _noted(found, lambda: sets_named(structure, asked.sets)) or []
+    times = _times(asked, structure, found)
+    sigma = _by_output("sigma", asked.sigma, structure, found)
+    limits = _by_output("lloq", asked.lloq, structure, found)
+    if asked.patients is not None and asked.patients < 1:
+        found.append(Problem("error", "must be 1 or more", column="--patients",
+                             found=str(asked.patients)))
+    if not 0 <= asked.seed < 2**63:
+        found.append(Problem("error", "must not be negative", column="--seed",
+                             found=str(asked.seed)))
+    dvids = [o.dvid for o in structure.outputs]
+    found += [Problem("error", f"{structure.name} has no output with this DVID",
+                      f"it has {', '.join(f'{o.dvid} = {o.name}' for o in structure.outputs)}",
+                      column="--dvid", found=str(d)) for d in asked.dvid if d not in dvids]
+    target = Path(asked.out or f"{structure.name}_simulated.csv")
+    if target.suffix.lower() != ".csv":
+        found.append(Problem("error", "the cohort is written as a CSV file",
+                             "give it a name that ends in .csv", str(target)))
+    _free(target, asked.overwrite, found)
+    picture = _picture(str(target.with_suffix(".svg")), asked.overwrite, found)
+    if found:
+        raise RequestError(found)
+    cohort, own = enrolled(structure, asked.patients, times, sets, like, asked.dvid, asked.seed)
+    cohort = dataclasses.replace(cohort, source=asked.like or "simulated")
+    seen = design(cohort, structure)  # refuses patients without samples, wrong inputs and doses
+    drawn, steps, moved = _draw(model, cohort, own, sigma, asked.seed)
+    if structure.states and not drawn.predicted[seen.observed].any():
+        raise RequestError(Problem(
+            "error", f"{structure.name} stays at rest: without a dose every level is 0",
+            "give doses, rows with AMT, in a design: --design my.csv", column="--design"))
+    result, warnings = measured(cohort, structure, seen, drawn, limits)
+    result = dataclasses.replace(result, source=str(target))
+    if moved > TOLERANCE:
+        warnings = (*warnings, Problem(
+            "warning", f"a mesh of {steps} steps is still coarse for the most extreme patients: "
+            + (f"a finer one moves ln of a level by {moved:.2g}" if math.isfinite(moved) else
+               "the solve of some failed")))
+    if not len(result.observations):
+        raise RequestError([Problem("error", "nothing can be measured in any patient"),
+                            *warnings])
+    last = float(seen.time[seen.observed].max())
+    paths = curves(structure, seen, {n: drawn.parameters[n].to_numpy() for n in drawn.parameters},
+                   time := grid(last), steps)
+    said = f"Seed {asked.seed}; {_errors_said(model, sigma)}" \
+        + (f"; sets {', '.join(sets)}" if sets and len(sets) <= 4 else "") + _stood_in(
+            structure, like, sets)
+    to_csv(result, target)
+    picture.write_bytes(svg(simulated_cohort(structure, result, seen, time, paths, limits, said)))
+    return target, picture, f"{contents(result, structure)}\n{said}", warnings
+
+
+def _draw(model: PopulationModel, cohort: Cohort, own: Mapping[str, np.ndarray],
+          sigma: Mapping[str, float], seed: int) -> tuple[Simulated, int, float]:
+    """The patients on a mesh that is fine enough for all of them."""
+    seen = design(cohort, model.structure)
+    theta: dict[str, float] = {}
+    for output, error in model.error_models().items():
+        size = sigma.get(output, sigma.get("", SIGMA))
+        for s in error.sigmas:
+            theta[f"sigma_{output}_{s}"] = 0.0 if s in error.in_units else size
+    additive = [o for o, e in model.error_models().items() if set(e.sigmas) == set(e.in_units)]
+
+    def draw(steps: int) -> Simulated:
+        return simulate(dataclasses.replace(model, steps=steps), seen, theta, seed=seed, own=own)
+
+    result = settled(draw, lambda d: np.where(seen.observed, d.predicted, 0.0), seen.output,
+                     bool(model.structure.states))
+    if not additive:
+        return result
+    names = [o.name for o in model.structure.outputs]
+    for output in additive:  # relative to the level, as elsewhere: to its mean
+        rows = seen.observed & (seen.output == names.index(output))
+        level = np.abs(result[0].predicted[rows])
+        size = sigma.get(output, sigma.get("", SIGMA))
+        for s in model.error_models()[output].sigmas:
+            theta[f"sigma_{output}_{s}"] = size * float(level.mean()) if level.size else 0.0
+    return draw(result[1]), *result[1:]
+
+
+def _errors_said(model: PopulationModel, sigma: Mapping[str, float]) -> str:
+    """The residual errors as they are drawn, in words."""
+    return "residual error " + ", ".join(
+        f"{sigma.get(o, sigma.get('', SIGMA)):g} of {o} ({e})" for o, e in model.errors.items())
+
+
+def _stood_in(structure: StructuralModel, like: Cohort | None, sets: Sequence[str]) -> str:
+    """Which inputs nobody gave."""
+    if sets:
+        return ""
+    given = set() if like is None else set(like.covariates.columns)
+    spare = {n: v for n, v in standing_in(structure).items() if n not in given}
+    first = next(iter(structure.parameter_sets), "")
+    return "".join(f"; {n} = {v:g} of '{first}'" for n, v in spare.items())
+
+
+def _noted(found: list[Problem], call: Callable[[], Result]) -> Result | None:
+    """What the call returns; what it refuses is noted."""
+    try:
+        return call()
+    except CarpkError as refused:
+        found += refused.problems
+        return None
+
+
+def _times(asked: Asked, structure: StructuralModel, found: list[Problem]) -> list[float]:
+    """The sampling times, none where the design gives them."""
+    if asked.times is None and asked.like is not None:
+        return []
+    if asked.times is None and structure.time_unit != "day":
+        found.append(Problem("error", f"time is in {structure.time_unit} in {structure.name}: "
+                             "when are samples taken?", "for instance --times 0.5,1,2,4,8,24",
+                             column="--times"))
+    times = []
+    for text in (asked.times or TIMES).split(","):
+        value = _number(text)
+        if value is None or not 0 <= value < math.inf:
+            found.append(Problem("error", "not a time, 0 or later", f"for instance --times {TIMES}",
+                                 column="--times", found=text.strip()))
+        else:
+            times.append(value)
+    return list(dict.fromkeys(times))
+
+
+def _by_output(option: str, texts: Iterable[str], structure: StructuralModel,
+               found: list[Problem]) -> dict[str, float]:
+    """A number for each output that has one: "0.3" is for all, "C=0.3" for one.
+
+    An LLOQ must be above 0; of sigma, the value for all is under "".
+    """
+    names = [o.name for o in structure.outputs]
+    values: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = (part.strip() for part in text.rpartition("="))
+        value = _number(number)
+        if equals and name not in names:
+            found.append(Problem("error", f"{structure.name} has no such output",
+                                 f"it has {', '.join(names)}", column=f"--{option}", found=name))
+        elif value is None or not math.isfinite(value) or value < 0 or (
+                option == "lloq" and value == 0):
+            found.append(Problem("error", "not a number above 0" if option == "lloq" else
+                                 "not a number, 0 or above", f"for instance --{option} 0.3 or "
+                                 f"--{option} {names[0]}=0.3", column=f"--{option}", found=text))
+        elif equals or option == "sigma":
+            values[name] = value
+        else:
+            values = {**dict.fromkeys(names, value), **values}
+    return values
+
+
+def _picture(file: str, overwrite: bool, found: list[Problem]) -> Path:
+    target = Path(file)
+    if target.suffix not in (".svg", ".png"):
+        found.append(Problem("error", "a picture is an SVG or a PNG file",
+                             "give it a name that ends in .svg or .png", file))
+    _free(target, overwrite, found)
+    return target
+
+
+def _free(target: Path, overwrite: bool, found: list[Problem]) -> None:
+    """Notes a file that would be lost, or a folder that is not there."""
+    if target.exists() and not (overwrite and target.is_file()):
+        found.append(Problem("error", "it is there already and is not overwritten",
+                             "give another name, or --overwrite", str(target)))
+    elif not target.parent.is_dir():
+        found.append(Problem("error", "there is no such folder", "make it first",
+                             str(target.parent)))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,185 @@
+"""Figures that need no fit: a model's typical trajectories, and a simulated cohort."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from carpk.cohort import Cohort, Design
+from carpk.plots import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    POINTS,
+    SEVERAL,
+    SIZE,
+    dress,
+    log_axis,
+    plain,
+    sheet,
+    time_axis,
+    time_name,
+    write,
+)
+from carpk.structure import Output, StructuralModel
+from carpk.trajectories import Trajectories
+from carpk.virtual_cohort import group
+
+MOST = 6  # panels; a model of more outputs shows its first ones
+_LINES = 60  # patients whose own curve is drawn; more hide one another
+_DEPTH = 1e-8  # of the highest level; a count that falls further is gone to any reader
+
+
+def typical_trajectories(structure: StructuralModel, paths: Trajectories) -> Any:
+    """A panel for each output, a line for each parameter set."""
+    colours = _colours(paths.titles)
+    sheet_of = _Sheet(structure, f"{structure.name}: typical trajectories", paths.time,
+                      _note(structure, paths.note), len(colours), max(map(len, colours)))
+    for output, ax in sheet_of.panels():
+        levels = paths.values[output.name]
+        _level_axis(ax, output, [levels])
+        for k, title in enumerate(paths.titles):
+            key = next(c for c in (title, group(title), _MANY) if c in colours)
+            ax.plot(paths.time, _on_axis(ax, levels[k]), color=colours[key],
+                    linewidth=1.2 if len(paths.titles) <= 8 else 0.7, zorder=2 + k / 100)
+    return sheet_of.done([({"color": c, "linewidth": 1.2}, plain(label, 40))
+                          for label, c in colours.items()])
+
+
+def simulated_cohort(structure: StructuralModel, cohort: Cohort, seen: Design, time: np.ndarray,
+                     paths: Mapping[str, np.ndarray], limits: Mapping[str, float],
+                     note: str) -> Any:
+    """A panel for each sampled output: simulated levels, patients' own curves and their median.
+
+    time : (T,) and paths : {output: (P, T)}, the patients without residual error
+    """
+    rows = cohort.observations
+    outputs = [o for o in structure.outputs if (rows["DVID"] == o.dvid).any()]
+    title = f"{structure.name}: {len(cohort.ids)} simulated patients"
+    sheet_of = _Sheet(structure, title, seen.time[seen.observed], _note(structure, note), 5, 20,
+                      outputs)
+    for output, ax in sheet_of.panels():
+        mine = rows[rows["DVID"] == output.dvid]
+        own = paths[output.name]
+        _level_axis(ax, output, [mine["DV"].to_numpy()], [np.median(own, axis=0)])
+        shade = min(0.6, max(0.12, 6.0 / len(own)))
+        for path in own[:_LINES]:
+            ax.plot(time, _on_axis(ax, path), color=BLUE, linewidth=0.5, alpha=shade)
+        ax.plot(time, _on_axis(ax, np.median(own, axis=0)), color=BLUE, linewidth=1.6)
+        if output.name in limits:
+            ax.axhline(limits[output.name], color=ORANGE, linewidth=0.8, linestyle=(0, (4, 2)))
+        many = len(mine) > POINTS
+        for cens, style in ((0, _MEASURED), (1, _CENSORED)):
+            dots = mine[mine["CENS"] == cens]
+            ax.plot(dots["TIME"], _on_axis(ax, dots["DV"].to_numpy()), rasterized=many, **style)
+    marks: list[tuple[dict[str, Any], str]] = [
+        (_MEASURED, "simulated level"), (_CENSORED, "censored at the limit"),
+        ({"color": BLUE, "linewidth": 0.6, "alpha": 0.6}, "patient, no error"),
+        ({"color": BLUE, "linewidth": 1.6}, "median"),
+        ({"color": ORANGE, "linewidth": 0.8, "linestyle": (0, (4, 2))}, "limit")]
+    return sheet_of.done(marks if limits else [marks[0], *marks[2:4]])
+
+
+_MANY = "parameter sets"
+_MEASURED = {"marker": "o", "linestyle": "", "markersize": 2.2, "color": INK, "alpha": 0.45,
+             "markeredgewidth": 0}
+_CENSORED = {"marker": "v", "linestyle": "", "markersize": 3.0, "markerfacecolor": "none",
+             "markeredgecolor": GREY, "markeredgewidth": 0.5}
+
+
+class _Sheet:
+    """A page of panels, one for each output, with the axes' names, a legend and a note."""
+
+    def __init__(self, structure: StructuralModel, title: str, times: np.ndarray, note: str,
+                 labels: int, longest: int, outputs: Sequence[Output] = ()) -> None:
+        every = list(outputs or structure.outputs)
+        self.outputs, self.unit, self.times = every[:MOST], structure.time_unit, times
+        if len(every) > MOST:
+            title += f" (first {MOST} of {len(every)} outputs)"
+        columns = 1 if len(self.outputs) == 1 else 2
+        rows = math.ceil(len(self.outputs) / columns)
+        self.legend_columns = max(1, min(labels, 110 // (min(longest, 40) + 8)))
+        legend = 0.15 * math.ceil(labels / self.legend_columns)
+        lines = textwrap.wrap(note, 118)
+        foot = 0.12 * len(lines) + 0.42
+        self.height = 0.52 + legend + foot + (3.0 if columns == 1 else 2.25) * rows
+        self.figure = sheet(7.0, self.height, plain(title, 90))
+        self.grid = self.figure.add_gridspec(
+            rows, columns, left=0.09, right=0.985, top=1 - (0.52 + legend) / self.height,
+            bottom=foot / self.height, wspace=0.2, hspace=0.27)
+        self.columns = columns
+        write(self.figure.text, 0.09, 0.06 / self.height, "\n".join(lines), fontsize=SIZE - 1.5,
+              color=GREY, va="bottom", linespacing=1.15)
+        name = time_name(self.unit, times)
+        if structure.taxonomy and structure.taxonomy.setting == ("in_vitro",):
+            name = name.replace("Day after infusion", "Day")
+        write(self.figure.supxlabel, name, fontsize=SIZE, color=INK, va="bottom",
+              y=(foot - 0.36) / self.height)
+
+    def panels(self) -> Any:
+        """Each output with its axes."""
+        for k, output in enumerate(self.outputs):
+            ax = self.figure.add_subplot(self.grid[k // self.columns, k % self.columns])
+            dress(ax)
+            time_axis(ax, self.times, self.unit)
+            write(ax.set_title, plain(f"{output.name}: {output.meaning} ({output.unit})", 64),
+                  fontsize=SIZE, color=INK, pad=3, loc="left")
+            yield output, ax
+
+    def done(self, marks: Sequence[tuple[dict[str, Any], str]]) -> Any:
+        """The figure with its legend."""
+        first = self.figure.axes[0]
+        handles = [first.plot([], [], **style)[0] for style, _ in marks]
+        legend = self.figure.legend(
+            handles, [label for _, label in marks], loc="upper left", ncols=self.legend_columns,
+            fontsize=SIZE - 1, bbox_to_anchor=(0.085, 1 - 0.33 / self.height), frameon=False,
+            handlelength=1.4, columnspacing=1.3, handletextpad=0.4, borderpad=0, borderaxespad=0)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        return self.figure
+
+
+def _colours(titles: Sequence[str]) -> dict[str, str]:
+    """A colour for each set, each group of sets, or one for all, as far as colours go."""
+    groups = list(dict.fromkeys(map(group, titles)))
+    for labels in (list(titles), groups):
+        if len(labels) <= len(SEVERAL):
+            return dict(zip(labels, SEVERAL, strict=False))
+    return {_MANY: BLUE}
+
+
+def _level_axis(ax: Any, output: Output, levels: Sequence[np.ndarray],
+                also: Sequence[np.ndarray] = ()) -> None:
+    """Logarithmic for counts and for what moves over more than a factor of 30."""
+    every = np.concatenate([np.ravel(v) for v in (*levels, *also)])
+    every = every[np.isfinite(every)]
+    above = every[every > 0]
+    counted = any(word in output.unit.lower() for word in ("cell", "copies", "count"))
+    if above.size and (every >= 0).all() and (counted or above.max() > 30 * above.min()):
+        high = 2 * float(above.max())
+        low = max(float(above.min()) / 2, _DEPTH * high)
+        if output.unit in ("cells", "cell"):
+            low = max(low, min(0.5, high / 100))  # less than one cell is none
+        log_axis(ax, "y", min(low, high / 10), high)
+        return
+    top, bottom = float(every.max(initial=0.0)), float(every.min(initial=0.0))
+    edge = 0.06 * (top - bottom) or 1.0
+    ax.set_ylim(bottom - (edge if bottom < 0 else 0.0), top + edge)
+
+
+def _on_axis(ax: Any, levels: np.ndarray) -> np.ndarray:
+    """Levels as they are drawn: what has left a log axis below is not there."""
+    if ax.get_yscale() != "log":
+        return levels
+    low = ax.get_ylim()[0]
+    return np.where(levels > low / 30, levels, np.where(levels > 0, low / 30, np.nan))
+
+
+def _note(structure: StructuralModel, note: str) -> str:
+    said = "" if structure.source.citation == "textbook" else structure.source.citation
+    return ". ".join(part for part in (said, note[:1].upper() + note[1:]) if part)

@@ -1,0 +1,149 @@
+"""Curves without a fit: the typical patient of each parameter set, and simulated patients."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from carpk.cohort import Design, design
+from carpk.solve import Arrays, arrays, predict
+from carpk.structure import StructuralModel
+from carpk.virtual_cohort import planned, standing_in
+
+Run = TypeVar("Run")
+
+MESHES = (500, 2000, 8000)  # tried in turn; what each costs is mostly its compilation
+TOLERANCE = 0.01  # on the log scale: finer than a line over any number of decades
+_DAYS = {"clinical": 360.0, "mouse": 60.0, "in_vitro": 7.0}  # how long such data are followed
+_PER_DAY = {"h": 24.0, "hour": 24.0, "min": 1440.0, "day": 1.0, "week": 1 / 7, "month": 12 / 365}
+_TEST_DOSE = 100.0
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """The typical patient of each parameter set.
+
+    titles : of the S sets; time : (T,); values : {output: (S, T)}, unit of the output
+    note : what was assumed to draw them
+    """
+
+    titles: tuple[str, ...]
+    time: np.ndarray
+    values: dict[str, np.ndarray]
+    note: str = ""
+
+
+def typical(structure: StructuralModel, until: float | None = None) -> Trajectories:
+    """Each parameter set's trajectory, without spread between patients or residual error.
+
+    until : end of the time axis; as long as such data are followed where None
+    A model at rest without a dose is given 100 units into its first state.
+
+    >>> from carpk import registry
+    >>> paths = typical(registry.find_model("stein_2019"), until=28)
+    >>> paths.titles, bool(9 < paths.time[paths.values["C"].argmax()] < 9.6)
+    (('typical values',), True)
+    """
+    spare = standing_in(structure)
+    own = {"typical values": {**structure.typical, **spare}}
+    sets = {title: {**own["typical values"], **v} for title, v in
+            structure.parameter_sets.items()}
+    base = own["typical values"]
+    if not any(all(v[n] == base[n] for n in base) for v in sets.values()):
+        sets = {**own, **sets}
+    end = until if until is not None else _horizon(structure)
+    time = grid(end)
+    ids = tuple(sets)
+    inputs = pd.DataFrame(
+        {i.name: [v.get(i.name, i.default) for v in sets.values()] for i in structure.inputs},
+        index=pd.Index(ids, name="ID", dtype=object))
+    sample = pd.DataFrame({"ID": list(ids), "TIME": end, "DVID": structure.outputs[0].dvid})
+    seen = design(planned(sample, inputs), structure)
+    values = {p.name: np.array([v[p.name] for v in sets.values()]) for p in structure.parameters}
+    paths, note = curves(structure, seen, values, time), ""
+    if structure.states and not any(p.any() for p in paths.values()):
+        first, one = structure.states[0], np.zeros((len(ids), 1))
+        seen = dataclasses.replace(
+            seen, dose_time=one, dose_amount=one + _TEST_DOSE, dose_duration=one,
+            dose_state=one.astype(np.int64), dose_line=one.astype(np.int64))
+        paths = curves(structure, seen, values, time)
+        note = f"after {_TEST_DOSE:g} {first.unit} into {first.name}, a dose of convenience"
+    elif spare and not structure.parameter_sets:
+        note = ", ".join(f"{n} = {v:g}" for n, v in spare.items())
+    return Trajectories(ids, time, paths, note)
+
+
+def grid(end: float, points: int = 301) -> np.ndarray:
+    """(points,), from 0 to the end; denser in its first days where the end is weeks away."""
+    return end * np.linspace(0.0, 1.0, points) ** (2.5 if end > 40 else 1.0)
+
+
+def curves(structure: StructuralModel, seen: Design, values: Mapping[str, np.ndarray],
+           time: np.ndarray, steps: int = 0) -> dict[str, np.ndarray]:
+    """{output: (P, T)}: the patients of a design, with its doses and inputs, at any times.
+
+    values : each parameter as (P,); steps : of the mesh, found where 0
+    """
+    outputs, each = structure.outputs, len(time)
+    shape = (len(seen.ids), len(outputs) * each)
+    asked = dataclasses.replace(
+        seen, time=np.broadcast_to(np.tile(time, len(outputs)), shape), lower=np.ones(shape),
+        upper=np.ones(shape), observed=np.ones(shape, dtype=bool),
+        output=np.broadcast_to(np.repeat(np.arange(len(outputs)), each), shape),
+        line=np.full(shape, np.iinfo(np.int64).max))  # read after a dose at the same time
+
+    @jax.jit
+    def solve(values: Arrays, data: Arrays) -> jax.Array:
+        return predict(structure, data, values)
+
+    own = {n: jnp.asarray(v, dtype=float) for n, v in values.items()}
+
+    def run(steps: int) -> np.ndarray:
+        return np.asarray(solve(own, arrays(asked, structure, steps)))
+
+    paths = run(steps) if steps else settled(run, lambda y: y, asked.output,
+                                             bool(structure.states))[0]
+    return {o.name: paths[:, k * each:(k + 1) * each] for k, o in enumerate(outputs)}
+
+
+def settled(run: Callable[[int], Run], levels: Callable[[Run], np.ndarray], output: np.ndarray,
+            ode: bool) -> tuple[Run, int, float]:
+    """A run on a mesh that is fine enough: its steps, and how far the last refinement moved it.
+
+    run : called with steps; levels : its (P, N) levels; output : (P, N), whose level each is
+    Compared on the log scale, levels below a millionth of the output's highest left out.
+    """
+    here, steps = run(MESHES[0]), MESHES[0]
+    if not ode:
+        return here, steps, 0.0
+    moved = np.inf
+    for finer in MESHES[1:]:
+        before, here, steps = here, run(finer), finer
+        moved = _moved(levels(before), levels(here), output)
+        if moved <= TOLERANCE:
+            break
+    return here, steps, moved
+
+
+def _moved(before: np.ndarray, after: np.ndarray, output: np.ndarray) -> float:
+    """The largest change on the log scale; infinite where a solve failed."""
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return np.inf
+    size = np.array([np.abs(after[output == k]).max(initial=0.0) for k in range(output.max() + 1)])
+    floor = 1e-6 * np.where(size > 0, size, 1.0)[output]
+    return float(np.abs(np.log((np.abs(after) + floor) / (np.abs(before) + floor))).max())
+
+
+def _horizon(structure: StructuralModel) -> float:
+    setting = structure.taxonomy.setting if structure.taxonomy else ("in_vitro",)
+    days = max((_DAYS[s] for s in setting), default=_DAYS["clinical"])
+    if structure.taxonomy is None and structure.time_unit == "h":
+        days = 1.0
+    return days * _PER_DAY.get(structure.time_unit, 1.0)

@@ -1,0 +1,183 @@
+"""Patients who were never seen: who they are, when they are sampled, what is measured of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, Cohort, Design
+from carpk.problems import Problem, RequestError
+from carpk.simulation import Simulated
+from carpk.structure import StructuralModel
+
+_DIGITS = 4  # of a written level: no more than an assay gives
+
+
+def sets_named(structure: StructuralModel, wanted: Iterable[str]) -> list[str]:
+    """The titles of the parameter sets that are asked for, by title or by group.
+
+    A group is what is left of a title without its number: "CR", or "archetype=CR", stands for
+    "CR 1", "CR 2" and so on. RequestError with each that is not there.
+    """
+    known = list(structure.parameter_sets)
+    chosen: list[str] = []
+    found: list[Problem] = []
+    for asked in wanted:
+        word = asked if asked in known else asked.rpartition("=")[2].strip()
+        named = [t for t in known if word == t] or [t for t in known if word == group(t)]
+        chosen += named
+        if not named:
+            groups = dict.fromkeys(group(t) for t in known)
+            listed = ", ".join(known if len(known) <= 12 else [*groups, f"or one of {known[0]} "
+                                                               f"to {known[-1]}"])
+            found.append(Problem("error", f"{structure.name} has no such parameter set",
+                                 f"known: {listed}" if known else "it has only typical values",
+                                 column="set", found=asked))
+    if found:
+        raise RequestError(found)
+    return list(dict.fromkeys(chosen))
+
+
+def group(title: str) -> str:
+    """A parameter set's title without the number it ends with.
+
+    >>> group("CR 12"), group("PBT138 1:20"), group("no new B cells")
+    ('CR', 'PBT138', 'no new B cells')
+    """
+    return re.sub(r"\s+[\d:./]+$", "", title)
+
+
+def standing_in(structure: StructuralModel) -> dict[str, float]:
+    """The inputs that have no default, at the first parameter set's values."""
+    first = next(iter(structure.parameter_sets.values()), {})
+    return {i.name: first[i.name] for i in structure.inputs
+            if i.default is None and i.name in first}
+
+
+def planned(samples: pd.DataFrame, covariates: pd.DataFrame, doses: pd.DataFrame | None = None,
+            source: str = "simulated") -> Cohort:
+    """A cohort before anything is measured: every level is still unknown.
+
+    samples : ID, TIME, DVID, and line where it orders rows at one time
+    covariates : index ID, one row per patient, inputs among them; doses : as in a Cohort
+    Lines are numbered anew in the order of patients, time and line; a dose comes first.
+    """
+    doses = pd.DataFrame(columns=list(DOSE_COLUMNS)) if doses is None else doses
+    place = {patient: k for k, patient in enumerate(covariates.index)}
+    both = pd.concat([doses.assign(dose=True, **({} if "line" in samples else {"line": 0})),
+                      samples.assign(dose=False, **({} if "line" in samples else {"line": 1}))]
+                     if len(doses) else [samples.assign(dose=False, line=samples.get("line", 1))],
+                     ignore_index=True)
+    both = both.assign(place=both["ID"].map(place)).sort_values(
+        ["place", "TIME", "line", "dose"], ascending=[True, True, True, False], kind="stable")
+    both["line"] = np.arange(2, len(both) + 2)
+    seen = both[~both["dose"].astype(bool)].assign(DV=1.0, LOWER=1.0, UPPER=1.0, CENS=0)
+    given = both[both["dose"].astype(bool)]
+    return Cohort(
+        tuple(covariates.index),
+        seen[["line", "ID", "TIME", "DVID", "DV", "LOWER", "UPPER", "CENS"]].astype(
+            {"DVID": int}).reset_index(drop=True),
+        given[list(DOSE_COLUMNS)].reset_index(drop=True) if len(doses) else doses, covariates,
+        pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), source, "")
+
+
+def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[float],
+             sets: Sequence[str] = (), like: Cohort | None = None, dvid: Sequence[int] = (),
+             seed: int = 0) -> tuple[Cohort, dict[str, np.ndarray]]:
+    """A planned cohort, and the patients' own typical values where they come from sets.
+
+    patients : how many; as many as in `like` (or 100) where None
+    times : when each is sampled, every output (of `dvid`); with none, as in `like`
+    sets : titles of parameter sets, dealt out evenly; an input of `like` stands above theirs
+    like : a design whose patients are followed in turn: samples, doses, covariates
+    returns : the cohort, and {parameter: (P,), natural scale}
+    """
+    count = patients or (len(like.ids) if like else 100)
+    ids = like.ids if like and count == len(like.ids) else \
+        tuple(str(k + 1) for k in range(count))
+    table = pd.DataFrame(index=pd.Index(ids, name="ID", dtype=object))
+    follows = np.arange(count) % len(like.ids) if like else np.zeros(count, dtype=int)
+    if like is not None:
+        table = like.covariates.iloc[follows].set_axis(table.index)
+    titles = [sets[k] for k in np.random.default_rng(seed).permutation(count) % len(sets)] \
+        if sets else []
+    values = [structure.parameter_sets[t] for t in titles]
+    spare = standing_in(structure)
+    for needed in structure.inputs:
+        default = needed.default if needed.default is not None else spare.get(needed.name)
+        own = pd.Series([v.get(needed.name, default) for v in values] or [default] * count,
+                        index=table.index, dtype=float)
+        if needed.name in table:
+            table[needed.name] = table[needed.name].where(table[needed.name].notna(), own)
+        elif np.isfinite(own).any():
+            table[needed.name] = own.where(np.isfinite(own))
+    if len(sets) > 1:
+        table["SET"] = titles
+    wanted = [o.dvid for o in structure.outputs if not dvid or o.dvid in dvid]
+    if len(times) or like is None:
+        samples = pd.DataFrame(
+            [(i, t, d) for i in ids for t in sorted(times) for d in wanted],
+            columns=["ID", "TIME", "DVID"])
+    else:
+        rows = like.observations[like.observations["DVID"].isin(wanted)]
+        samples = _followed(rows[["line", "ID", "TIME", "DVID"]], like, ids, follows)
+    doses = _followed(like.doses, like, ids, follows) if like is not None else None
+    varying = {p.name: np.array([v[p.name] for v in values]) for p in structure.parameters
+               if values and p.name in values[0]}
+    return planned(samples, table, doses), varying
+
+
+def measured(cohort: Cohort, structure: StructuralModel, seen: Design, drawn: Simulated,
+             limits: Mapping[str, float]) -> tuple[Cohort, tuple[Problem, ...]]:
+    """The cohort with its simulated levels, and what a user should know of them.
+
+    limits : {output: LLOQ}; levels below it are censored at it
+    A level that failed to solve, or of 0 where the output is fitted on the log scale, is left
+    out and said.
+    """
+    at = pd.Series(drawn.dv[seen.observed], index=seen.line[seen.observed])
+    rows = cohort.observations
+    rows = rows.assign(DV=rows["line"].map(at))
+    rows = rows[rows["line"].isin(at.index)]  # not those that are the model's input
+    warnings, kept = [], np.ones(len(rows), dtype=bool)
+    for output in structure.outputs:
+        mine = (rows["DVID"] == output.dvid).to_numpy()
+        dv, limit = rows["DV"].to_numpy(), limits.get(output.name, math.nan)
+        failed = mine & ~np.isfinite(dv)
+        none = mine & (dv <= 1e-280) & (output.error == "lognormal") & math.isnan(limit)
+        kept &= ~(failed | none)
+        for where, wrong in ((failed, "could not be solved and are left out"),
+                             (none, "are 0, which has no logarithm, and are left out")):
+            if where.any():
+                warnings.append(Problem(
+                    "warning", f"{where.sum()} levels of {output.name} {wrong}",
+                    f"a limit censors low levels: --lloq {output.name}=..." if where is none
+                    else "try other --times or --steps",
+                    patient=str(rows["ID"].to_numpy()[np.argmax(where)])))
+        fine = dv[mine & kept]
+        low = fine[fine > 0].min(initial=math.inf)
+        if math.isnan(limit) and fine.size and low < 1e-6 * fine.max():
+            warnings.append(Problem(
+                "warning", f"{output.name} falls to {low:.2g} {output.unit}, below what is "
+                "measured", f"a limit censors such levels: --lloq {output.name}=..."))
+    rows = rows[kept]
+    limit = rows["DVID"].map({o.dvid: limits.get(o.name, -math.inf) for o in structure.outputs})
+    below = (rows["DV"] < limit).to_numpy()
+    dv = np.array([float(f"{v:.{_DIGITS}g}") for v in np.where(below, limit, rows["DV"])])
+    rows = rows.assign(DV=dv, LOWER=np.where(below, -np.inf, dv), UPPER=dv,
+                       CENS=below.astype(int)).reset_index(drop=True)
+    return dataclasses.replace(cohort, observations=rows), tuple(warnings)
+
+
+def _followed(rows: pd.DataFrame, like: Cohort, ids: tuple[str, ...], follows: np.ndarray) \
+        -> pd.DataFrame:
+    """The rows of each patient's model in `like`, under the patient's own ID."""
+    by_id = dict(list(rows.groupby("ID", sort=False)))
+    tables = [by_id[of].assign(ID=own) for own, of in
+              zip(ids, (like.ids[k] for k in follows), strict=True) if of in by_id]
+    return pd.concat(tables, ignore_index=True) if tables else rows.iloc[:0]
