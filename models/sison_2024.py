@@ -132,5 +132,7 @@ MODEL = StructuralModel(
         "depend on B, so that a large untreated tumour takes B below 0 (then they kill nothing).",
         "The code doses on days 4 and 6, its comments say 7 and 9. The published spread is "
         "uniform within 0.25 to 1.5 or 0.7 to 1.3 of the baseline; 0.2 is near the latter.",
+        "Bystanders ignite within hours once about 0.7 % of Ts; in a mouse where that comes "
+        "late, its moment is found only by many mesh steps.",
     ),
 )
