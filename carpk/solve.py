@@ -119,8 +119,9 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
             dy = dict(rates(t, named(y), parameters))
             for name, rate in inflow.items():
                 dy[name] = dy[name] + rate
-            return tuple(dy[s.name] / y[s.name] if s.scale == "log" else dy[s.name]
-                         for s in states)
+            # not dy / y, whose derivative holds y^-2: beyond all numbers from 1e-154 down
+            return tuple(dy[s.name] * jnp.exp(-jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log"
+                         else dy[s.name] for s, x in zip(states, u, strict=True))
 
         def dosed(s: State, x: Any, amount: Arrays) -> Any:
             if s.name not in amount:
