@@ -19,8 +19,8 @@ from carpk.population_model import PopulationModel, population
 from carpk.problems import CarpkError, Problem, RequestError
 from carpk.program_cache import keep_programs
 from carpk.simulation import Simulated, simulate
-from carpk.structure import StructuralModel
-from carpk.trajectories import TOLERANCE, curves, grid, settled, typical
+from carpk.structure import Solver, StructuralModel
+from carpk.trajectories import TOLERANCE, by, curves, grid, settled, typical
 from carpk.virtual_cohort import enrolled, measured, sets_named, standing_in
 
 Result = TypeVar("Result")
@@ -94,7 +94,7 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     cohort, own = enrolled(structure, asked.patients, times, sets, like, asked.dvid, asked.seed)
     cohort = dataclasses.replace(cohort, source=asked.like or "simulated")
     seen = design(cohort, structure)  # refuses patients without samples, wrong inputs and doses
-    drawn, steps, moved = _draw(model, cohort, own, sigma, asked.seed)
+    drawn, mesh, moved = _draw(model, cohort, own, sigma, asked.seed)
     if structure.states and not drawn.predicted[seen.observed].any():
         raise RequestError(Problem(
             "error", f"{structure.name} stays at rest: without a dose every level is 0",
@@ -103,15 +103,15 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     result = dataclasses.replace(result, source=str(target))
     if moved > TOLERANCE:
         warnings = (*warnings, Problem(
-            "warning", f"a mesh of {steps} steps is still coarse for the most extreme patients: "
-            + (f"a finer one moves ln of a level by {moved:.2g}" if math.isfinite(moved) else
-               "the solve of some failed")))
+            "warning", "the equations of the most extreme patients are solved coarsely: "
+            + (f"another mesh moves ln of a level by {moved:.2g}" if math.isfinite(moved) else
+               "some failed")))
     if not len(result.observations):
         raise RequestError([Problem("error", "nothing can be measured in any patient"),
                             *warnings])
     last = float(seen.time[seen.observed].max())
     paths = curves(structure, seen, {n: drawn.parameters[n].to_numpy() for n in drawn.parameters},
-                   time := grid(last), steps)
+                   time := grid(last), mesh)
     said = f"Seed {asked.seed}; {_errors_said(model, sigma)}" \
         + (f"; sets {', '.join(sets)}" if sets and len(sets) <= 4 else "") + _stood_in(
             structure, like, sets)
@@ -121,8 +121,8 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
 
 
 def _draw(model: PopulationModel, cohort: Cohort, own: Mapping[str, np.ndarray],
-          sigma: Mapping[str, float], seed: int) -> tuple[Simulated, int, float]:
-    """The patients on a mesh that is fine enough for all of them."""
+          sigma: Mapping[str, float], seed: int) -> tuple[Simulated, tuple[Solver, int], float]:
+    """The patients, solved well enough for all of them."""
     seen = design(cohort, model.structure)
     theta: dict[str, float] = {}
     for output, error in model.error_models().items():
@@ -131,11 +131,12 @@ def _draw(model: PopulationModel, cohort: Cohort, own: Mapping[str, np.ndarray],
             theta[f"sigma_{output}_{s}"] = 0.0 if s in error.in_units else size
     additive = [o for o, e in model.error_models().items() if set(e.sigmas) == set(e.in_units)]
 
-    def draw(steps: int) -> Simulated:
-        return simulate(dataclasses.replace(model, steps=steps), seen, theta, seed=seed, own=own)
+    def draw(structure: StructuralModel, steps: int) -> Simulated:
+        solved = dataclasses.replace(model, structure=structure, steps=steps)
+        return simulate(solved, seen, theta, seed=seed, own=own)
 
-    result = settled(draw, lambda d: np.where(seen.observed, d.predicted, 0.0), seen.output,
-                     bool(model.structure.states))
+    result = settled(model.structure, draw, lambda d: np.where(seen.observed, d.predicted, 0.0),
+                     seen.output)
     if not additive:
         return result
     names = [o.name for o in model.structure.outputs]
@@ -145,7 +146,8 @@ def _draw(model: PopulationModel, cohort: Cohort, own: Mapping[str, np.ndarray],
         size = sigma.get(output, sigma.get("", SIGMA))
         for s in model.error_models()[output].sigmas:
             theta[f"sigma_{output}_{s}"] = size * float(level.mean()) if level.size else 0.0
-    return draw(result[1]), *result[1:]
+    mesh = result[1]
+    return draw(by(model.structure, mesh), mesh[1]), *result[1:]
 
 
 def _errors_said(model: PopulationModel, sigma: Mapping[str, float]) -> str:

@@ -14,12 +14,16 @@ import pandas as pd
 
 from carpk.cohort import Design, design
 from carpk.solve import Arrays, arrays, predict
-from carpk.structure import StructuralModel
+from carpk.structure import Solver, StructuralModel
 from carpk.virtual_cohort import planned, standing_in
 
 Run = TypeVar("Run")
 
-MESHES = (500, 2000, 8000)  # tried in turn; what each costs is mostly its compilation
+# tried in turn until two agree; what each costs is mostly its compilation
+MESHES: dict[str, tuple[tuple[Solver, int], ...]] = {
+    "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("tsit5", 8000)),
+    "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
+    "rodas4": (("rodas4", 250), ("rodas4", 500), ("rodas4", 2000))}
 TOLERANCE = 0.01  # on the log scale: finer than a line over any number of decades
 _DAYS = {"clinical": 360.0, "mouse": 60.0, "in_vitro": 7.0}  # how long such data are followed
 _PER_DAY = {"h": 24.0, "hour": 24.0, "min": 1440.0, "day": 1.0, "week": 1 / 7, "month": 12 / 365}
@@ -86,10 +90,10 @@ def grid(end: float, points: int = 301) -> np.ndarray:
 
 
 def curves(structure: StructuralModel, seen: Design, values: Mapping[str, np.ndarray],
-           time: np.ndarray, steps: int = 0) -> dict[str, np.ndarray]:
+           time: np.ndarray, mesh: tuple[Solver, int] | None = None) -> dict[str, np.ndarray]:
     """{output: (P, T)}: the patients of a design, with its doses and inputs, at any times.
 
-    values : each parameter as (P,); steps : of the mesh, found where 0
+    values : each parameter as (P,); mesh : method and steps, found where None
     """
     outputs, each = structure.outputs, len(time)
     shape = (len(seen.ids), len(outputs) * each)
@@ -98,38 +102,42 @@ def curves(structure: StructuralModel, seen: Design, values: Mapping[str, np.nda
         upper=np.ones(shape), observed=np.ones(shape, dtype=bool),
         output=np.broadcast_to(np.repeat(np.arange(len(outputs)), each), shape),
         line=np.full(shape, np.iinfo(np.int64).max))  # read after a dose at the same time
-
-    @jax.jit
-    def solve(values: Arrays, data: Arrays) -> jax.Array:
-        return predict(structure, data, values)
-
     own = {n: jnp.asarray(v, dtype=float) for n, v in values.items()}
 
-    def run(steps: int) -> np.ndarray:
-        return np.asarray(solve(own, arrays(asked, structure, steps)))
+    def run(solved: StructuralModel, steps: int) -> np.ndarray:
+        @jax.jit
+        def solve(values: Arrays, data: Arrays) -> jax.Array:
+            return predict(solved, data, values)
+        return np.asarray(solve(own, arrays(asked, solved, steps)))
 
-    paths = run(steps) if steps else settled(run, lambda y: y, asked.output,
-                                             bool(structure.states))[0]
+    paths = run(by(structure, mesh), mesh[1]) if mesh else \
+        settled(structure, run, lambda y: y, asked.output)[0]
     return {o.name: paths[:, k * each:(k + 1) * each] for k, o in enumerate(outputs)}
 
 
-def settled(run: Callable[[int], Run], levels: Callable[[Run], np.ndarray], output: np.ndarray,
-            ode: bool) -> tuple[Run, int, float]:
-    """A run on a mesh that is fine enough: its steps, and how far the last refinement moved it.
+def settled(structure: StructuralModel, run: Callable[[StructuralModel, int], Run],
+            levels: Callable[[Run], np.ndarray], output: np.ndarray) \
+        -> tuple[Run, tuple[Solver, int], float]:
+    """A run with a method and mesh that are good enough: which, and how far the last one moved it.
 
-    run : called with steps; levels : its (P, N) levels; output : (P, N), whose level each is
-    Compared on the log scale, levels below a millionth of the output's highest left out.
+    run : called with the model, its solver said, and steps; levels : its (P, N) levels
+    output : (P, N), whose level each is
+    Compared on the log scale; levels below a millionth of the output's highest are left out.
     """
-    here, steps = run(MESHES[0]), MESHES[0]
-    if not ode:
-        return here, steps, 0.0
-    moved = np.inf
-    for finer in MESHES[1:]:
-        before, here, steps = here, run(finer), finer
+    meshes = MESHES[structure.solver]
+    mesh, moved = meshes[0], 0.0
+    here = run(by(structure, mesh), mesh[1])
+    for mesh in meshes[1:] if structure.states else ():
+        before, here = here, run(by(structure, mesh), mesh[1])
         moved = _moved(levels(before), levels(here), output)
         if moved <= TOLERANCE:
             break
-    return here, steps, moved
+    return here, mesh, moved
+
+
+def by(structure: StructuralModel, mesh: tuple[Solver, int]) -> StructuralModel:
+    """The model with the method of a mesh."""
+    return dataclasses.replace(structure, solver=mesh[0]) if structure.states else structure
 
 
 def _moved(before: np.ndarray, after: np.ndarray, output: np.ndarray) -> float:
