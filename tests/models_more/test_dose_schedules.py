@@ -3,11 +3,12 @@
 A [[schedule]] entry of tests/golden/<model>.toml is a [[trajectory]] with
 `doses = [[time, state, amount, duration], ...]` (no duration: a bolus) and perhaps
 `extremes = [{ output, between, max or min, at }, ...]` of the same solution. Rows at the time of
-a dose are read after it. `steps` are the mesh nodes carpk needs for it, 1920 if not said, and
-`until` the last time it is compared at, the last printed one if not said.
+a dose are read after it; "-" is a number the paper does not print. `steps` are the mesh nodes
+carpk needs for it, 1920 if not said.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -32,12 +33,28 @@ def schedule(entry):
             for t, state, amount, *rest in entry["doses"]]
 
 
+@functools.cache
+def program(name):
+    """slopes(t, u, p, inflow) of a model's states, log ones as their logarithms."""
+    model = registry.load("models", name)
+
+    def slopes(t, u, p, inflow):
+        y = {s.name: jnp.exp(jnp.maximum(x, LOG_FLOOR)) if s.scale == "log" else x
+             for s, x in zip(model.states, u, strict=True)}
+        dy = model.rates(t, named(y), named(p))
+        return jnp.stack([(dy[s.name] + inflow[s.name])
+                          / (y[s.name] if s.scale == "log" else 1.0) for s in model.states])
+
+    return jax.jit(slopes)
+
+
 def dosed(model, entry, until):
     """Times -> every output and state by name: scipy, restarted at every dose and infusion end."""
     key = (model.name, repr(entry), until)
     if key in SOLVED:
         return SOLVED[key]
-    p, doses = named(values_of(model, entry)), schedule(entry)
+    values = {n: float(v) for n, v in values_of(model, entry).items()}
+    doses, p, slopes = schedule(entry), named(values), program(model.name)
     logged = [s.scale == "log" for s in model.states]
     edges = sorted({0.0, until, *(t for t, *_ in doses if t < until),
                     *(t + d for t, _, _, d in doses if t + d < until)})
@@ -46,25 +63,20 @@ def dosed(model, entry, until):
         return named({s.name: math.exp(max(x, LOG_FLOOR)) if log else float(x)
                       for s, log, x in zip(model.states, logged, u, strict=True)})
 
-    def slopes(t, u, inflow):
-        y = natural(u)
-        dy = model.rates(t, y, p)
-        return [(float(dy[s.name]) + inflow.get(s.name, 0.0))
-                / (getattr(y, s.name) if log else 1.0)
-                for s, log in zip(model.states, logged, strict=True)]
-
     now, paths = {n: float(v) for n, v in model.initial(p).items()}, []
     for begin, end in itertools.pairwise(edges):
-        inflow = {}
+        inflow = {s.name: 0.0 for s in model.states}
         for t, state, amount, duration in doses:
             if duration == 0.0 and t == begin:
                 now[state] += amount
             elif t <= begin < t + duration:
-                inflow[state] = inflow.get(state, 0.0) + amount / duration
+                inflow[state] += amount / duration
         first = [math.log(now[s.name]) if log else now[s.name]
                  for s, log in zip(model.states, logged, strict=True)]
-        path = solve_ivp(slopes, (begin, end), first, method=entry.get("method", "DOP853"),
-                         rtol=1e-11, atol=1e-25, dense_output=True, args=(inflow,))
+        constants = jax.device_put((values, inflow))  # once: each transfer costs as much as a call
+        path = solve_ivp(lambda t, u, c=constants: np.asarray(slopes(t, u, *c)),
+                         (begin, end), first, method=entry.get("method", "DOP853"),
+                         rtol=1e-11, atol=1e-25, dense_output=True)
         assert path.success
         paths.append(path)
         now = vars(natural(path.y[:, -1]))
@@ -112,7 +124,8 @@ def test_the_printed_trajectory_under_its_doses_is_reproduced_to_its_last_digit(
     seen = dosed(registry.load("models", name), entry, last(entry))(times)
     for column, texts in rows.items():
         for value, text in zip(seen[column], texts, strict=True):
-            assert_printed(float(value), text)
+            if text != "-":
+                assert_printed(float(value), text)
 
 
 @pytest.mark.parametrize(("name", "entry"), cases("schedule"))
@@ -134,7 +147,6 @@ def test_the_printed_peaks_and_troughs_under_doses_are_reproduced_with_their_tim
 def test_the_solver_agrees_with_an_independent_one_under_doses(name, entry):
     model, rows = registry.load("models", name), table(entry["printed"])
     times = np.array([float(t) for t in rows.pop("t")])
-    times = np.unique(times[times <= entry.get("until", np.inf)])
     outputs = [o.name for o in model.outputs]
     reference = dosed(model, entry, last(entry))(times)
     for output, got in zip(outputs, scheduled(model, entry, times, outputs), strict=True):
