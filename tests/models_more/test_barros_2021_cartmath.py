@@ -49,7 +49,7 @@ def mouse(p, doses, until):
     for day, state, cells in [*doses, [until, "", 0.0]]:
         path = solve_ivp(lambda _, u: np.asarray(slopes(u, p)), (start, day), u, method="LSODA",
                          jac=lambda _, u: np.asarray(jacobian(u, p)), rtol=1e-12,
-                         atol=[1e-9, 1e-9, 1e-12], dense_output=True)
+                         atol=[1e-13, 1e-13, 1e-12], dense_output=True)
         assert path.success
         pieces.append(path.sol)
         u, start = path.y[:, -1].copy(), day
@@ -166,15 +166,16 @@ def design(entry, days, column):
         dose_line=np.full((1, len(doses)), 99), excluded=pd.DataFrame(), warnings=())
 
 
-@pytest.mark.parametrize(("name", "steps", "columns"), [
-    ("3a", 1920, ("CT",)), ("4b", 1920, ("T", "CT")), ("4c", 7680, ("T",))])
-def test_the_solver_agrees_with_an_independent_one(name, steps, columns):
+@pytest.mark.parametrize("name", ["3a", "4b", "4c", "3b"])
+def test_the_solver_agrees_with_an_independent_one(name):
     entry = MICE[name]
-    rows = table(entry["printed"])
-    days = np.array([float(t) for t in rows["t"] if float(t) > 42])
+    first = entry["doses"][0][0]
+    days = np.array([float(t) for t in table(entry["printed"])["t"] if float(t) > first])
     pieces = mouse(of(entry), entry["doses"], days[-1])
     values = {n: np.array([of(entry)[n]]) for n in MODEL.typical}
-    for column in columns:
-        data = arrays(design(entry, days, column), MODEL, steps)
+    for column in ("T", "CT"):
+        data = arrays(design(entry, days, column), MODEL, 960)
         got = np.asarray(jax.jit(lambda v, data=data: predict(MODEL, data, v))(values))[0]
-        np.testing.assert_allclose(got, [at(pieces, d)[column] for d in days], rtol=1e-4)
+        wanted = np.array([at(pieces, d)[column] for d in days])
+        some = wanted > 1e-6  # not extinct
+        np.testing.assert_allclose(got[some], wanted[some], rtol=1e-4)
