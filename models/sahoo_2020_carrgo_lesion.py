@@ -28,8 +28,8 @@ PARAMETERS = (
     Parameter("K", 2e9, "cells", "carrying capacity", "assumed; the text has the order 1e9",
               assumed(0.5)),
     Parameter("k1", 6e-9, "1/(cell day)", "killing", TEXT, assumed(1.0)),
-    Parameter("k2", 3e-11, "1/(cell day)", "proliferation, or exhaustion below 0", TEXT,
-              assumed(2e-11), link="identity"),
+    Parameter("k2", 30.0, "1/(1e12 cells day)", "proliferation, or exhaustion below 0", TEXT,
+              assumed(20.0), link="identity"),  # of order 1: the default prior is at least 1 wide
     Parameter("theta", 1e-6, "1/day", "death of CAR T cells", TEXT, fixed=SLOW),
 )
 
@@ -37,7 +37,7 @@ PARAMETERS = (
 def rates(t, y, p):
     return {
         "X": p.rho * y.X * (1.0 - y.X / p.K) - p.k1 * y.X * y.Y,
-        "Y": p.k2 * y.X * y.Y - p.theta * y.Y,
+        "Y": 1e-12 * p.k2 * y.X * y.Y - p.theta * y.Y,
     }
 
 
@@ -79,11 +79,11 @@ MODEL = StructuralModel(
     observe=observe,
     derive=derive,
     parameter_sets={
-        "T6": {"rho": 0.07, "K": 2e9, "k1": 6e-9, "k2": 3e-11, "theta": 1e-6, "X0": 3e8,
+        "T6": {"rho": 0.07, "K": 2e9, "k1": 6e-9, "k2": 30.0, "theta": 1e-6, "X0": 3e8,
                "Y0": 1e6},
-        "T7": {"rho": 0.06, "K": 2e9, "k1": 6e-9, "k2": 3e-11, "theta": 1e-6, "X0": 3e8,
+        "T7": {"rho": 0.06, "K": 2e9, "k1": 6e-9, "k2": 30.0, "theta": 1e-6, "X0": 3e8,
                "Y0": 1e6},
-        "T9": {"rho": 0.2, "K": 7e10, "k1": 9e-8, "k2": -2e-13, "theta": 5e-5, "X0": 5e9,
+        "T9": {"rho": 0.2, "K": 7e10, "k1": 9e-8, "k2": -0.2, "theta": 5e-5, "X0": 5e9,
                "Y0": 1e6},
     },
     taxonomy=Taxonomy(
