@@ -153,7 +153,7 @@ def test_levels_below_the_limit_are_censored_at_it_and_others_have_four_digits()
 def test_a_level_of_zero_is_left_out_and_said():
     cohort, seen, drawn = drawn_of(LIU, [0.0, 7.0])
     table, warnings = measured(cohort, LIU, seen, drawn, {})
-    assert not ((table.observations["TIME"] == 0)).any(), "T is 0 there, and B is the input NB0"
+    assert not (table.observations["TIME"] == 0).any(), "T is 0 there, and B is the input NB0"
     assert any("20 levels of T are 0" in w.wrong for w in warnings)
     assert not [w for w in measured(cohort, LIU, seen, drawn, {"T": 1.0})[1]
                 if "are 0" in w.wrong]
