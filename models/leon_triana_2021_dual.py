@@ -125,7 +125,6 @@ MODEL = StructuralModel(
         "alpha_1 is a scenario: the SBML's curator needed 0.183 where the text has 0.2. The "
         "tumour never reaches 0 cells: take fewer than one cell for a cure.",
         "An escaping tumour of 1e12 cells inactivates C a hundred times a day, faster than an "
-        "explicit method follows on few steps: with alpha_1 near 0.2, stop in time or set "
-        "`steps` to 4000.",
+        "explicit method follows: with alpha_1 near 0.2 ask for the solver rodas4.",
     ),
 )
