@@ -30,6 +30,9 @@ Model = Annotated[str | None, typer.Option(
     help="a name that `carpk models` lists, or the path of a model file, ./mine.py")]
 Dvid = Annotated[list[str] | None, typer.Option(
     help="read only observations with this DVID; may be repeated", metavar="1")]
+Dose = Annotated[list[str] | None, typer.Option(
+    help="a bolus, into the first state at time 0 where not said; may be repeated",
+    metavar="AMT:STATE@TIME")]
 Unit = Annotated[list[str] | None, typer.Option(
     help="unit of DV, by DVID; may be repeated", metavar="1=cells/uL")]
 Column = Annotated[list[str] | None, typer.Option(
@@ -159,6 +162,7 @@ def models(name: Annotated[str | None, typer.Argument(
             "--plot", help="Draw the typical trajectory of each parameter set of NAME.")] = False,
         until: Annotated[float | None, typer.Option(
             help="end of the plot's time axis, in the model's unit of time")] = None,
+        dose: Dose = None,
         overwrite: Annotated[bool, typer.Option(
             "--overwrite", help="Replace a file that is there.")] = False,
         as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
@@ -168,12 +172,13 @@ def models(name: Annotated[str | None, typer.Argument(
         if disease or formalism or holding:
             raise typer.BadParameter("--disease, --formalism and --with choose from the list, "
                                      "and take no NAME")
-        if not plot and (file is not None or until is not None):
-            raise typer.BadParameter("a FILE and --until belong to --plot")
+        if not plot and (file is not None or until is not None or dose):
+            raise typer.BadParameter("a FILE, --until and --dose belong to --plot")
         structure = registry.find_model(name)
         if plot:
             from carpk import cli_simulate
-            typer.echo(cli_simulate.plotted(structure, file, until, overwrite))
+            typer.echo(cli_simulate.plotted(structure, file, until, overwrite,
+                                            dose or ()))
             return
         typer.echo(json.dumps(cli_models.card(structure), indent=1) if as_json
                    else cli_models.written_card(structure))
@@ -214,6 +219,7 @@ def simulate(
         like: Annotated[str | None, typer.Option(
             "--design", help="a CSV with ID, and as needed TIME of samples, AMT of doses, and "
             "columns of inputs; DV is not read", metavar="my.csv")] = None,
+        dose: Dose = None,
         sigma: Annotated[list[str] | None, typer.Option(
             help="residual error in proportion to the level (SD of ln DV of a lognormal error), "
             "of all outputs or of one; default: 0.3, assumed, for models publish none; 0: none",
@@ -236,8 +242,8 @@ def simulate(
     from carpk import cli_request, cli_simulate
     numbers = cli_request.options(data={"dvid": dvid}).get("data", {}).get("dvid", ())
     file, picture, said, warnings = cli_simulate.run(cli_simulate.Asked(
-        model, patients, times, seed, sets or (), like, sigma or (), lloq or (), numbers, out,
-        overwrite))
+        model, patients, times, seed, sets or (), like, sigma or (), lloq or (), numbers,
+        dose or (), out, overwrite))
     show(warnings, 12)
     typer.echo(f"{said}\nplot: {picture}", err=True)
     typer.echo(file)  # alone, for scripts

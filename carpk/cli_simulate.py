@@ -21,7 +21,7 @@ from carpk.program_cache import keep_programs
 from carpk.simulation import Simulated, simulate
 from carpk.structure import Solver, StructuralModel
 from carpk.trajectories import TOLERANCE, by, curves, grid, settled, typical
-from carpk.virtual_cohort import enrolled, measured, sets_named, standing_in
+from carpk.virtual_cohort import doses_written, enrolled, measured, sets_named, standing_in
 
 Result = TypeVar("Result")
 
@@ -42,20 +42,22 @@ class Asked:
     sigma: Sequence[str] = ()
     lloq: Sequence[str] = ()
     dvid: Sequence[int] = ()
+    doses: Sequence[str] = ()
     out: str | None = None
     overwrite: bool = False
 
 
 def plotted(structure: StructuralModel, file: str | None, until: float | None,
-            overwrite: bool) -> Path:
+            overwrite: bool, doses: Sequence[str] = ()) -> Path:
     """Draws a model's typical trajectories; the file."""
     keep_programs()
     found = [] if until is None or (until > 0 and math.isfinite(until)) else [
         Problem("error", "must be above 0", column="--until", found=f"{until:g}")]
+    given = _noted(found, lambda: doses_written(structure, doses))
     target = _picture(file or f"{structure.name}.svg", overwrite, found)
     if found:
         raise RequestError(found)
-    figure = typical_trajectories(structure, typical(structure, until))
+    figure = typical_trajectories(structure, typical(structure, until, given))
     target.write_bytes((png if target.suffix == ".png" else svg)(figure))
     return target
 
@@ -70,6 +72,7 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     like = _noted(found, lambda: read_plan(file, [o.dvid for o in structure.outputs])) \
         if file else None
     sets = _noted(found, lambda: sets_named(structure, asked.sets)) or []
+    more = _noted(found, lambda: doses_written(structure, asked.doses))
     times = _times(asked, structure, found)
     sigma = _by_output("sigma", asked.sigma, structure, found)
     limits = _by_output("lloq", asked.lloq, structure, found)
@@ -91,14 +94,15 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     picture = _picture(str(target.with_suffix(".svg")), asked.overwrite, found)
     if found:
         raise RequestError(found)
-    cohort, own = enrolled(structure, asked.patients, times, sets, like, asked.dvid, asked.seed)
+    cohort, own = enrolled(structure, asked.patients, times, sets, like, asked.dvid, asked.seed,
+                           more)
     cohort = dataclasses.replace(cohort, source=asked.like or "simulated")
     seen = design(cohort, structure)  # refuses patients without samples, wrong inputs and doses
     drawn, mesh, moved = _draw(model, cohort, own, sigma, asked.seed)
     if structure.states and not drawn.predicted[seen.observed].any():
         raise RequestError(Problem(
             "error", f"{structure.name} stays at rest: without a dose every level is 0",
-            "give doses, rows with AMT, in a design: --design my.csv", column="--design"))
+            "give one, --dose AMT:STATE@TIME, or rows with AMT in a --design"))
     result, warnings = measured(cohort, structure, seen, drawn, limits)
     result = dataclasses.replace(result, source=str(target))
     if moved > TOLERANCE:
@@ -234,7 +238,7 @@ def _free(target: Path, overwrite: bool, found: list[Problem]) -> None:
     if target.exists() and not (overwrite and target.is_file()):
         found.append(Problem("error", "it is there already and is not overwritten",
                              "give another name, or --overwrite", str(target)))
-    elif not target.parent.is_dir():
+    elif not target.parent.is_dir() and str(target.parent) not in [p.file for p in found]:
         found.append(Problem("error", "there is no such folder", "make it first",
                              str(target.parent)))
 

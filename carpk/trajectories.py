@@ -15,7 +15,7 @@ import pandas as pd
 from carpk.cohort import Design, design
 from carpk.solve import Arrays, arrays, predict
 from carpk.structure import Solver, StructuralModel
-from carpk.virtual_cohort import planned, standing_in
+from carpk.virtual_cohort import each, planned, standing_in
 
 Run = TypeVar("Run")
 
@@ -44,11 +44,13 @@ class Trajectories:
     note: str = ""
 
 
-def typical(structure: StructuralModel, until: float | None = None) -> Trajectories:
+def typical(structure: StructuralModel, until: float | None = None,
+            doses: pd.DataFrame | None = None) -> Trajectories:
     """Each parameter set's trajectory, without spread between patients or residual error.
 
     until : end of the time axis; as long as such data are followed where None
-    A model at rest without a dose is given 100 units into its first state.
+    doses : of one patient, as in a Cohort; every set is given them. A model at rest without
+        any is given 100 units into its first state.
 
     >>> from carpk import registry
     >>> paths = typical(registry.find_model("stein_2019"), until=28)
@@ -69,7 +71,8 @@ def typical(structure: StructuralModel, until: float | None = None) -> Trajector
         {i.name: [v.get(i.name, i.default) for v in sets.values()] for i in structure.inputs},
         index=pd.Index(ids, name="ID", dtype=object))
     sample = pd.DataFrame({"ID": list(ids), "TIME": end, "DVID": structure.outputs[0].dvid})
-    seen = design(planned(sample, inputs), structure)
+    given = None if doses is None or not len(doses) else each(doses, ids)
+    seen = design(planned(sample, inputs, given), structure)
     values = {p.name: np.array([v[p.name] for v in sets.values()]) for p in structure.parameters}
     paths, note = curves(structure, seen, values, time), ""
     if structure.states and not any(p.any() for p in paths.values()):
@@ -79,8 +82,13 @@ def typical(structure: StructuralModel, until: float | None = None) -> Trajector
             dose_state=one.astype(np.int64), dose_line=one.astype(np.int64))
         paths = curves(structure, seen, values, time)
         note = f"after {_TEST_DOSE:g} {first.unit} into {first.name}, a dose of convenience"
-    elif spare and not structure.parameter_sets:
-        note = ", ".join(f"{n} = {v:g}" for n, v in spare.items())
+    elif given is not None:
+        note = "after " + ", ".join(
+            f"{d.AMT:g} {(s := structure.states[int(d.CMT) - 1]).unit} into {s.name} at {d.TIME:g}"
+            for d in given[given["ID"] == ids[0]].itertuples())
+    resting = [n for n, p in paths.items() if not p.any()]
+    if resting:
+        note += f"{'; ' if note else ''}{', '.join(resting)} 0 without a dose"
     return Trajectories(ids, time, paths, note)
 
 

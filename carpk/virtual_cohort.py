@@ -59,6 +59,47 @@ def standing_in(structure: StructuralModel) -> dict[str, float]:
             if i.default is None and i.name in first}
 
 
+def doses_written(structure: StructuralModel, texts: Iterable[str]) -> pd.DataFrame:
+    """Bolus doses as they are written on a command line, AMT:STATE@TIME, for one patient.
+
+    Without STATE it is the first one, without TIME it is 0. RequestError with each that is wrong.
+
+    >>> from carpk import registry
+    >>> model = registry.find_model("one_compartment_oral")
+    >>> doses_written(model, ["100", "50:central@24"])[["TIME", "AMT", "CMT"]].values.tolist()
+    [[0.0, 100.0, 1.0], [24.0, 50.0, 2.0]]
+    """
+    names = [s.name for s in structure.states]
+    rows: list[tuple[int, str, float, float, float, int]] = []
+    found: list[Problem] = []
+    for text in texts:
+        given, _, time = text.partition("@")
+        amount, _, state = (part.strip() for part in given.partition(":"))
+        try:
+            amt, at = float(amount), float(time or 0.0)
+        except ValueError:
+            amt, at = math.nan, math.nan
+        if not names:
+            found.append(Problem("error", f"{structure.name} takes no dose", column="--dose",
+                                 found=text))
+        elif not (0 < amt < math.inf and 0 <= at < math.inf):
+            found.append(Problem("error", "not AMT:STATE@TIME", "for instance --dose "
+                                 f"100:{names[0]}@0", column="--dose", found=text))
+        elif state and state not in names:
+            found.append(Problem("error", f"{structure.name} has no state {state}",
+                                 f"it has {', '.join(names)}", column="--dose", found=text))
+        else:
+            rows.append((0, "", at, amt, 0.0, names.index(state) + 1 if state else 1))
+    if found:
+        raise RequestError(found)
+    return pd.DataFrame(rows, columns=list(DOSE_COLUMNS))
+
+
+def each(doses: pd.DataFrame, ids: Iterable[str]) -> pd.DataFrame:
+    """The same doses for every patient."""
+    return pd.concat([doses.assign(ID=i) for i in ids], ignore_index=True)
+
+
 def planned(samples: pd.DataFrame, covariates: pd.DataFrame, doses: pd.DataFrame | None = None,
             source: str = "simulated") -> Cohort:
     """A cohort before anything is measured: every level is still unknown.
@@ -88,13 +129,15 @@ def planned(samples: pd.DataFrame, covariates: pd.DataFrame, doses: pd.DataFrame
 
 def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[float],
              sets: Sequence[str] = (), like: Cohort | None = None, dvid: Sequence[int] = (),
-             seed: int = 0) -> tuple[Cohort, dict[str, np.ndarray]]:
+             seed: int = 0, more: pd.DataFrame | None = None) \
+        -> tuple[Cohort, dict[str, np.ndarray]]:
     """A planned cohort, and the patients' own typical values where they come from sets.
 
     patients : how many; as many as in `like` (or 100) where None
     times : when each is sampled, every output (of `dvid`); with none, as in `like`
     sets : titles of parameter sets, dealt out evenly; an input of `like` stands above theirs
     like : a design whose patients are followed in turn: samples, doses, covariates
+    more : doses that every patient is given besides those of `like`
     returns : the cohort, and {parameter: (P,), natural scale}
     """
     count = patients or (len(like.ids) if like else 100)
@@ -127,6 +170,9 @@ def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[f
         rows = like.observations[like.observations["DVID"].isin(wanted)]
         samples = _followed(rows[["line", "ID", "TIME", "DVID"]], like, ids, follows)
     doses = _followed(like.doses, like, ids, follows) if like is not None else None
+    if more is not None and len(more):
+        doses = pd.concat([t for t in (doses, each(more, ids)) if t is not None and len(t)],
+                          ignore_index=True)
     varying = {p.name: np.array([v[p.name] for v in values]) for p in structure.parameters
                if values and p.name in values[0]}
     return planned(samples, table, doses), varying
@@ -151,14 +197,17 @@ def measured(cohort: Cohort, structure: StructuralModel, seen: Design, drawn: Si
         failed = mine & ~np.isfinite(dv)
         none = mine & (dv <= 1e-280) & (output.error == "lognormal") & math.isnan(limit)
         kept &= ~(failed | none)
-        for where, wrong in ((failed, "could not be solved and are left out"),
-                             (none, "are 0, which has no logarithm, and are left out")):
+        if mine.any() and not dv[mine & ~failed].any():
+            warnings.append(Problem(
+                "warning", f"{output.name} is 0 in every patient: {output.meaning}",
+                "does it need a dose? --dose AMT:STATE@TIME, or rows with AMT in a --design"))
+        for where, wrong, remedy in (
+                (failed, "could not be solved and are left out", "try other --times"),
+                (none, "are 0, which has no logarithm, and are left out",
+                 f"a limit censors low levels: --lloq {output.name}=...")):
             if where.any():
-                warnings.append(Problem(
-                    "warning", f"{where.sum()} levels of {output.name} {wrong}",
-                    f"a limit censors low levels: --lloq {output.name}=..." if where is none
-                    else "try other --times or --steps",
-                    patient=str(rows["ID"].to_numpy()[np.argmax(where)])))
+                warnings.append(Problem("warning", f"{where.sum()} levels of {output.name} {wrong}",
+                                        remedy))
         fine = dv[mine & kept]
         low = fine[fine > 0].min(initial=math.inf)
         if math.isnan(limit) and fine.size and low < 1e-6 * fine.max():

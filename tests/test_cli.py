@@ -174,7 +174,7 @@ def test_an_interrupted_report_says_that_the_fit_is_whole(carpk, near_typical, m
     (["fit", "none.csv", "--model", "stein_2019"], "no such file"),
     (["fit", "none.toml"], "cannot be read"),
     (["fit", "example:tisacel", "--model", "stein_2019"], "did you mean tisacel_like?"),
-    (["fit", "run.csv", "--model", "stein_2018"], "did you mean stein_2019?"),
+    (["fit", "run.csv", "--model", "stein_2018"], "did you mean stein_2019"),
     (["fit", "run.csv", "--model", "./none.py"], "no such model file"),
     (["fit", "run.csv", "--model", "mine.py", "--estimator", "nut"], "did you mean nuts?"),
     (["fit", "run.csv", "--model", "mine.py", "--chains", "0"], "a whole number above 0"),
@@ -188,7 +188,7 @@ def test_an_interrupted_report_says_that_the_fit_is_whole(carpk, near_typical, m
     (["fit", "run.csv", "--model", "mine.py", "--out", "run.csv"], "fits cannot be written here"),
     (["fit", "run.csv", "--model", "mine.py", "--column", "DV=CONC"], "CONC"),
     (["check", "none.csv"], "no such file"),
-    (["models", "stein_2018"], "did you mean stein_2019?"),
+    (["models", "stein_2018"], "did you mean stein_2019"),
     (["report", "nowhere"], "not a fit")])
 def test_refused_input_is_a_message_on_stderr_and_exit_1(carpk, arguments, said):
     done = carpk(*arguments)
@@ -257,12 +257,13 @@ def test_check_reads_the_data_and_the_model_of_a_run_toml(carpk, tmp_path):
 # models
 
 
-def test_models_lists_each_with_its_title(carpk):
+def test_models_lists_each_within_100_columns(carpk):
     done = carpk("models")
     assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
     for name in registry.names("models"):
-        [line] = [s for s in done.stdout.splitlines() if s.startswith(f"{name} ")]
-        assert registry.load("models", name).title in line
+        assert [s for s in lines if s.startswith(f"{name} ")]
 
 
 def test_models_as_json_is_a_list_of_objects_with_their_names(carpk):
@@ -322,4 +323,4 @@ def test_the_version_is_printed(carpk):
 def test_the_help_names_every_command(carpk):
     done = carpk("--help")
     assert done.exit_code == 0
-    assert all(c in done.stdout for c in ("fit", "check", "models", "report"))
+    assert all(c in done.stdout for c in ("fit", "check", "models", "simulate", "report"))

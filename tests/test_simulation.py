@@ -92,3 +92,15 @@ def test_every_name_that_is_not_understood_and_every_missing_value_is_said_at_on
 def test_what_is_published_are_population_parameters(name):
     model = population(name)
     assert published(model).keys() <= set(model.names)
+
+
+def test_patients_own_typical_values_stand_in_place_of_the_populations(seen):
+    own = {"Cmax": np.linspace(100.0, 1000.0, len(seen.ids)),
+           "Ftoci": np.full(len(seen.ids), 2.0)}
+    plain = simulate(STEIN, seen, SIGMA, seed=1).parameters
+    moved = simulate(STEIN, seen, SIGMA, seed=1, own=own).parameters
+    np.testing.assert_allclose(moved["Cmax"], plain["Cmax"] / 24_000 * own["Cmax"])
+    assert (moved["Ftoci"] == 2.0).all()
+    assert moved.drop(columns=["Cmax", "Ftoci"]).equals(plain.drop(columns=["Cmax", "Ftoci"]))
+    with pytest.raises(RequestError, match="no such parameter"):
+        simulate(STEIN, seen, SIGMA, seed=1, own={"Cmx": np.ones(len(seen.ids))})

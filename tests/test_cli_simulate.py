@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from carpk import cli, registry
+from carpk.nonmem import read_csv
+
+FEW = ("--patients", 4, "--times", "1,7,28")
+
+
+@pytest.fixture
+def carpk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli.app, [*map(str, arguments)])
+
+
+def made(carpk, *arguments):
+    done = carpk("simulate", *arguments)
+    assert done.exit_code == 0, done.output
+    return Path(done.stdout.strip()).read_text("utf-8")
+
+
+def test_a_simulated_cohort_is_checked_and_read_back_with_what_was_asked_for(carpk):
+    done = carpk("simulate", "stein_2019", *FEW, "--seed", 3, "--lloq", 50)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "stein_2019_simulated.csv\n"
+    assert "residual error 0.3 of C (lognormal)" in done.stderr
+    assert "plot: stein_2019_simulated.svg" in done.stderr
+    assert "<svg" in Path("stein_2019_simulated.svg").read_text("utf-8")
+    checked = carpk("check", "stein_2019_simulated.csv", "--model", "stein_2019")
+    assert checked.exit_code == 0, checked.output
+    assert "4 patients, 12 observations" in checked.stdout
+    cohort = read_csv("stein_2019_simulated.csv", structure=registry.load("models", "stein_2019"))
+    assert cohort.observations["TIME"].unique().tolist() == [1, 7, 28]
+    assert (cohort.observations["DV"] >= 50).all()
+    assert cohort.warnings == ()
+
+
+def test_inputs_are_columns_and_a_set_gives_its_own(carpk):
+    made(carpk, "liu_l_2022", *FEW, "--set", "set 3", "--dvid", 1)
+    table = pd.read_csv("liu_l_2022_simulated.csv")
+    assert (table["NB0"] == 1874.144179).all()
+    assert (table["DVID"] == 1).all()
+    assert carpk("check", "liu_l_2022_simulated.csv", "--model", "liu_l_2022").exit_code == 0
+
+
+def test_the_same_seed_gives_the_same_file_and_another_seed_another(carpk):
+    first = made(carpk, "stein_2019", *FEW, "--seed", 1, "--out", "a.csv")
+    assert made(carpk, "stein_2019", *FEW, "--seed", 1, "--out", "b.csv") == first
+    assert made(carpk, "stein_2019", *FEW, "--seed", 2, "--out", "c.csv") != first
+    assert Path("a.svg").read_bytes() == Path("b.svg").read_bytes()
+
+
+def test_sigma_is_the_residual_error_and_0_is_none(carpk):
+    made(carpk, "stein_2019", "--patients", 200, "--times", "5,14", "--sigma", 0, "--out", "0.csv")
+    made(carpk, "stein_2019", "--patients", 200, "--times", "5,14", "--sigma", "C=0.5", "--out",
+         "5.csv")
+    residual = np.log(pd.read_csv("5.csv")["DV"] / pd.read_csv("0.csv")["DV"])
+    assert residual.std() == pytest.approx(0.5, rel=0.15)
+
+
+def test_a_design_gives_samples_inputs_and_doses(carpk, tmp_path):
+    (tmp_path / "my.csv").write_text("ID,TIME,AMT,CMT,WT\na,0,100,1,70\na,2,.,.,70\nb,3,.,.,60\n"
+                                     "b,0.5,50,2,60\n".replace("b,3,.,.,60\nb,0.5,50,2,60",
+                                                               "b,0.5,50,2,60\nb,3,.,.,60"))
+    text = made(carpk, "one_compartment_oral", "--design", "my.csv")
+    cohort = read_csv("one_compartment_oral_simulated.csv")
+    assert cohort.ids == ("a", "b")
+    assert cohort.doses["AMT"].tolist() == [100, 50]
+    assert cohort.observations["TIME"].tolist() == [2, 3]
+    assert cohort.covariates["WT"].tolist() == [70, 60]
+    assert text.startswith("ID,TIME,DV")
+
+
+def test_a_dose_is_given_to_everyone_and_a_model_at_rest_asks_for_one(carpk):
+    refused = carpk("simulate", "one_compartment_oral", *FEW)
+    assert refused.exit_code == 1
+    assert "stays at rest" in refused.stderr
+    assert not list(Path().iterdir())
+    made(carpk, "one_compartment_oral", *FEW, "--dose", "100", "--dose", "50:central@2")
+    doses = read_csv("one_compartment_oral_simulated.csv").doses
+    assert doses[["TIME", "AMT", "CMT"]].to_numpy().tolist() == [[0, 100, 1], [2, 50, 2]] * 4
+
+
+def test_nothing_is_overwritten_unless_asked(carpk, tmp_path):
+    first = made(carpk, "stein_2019", *FEW)
+    again = carpk("simulate", "stein_2019", *FEW, "--seed", 9)
+    assert again.exit_code == 1
+    assert again.stderr.count("is not overwritten") == 2
+    assert (tmp_path / "stein_2019_simulated.csv").read_text() == first
+    assert made(carpk, "stein_2019", *FEW, "--seed", 9, "--overwrite") != first
+
+
+def test_everything_wrong_with_a_request_is_said_at_once(carpk, tmp_path):
+    (tmp_path / "bad.csv").write_text("ID,TIME\n1,x\n")
+    done = carpk("simulate", "liu_l_2022", "--patients", 0, "--times", "1,-2,x", "--seed", "-1",
+                 "--set", "set 9", "--sigma", "Q=0.3", "--lloq", 0, "--dvid", 7, "--dose", "1:Q",
+                 "--design", "bad.csv", "--out", "x.txt")
+    assert done.exit_code == 1
+    for words in ("bad.csv:2", "found -2", "--times = x", "--seed = -1", "set = set 9",
+                  "known: set 1, set 3", "no such output", "--lloq = 0", "--dvid = 7",
+                  "no state Q", "--patients = 0", "ends in .csv"):
+        assert words in done.stderr.replace("--times = -2", "found -2"), words
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["bad.csv"]
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["stein_2018"], "did you mean stein_2019"),
+    (["stein_2019", "--design", "none.csv"], "no such file"),
+    (["one_compartment_oral"], "when are samples taken?"),
+    (["stein_2019", "--set", "set 1"], "it has only typical values")])
+def test_a_refused_request_is_a_message_and_exit_1(carpk, arguments, said):
+    done = carpk("simulate", *arguments)
+    assert done.exit_code == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.output
+
+
+def test_the_help_says_the_default_residual_error(carpk):
+    said = " ".join(carpk("simulate", "--help").stdout.replace("│", " ").split())
+    assert "default: 0.3, assumed" in said
