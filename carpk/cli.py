@@ -177,8 +177,10 @@ def models(name: Annotated[str | None, typer.Argument(
         structure = registry.find_model(name)
         if plot:
             from carpk import cli_simulate
-            typer.echo(cli_simulate.plotted(structure, file, until, overwrite,
-                                            dose or ()))
+            drawn, note = cli_simulate.plotted(structure, file, until, overwrite, dose or ())
+            if note:
+                typer.echo(note, err=True)
+            typer.echo(drawn)
             return
         typer.echo(json.dumps(cli_models.card(structure), indent=1) if as_json
                    else cli_models.written_card(structure))

@@ -48,8 +48,8 @@ class Asked:
 
 
 def plotted(structure: StructuralModel, file: str | None, until: float | None,
-            overwrite: bool, doses: Sequence[str] = ()) -> Path:
-    """Draws a model's typical trajectories; the file."""
+            overwrite: bool, doses: Sequence[str] = ()) -> tuple[Path, str]:
+    """Draws a model's typical trajectories; the file, and what was assumed."""
     keep_programs()
     found = [] if until is None or (until > 0 and math.isfinite(until)) else [
         Problem("error", "must be above 0", column="--until", found=f"{until:g}")]
@@ -57,9 +57,10 @@ def plotted(structure: StructuralModel, file: str | None, until: float | None,
     target = _picture(file or f"{structure.name}.svg", overwrite, found)
     if found:
         raise RequestError(found)
-    figure = typical_trajectories(structure, typical(structure, until, given))
-    target.write_bytes((png if target.suffix == ".png" else svg)(figure))
-    return target
+    paths = typical(structure, until, given)
+    target.write_bytes((png if target.suffix == ".png" else svg)(
+        typical_trajectories(structure, paths)))
+    return target, paths.note
 
 
 def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
@@ -114,8 +115,8 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
         raise RequestError([Problem("error", "nothing can be measured in any patient"),
                             *warnings])
     last = float(seen.time[seen.observed].max())
-    paths = curves(structure, seen, {n: drawn.parameters[n].to_numpy() for n in drawn.parameters},
-                   time := grid(last), mesh)
+    own = {n: drawn.parameters[n].to_numpy() for n in drawn.parameters}
+    paths, _ = curves(structure, seen, own, time := grid(last), mesh)
     said = f"Seed {asked.seed}; {_errors_said(model, sigma)}" \
         + (f"; sets {', '.join(sets)}" if sets and len(sets) <= 4 else "") + _stood_in(
             structure, like, sets)

@@ -127,7 +127,7 @@ class _Sheet:
             ax = self.figure.add_subplot(self.grid[k // self.columns, k % self.columns])
             dress(ax)
             time_axis(ax, self.times, self.unit)
-            write(ax.set_title, plain(f"{output.name}: {output.meaning} ({output.unit})", 64),
+            write(ax.set_title, _heading(output, 84 if self.columns == 1 else 48),
                   fontsize=SIZE, color=INK, pad=3, loc="left")
             yield output, ax
 
@@ -142,6 +142,12 @@ class _Sheet:
         for text in legend.get_texts():
             text.set_parse_math(False)
         return self.figure
+
+
+def _heading(output: Output, most: int) -> str:
+    """Name, meaning and unit; of a long meaning the end is left out, never the unit."""
+    room = most - len(f"{output.name}:  ({output.unit})")
+    return f"{output.name}: {plain(output.meaning, max(room, 8))} ({output.unit})"
 
 
 def _colours(titles: Sequence[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ Run = TypeVar("Run")
 MESHES: dict[str, tuple[tuple[Solver, int], ...]] = {
     "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("tsit5", 8000)),
     "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
-    "rodas4": (("rodas4", 250), ("rodas4", 500), ("rodas4", 2000))}
+    "rodas4": (("rodas4", 250), ("rodas4", 500), ("rodas4", 2000), ("rodas4", 8000))}
 TOLERANCE = 0.01  # on the log scale: finer than a line over any number of decades
 _DAYS = {"clinical": 360.0, "mouse": 60.0, "in_vitro": 7.0}  # how long such data are followed
 _PER_DAY = {"h": 24.0, "hour": 24.0, "min": 1440.0, "day": 1.0, "week": 1 / 7, "month": 12 / 365}
@@ -74,13 +74,13 @@ def typical(structure: StructuralModel, until: float | None = None,
     given = None if doses is None or not len(doses) else each(doses, ids)
     seen = design(planned(sample, inputs, given), structure)
     values = {p.name: np.array([v[p.name] for v in sets.values()]) for p in structure.parameters}
-    paths, note = curves(structure, seen, values, time), ""
+    (paths, moved), note = curves(structure, seen, values, time), ""
     if structure.states and not any(p.any() for p in paths.values()):
         first, one = structure.states[0], np.zeros((len(ids), 1))
         seen = dataclasses.replace(
             seen, dose_time=one, dose_amount=one + _TEST_DOSE, dose_duration=one,
             dose_state=one.astype(np.int64), dose_line=one.astype(np.int64))
-        paths = curves(structure, seen, values, time)
+        paths, moved = curves(structure, seen, values, time)
         note = f"after {_TEST_DOSE:g} {first.unit} into {first.name}, a dose of convenience"
     elif given is not None:
         note = "after " + ", ".join(
@@ -89,6 +89,9 @@ def typical(structure: StructuralModel, until: float | None = None,
     resting = [n for n, p in paths.items() if not p.any()]
     if resting:
         note += f"{'; ' if note else ''}{', '.join(resting)} 0 without a dose"
+    if moved > 5 * TOLERANCE:  # more than a line's width
+        note += f"{'; ' if note else ''}SOLVED COARSELY, not to be trusted: meshes differ by " \
+            f"{moved:.2g} in the logarithm"
     return Trajectories(ids, time, paths, note)
 
 
@@ -98,10 +101,12 @@ def grid(end: float, points: int = 301) -> np.ndarray:
 
 
 def curves(structure: StructuralModel, seen: Design, values: Mapping[str, np.ndarray],
-           time: np.ndarray, mesh: tuple[Solver, int] | None = None) -> dict[str, np.ndarray]:
+           time: np.ndarray, mesh: tuple[Solver, int] | None = None) \
+        -> tuple[dict[str, np.ndarray], float]:
     """{output: (P, T)}: the patients of a design, with its doses and inputs, at any times.
 
     values : each parameter as (P,); mesh : method and steps, found where None
+    Also how far the last mesh tried moved the curves, on the log scale; 0 where it is given.
     """
     outputs, each = structure.outputs, len(time)
     shape = (len(seen.ids), len(outputs) * each)
@@ -118,9 +123,11 @@ def curves(structure: StructuralModel, seen: Design, values: Mapping[str, np.nda
             return predict(solved, data, values)
         return np.asarray(solve(own, arrays(asked, solved, steps)))
 
-    paths = run(by(structure, mesh), mesh[1]) if mesh else \
-        settled(structure, run, lambda y: y, asked.output)[0]
-    return {o.name: paths[:, k * each:(k + 1) * each] for k, o in enumerate(outputs)}
+    if mesh:
+        paths, moved = run(by(structure, mesh), mesh[1]), 0.0
+    else:
+        paths, _, moved = settled(structure, run, lambda y: y, asked.output)
+    return {o.name: paths[:, k * each:(k + 1) * each] for k, o in enumerate(outputs)}, moved
 
 
 def settled(structure: StructuralModel, run: Callable[[StructuralModel, int], Run],

@@ -53,6 +53,13 @@ def test_a_mesh_is_refined_until_two_agree():
     assert failing[2] == np.inf
 
 
+def test_curves_that_no_mesh_settles_say_so():
+    wild = dataclasses.replace(LIU, rates=lambda t, y, p: {
+        "B": 1e4 * y.B, "T": y.T**2 + 1.0, "N": 0.0 * y.N}, parameter_sets={
+            "x": {**LIU.typical, "NB0": 1.0}})
+    assert "not to be trusted" in typical(wild, until=100).note
+
+
 def test_time_is_denser_in_the_first_days_of_a_long_course_only():
     assert (np.diff(np.diff(grid(360.0))) > 0).all()
     np.testing.assert_allclose(np.diff(grid(7.0)), 7 / 300)
