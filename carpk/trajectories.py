@@ -89,6 +89,10 @@ def typical(structure: StructuralModel, until: float | None = None,
     resting = [n for n, p in paths.items() if not p.any()]
     if resting:
         note += f"{'; ' if note else ''}{', '.join(resting)} 0 without a dose"
+    below = [o.name for o in structure.outputs if o.error == "lognormal"
+             and (p := paths[o.name]).min() < -1e-6 * np.abs(p).max()]
+    if below:
+        note += f"{'; ' if note else ''}NOT TO BE TRUSTED: {', '.join(below)} falls below 0"
     if moved > 5 * TOLERANCE:  # more than a line's width
         note += f"{'; ' if note else ''}SOLVED COARSELY, not to be trusted: meshes differ by " \
             f"{moved:.2g} in the logarithm"

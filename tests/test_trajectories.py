@@ -60,6 +60,12 @@ def test_curves_that_no_mesh_settles_say_so():
     assert "not to be trusted" in typical(wild, until=100).note
 
 
+def test_counts_that_fall_below_zero_say_so():
+    sinking = dataclasses.replace(LIU, rates=lambda t, y, p: {
+        "B": 0.0 * y.B, "T": -1.0 + 0.0 * y.T, "N": 0.0 * y.N})
+    assert "T falls below 0" in typical(sinking, until=10).note
+
+
 def test_time_is_denser_in_the_first_days_of_a_long_course_only():
     assert (np.diff(np.diff(grid(360.0))) > 0).all()
     np.testing.assert_allclose(np.diff(grid(7.0)), 7 / 300)
