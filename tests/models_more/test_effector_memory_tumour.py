@@ -74,6 +74,7 @@ def test_each_choice_declares_what_it_reads_and_has_the_rates_that_are_solved_be
                 np.testing.assert_allclose(own[state], solved[state], rtol=1e-12, err_msg=choice)
 
 
+@pytest.mark.slow
 def test_every_choice_is_solved_with_finite_gradients():
     at = data(150)
 
