@@ -143,6 +143,7 @@ def card(model: StructuralModel) -> dict[str, Any]:
         "form": "closed form" if model.solution else "ODE", "meaning": _docstring(model),
         "parameters": [{**p, "omega": spread[p["name"]]} for p in plain(model.parameters)],
         "inputs": plain(model.inputs), "states": plain(model.states),
+        "doses": plain(model.doses),
         "outputs": plain(model.outputs), "derived": plain(model.derived),
         "parameter_sets": {title: dict(v) for title, v in model.parameter_sets.items()},
         "taxonomy": _taxonomy(model.taxonomy), "doubts": list(model.doubts)}
@@ -200,8 +201,12 @@ def written_card(model: StructuralModel) -> str:
         ("output", [(o.name, o.unit, o.meaning, f"DVID {o.dvid}, {o.error} error")
                     for o in model.outputs]),
         ("derived", [(d.name, d.unit, d.meaning, "") for d in model.derived])]
+    units = {s.name: s.unit for s in model.states}
+    given = [f"{d.amount:g} {units[d.state]} into {d.state} at {d.at:g}"
+             + (f" over {d.over:g}" if d.over else "") for d in model.doses]
     parts += [aligned([(title, "unit", "meaning", ""), *items]) for title, items in groups
               if items]
+    parts += [f"Usual doses: {'; '.join(given)}"] if given else []
     sets = [f"{title}: {', '.join(f'{k} = {v:g}' for k, v in values.items())}"
             for title, values in model.parameter_sets.items()]
     parts += ["Other published values\n" + "\n".join(f"  {s}" for s in sets)] if sets else []

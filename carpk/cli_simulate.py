@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from carpk.accuracy import TOLERANCE
 from carpk.cohort import Cohort, contents, design
 from carpk.drawings import simulated_cohort, typical_trajectories
 from carpk.nonmem import read_plan, to_csv
@@ -19,9 +20,17 @@ from carpk.population_model import PopulationModel, population
 from carpk.problems import CarpkError, Problem, RequestError
 from carpk.program_cache import keep_programs
 from carpk.simulation import Simulated, simulate
-from carpk.structure import Solver, StructuralModel
-from carpk.trajectories import TOLERANCE, by, curves, grid, settled, typical
-from carpk.virtual_cohort import doses_written, enrolled, measured, sets_named, standing_in
+from carpk.structure import StructuralModel
+from carpk.trajectories import curves, grid, typical
+from carpk.virtual_cohort import (
+    doses_said,
+    doses_written,
+    enrolled,
+    measured,
+    sets_named,
+    standing_in,
+    usual_doses,
+)
 
 Result = TypeVar("Result")
 
@@ -53,7 +62,7 @@ def plotted(structure: StructuralModel, file: str | None, until: float | None,
     keep_programs()
     found = [] if until is None or (until > 0 and math.isfinite(until)) else [
         Problem("error", "must be above 0", column="--until", found=f"{until:g}")]
-    given = _noted(found, lambda: doses_written(structure, doses))
+    given = _noted(found, lambda: doses_written(structure, doses)) if doses else None
     target = _picture(file or f"{structure.name}.svg", overwrite, found)
     if found:
         raise RequestError(found)
@@ -73,7 +82,7 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     like = _noted(found, lambda: read_plan(file, [o.dvid for o in structure.outputs])) \
         if file else None
     sets = _noted(found, lambda: sets_named(structure, asked.sets)) or []
-    more = _noted(found, lambda: doses_written(structure, asked.doses))
+    more = _noted(found, lambda: doses_written(structure, asked.doses)) if asked.doses else None
     times = _times(asked, structure, found)
     sigma = _by_output("sigma", asked.sigma, structure, found)
     limits = _by_output("lloq", asked.lloq, structure, found)
@@ -99,60 +108,53 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
                            more)
     cohort = dataclasses.replace(cohort, source=asked.like or "simulated")
     seen = design(cohort, structure)  # refuses patients without samples, wrong inputs and doses
-    drawn, mesh, moved = _draw(model, cohort, own, sigma, asked.seed)
+    drawn = _draw(model, cohort, own, sigma, asked.seed)
     if structure.states and not drawn.predicted[seen.observed].any():
         raise RequestError(Problem(
             "error", f"{structure.name} stays at rest: without a dose every level is 0",
             "give one, --dose AMT:STATE@TIME, or rows with AMT in a --design"))
     result, warnings = measured(cohort, structure, seen, drawn, limits)
     result = dataclasses.replace(result, source=str(target))
-    if moved > TOLERANCE:
+    if drawn.moved > 10 * TOLERANCE:
         warnings = (*warnings, Problem(
             "warning", "the equations of the most extreme patients are solved coarsely: "
-            + (f"another mesh moves ln of a level by {moved:.2g}" if math.isfinite(moved) else
-               "some failed")))
+            + (f"another mesh moves ln of a level by {drawn.moved:.2g}"
+               if math.isfinite(drawn.moved) else "some failed")))
     if not len(result.observations):
         raise RequestError([Problem("error", "nothing can be measured in any patient"),
                             *warnings])
     last = float(seen.time[seen.observed].max())
     own = {n: drawn.parameters[n].to_numpy() for n in drawn.parameters}
-    paths, _ = curves(structure, seen, own, time := grid(last), mesh)
+    paths, _ = curves(structure, seen, own, time := grid(last), drawn.mesh)
     said = f"Seed {asked.seed}; {_errors_said(model, sigma)}" \
         + (f"; sets {', '.join(sets)}" if sets and len(sets) <= 4 else "") + _stood_in(
             structure, like, sets)
+    if structure.doses and like is None and more is None:
+        said += f"; usual doses: {doses_said(structure, usual_doses(structure))}"
     to_csv(result, target)
     picture.write_bytes(svg(simulated_cohort(structure, result, seen, time, paths, limits, said)))
     return target, picture, f"{contents(result, structure)}\n{said}", warnings
 
 
 def _draw(model: PopulationModel, cohort: Cohort, own: Mapping[str, np.ndarray],
-          sigma: Mapping[str, float], seed: int) -> tuple[Simulated, tuple[Solver, int], float]:
-    """The patients, solved well enough for all of them."""
+          sigma: Mapping[str, float], seed: int) -> Simulated:
+    """The patients; an additive error has its size relative to its output's mean level."""
     seen = design(cohort, model.structure)
-    theta: dict[str, float] = {}
-    for output, error in model.error_models().items():
-        size = sigma.get(output, sigma.get("", SIGMA))
-        for s in error.sigmas:
-            theta[f"sigma_{output}_{s}"] = 0.0 if s in error.in_units else size
-    additive = [o for o, e in model.error_models().items() if set(e.sigmas) == set(e.in_units)]
-
-    def draw(structure: StructuralModel, steps: int) -> Simulated:
-        solved = dataclasses.replace(model, structure=structure, steps=steps)
-        return simulate(solved, seen, theta, seed=seed, own=own)
-
-    result = settled(model.structure, draw, lambda d: np.where(seen.observed, d.predicted, 0.0),
-                     seen.output)
-    if not additive:
-        return result
+    size = {o: sigma.get(o, sigma.get("", SIGMA)) for o in model.errors}
+    errors = model.error_models()
+    additive = [o for o, e in errors.items() if set(e.sigmas) == set(e.in_units)]
+    theta = {f"sigma_{o}_{s}": 0.0 if s in e.in_units else size[o]
+             for o, e in errors.items() for s in e.sigmas}
+    drawn = simulate(model, seen, theta, seed=seed, own=own)
     names = [o.name for o in model.structure.outputs]
-    for output in additive:  # relative to the level, as elsewhere: to its mean
-        rows = seen.observed & (seen.output == names.index(output))
-        level = np.abs(result[0].predicted[rows])
-        size = sigma.get(output, sigma.get("", SIGMA))
-        for s in model.error_models()[output].sigmas:
-            theta[f"sigma_{output}_{s}"] = size * float(level.mean()) if level.size else 0.0
-    mesh = result[1]
-    return draw(by(model.structure, mesh), mesh[1]), *result[1:]
+    for output in additive:
+        level = np.abs(drawn.predicted[seen.observed & (seen.output == names.index(output))])
+        theta |= {f"sigma_{output}_{s}": size[output] * float(level.mean()) if level.size else 0.0
+                  for s in errors[output].sigmas}
+    if not additive:
+        return drawn
+    again = simulate(model, seen, theta, seed=seed, own=own, mesh=drawn.mesh)
+    return dataclasses.replace(again, moved=drawn.moved)
 
 
 def _errors_said(model: PopulationModel, sigma: Mapping[str, float]) -> str:

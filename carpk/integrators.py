@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import Literal
 
 State = tuple[Any, ...]
 Slopes = Callable[[Any, State], State]
@@ -74,53 +75,97 @@ def rodas4(slopes: Slopes, t: Any, h: Any, u: State) -> State:
     >>> abs(float(y) - 2.0) < 1e-5
     True
     """
-    size = len(u)
+    at = tuple(jnp.asarray(x, float) for x in u)
+    now = jnp.asarray(t, float)
 
-    def rates(t: Any, u: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.asarray(x, float) for x in slopes(t, tuple(u))])
+    def rates(t: Any, u: State) -> State:
+        return tuple(jnp.asarray(x, float) for x in slopes(t, u))
 
-    at = jnp.stack([jnp.asarray(x, float) for x in u])
-    in_time, jacobian = jax.jacfwd(rates, argnums=(0, 1))(jnp.asarray(t, float), at)
-    low, up = _lu([[(i == j) * 1.0 - h * _GAMMA * jacobian[i, j] for j in range(size)]
-                   for i in range(size)])
+    reads = _reads(rates, now, at)
+    size, timed = len(u), any(-1 in row for row in reads)
+    _, along = jax.linearize(rates, now, at)
+    none, one = jnp.zeros(()), jnp.ones(())
+    in_time = along(one, (none,) * size) if timed else (none,) * size
+    rows: list[dict[int, Any]] = [{i: one} for i in range(size)]  # of I - h gamma J
+    for together in _apart([row - {-1} for row in reads]):
+        moved = along(none, tuple(one if j in together else none for j in range(size)))
+        for i, row in enumerate(reads):
+            for j in row & together:
+                rows[i][j] = rows[i].get(j, 0.0) - h * _GAMMA * moved[i]
+    solve = _solver(rows)
     k: list[list[Any]] = []
-    stage: list[Any] = list(u)
+    stage: list[Any] = list(at)
     for s, (c, d, gammas) in enumerate(zip(_RC, _RD, _RG, strict=True)):
         if s == 5:
             stage = [x + y for x, y in zip(stage, k[4], strict=True)]
         elif s:
             stage = [x + sum(a * q[j] for a, q in zip(_RA[s], k, strict=True))
-                     for j, x in enumerate(u)]
-        f = slopes(t + c * h, tuple(stage))
-        k.append(_substitute(low, up, [
+                     for j, x in enumerate(at)]
+        f = rates(t + c * h, tuple(stage))
+        k.append(solve([
             _GAMMA * (h * f[j] + h * h * d * in_time[j]
                       + sum(g * q[j] for g, q in zip(gammas, k, strict=True)))
             for j in range(size)]))
     return tuple(x + y for x, y in zip(stage, k[5], strict=True))
 
 
-def _lu(a: list[list[Any]]) -> tuple[list[list[Any]], list[list[Any]]]:
-    """Unrolled and without pivoting: I - h gamma J of a decaying system is dominated by its
-    diagonal, and batched LAPACK calls stall chains that run side by side."""
-    size = len(a)
-    low: list[list[Any]] = [[0.0] * size for _ in range(size)]
-    up = [list(row) for row in a]
-    for k in range(size):
-        for i in range(k + 1, size):
-            low[i][k] = up[i][k] / up[k][k]
-            up[i] = [up[i][j] - low[i][k] * up[k][j] if j > k else 0.0 for j in range(size)]
-    return low, up
+def _reads(rates: Slopes, t: Any, u: State) -> list[set[int]]:
+    """Of each rate, the states it depends on, and -1 for time: where the Jacobian is not zero."""
+    program = jax.make_jaxpr(rates)(t, u).jaxpr
+    reads: dict[Any, set[int]] = {v: {k - 1} for k, v in enumerate(program.invars)}
+
+    def of(v: Any) -> set[int]:
+        return set() if isinstance(v, Literal) else reads.get(v, set())
+
+    for equation in program.eqns:
+        every = set().union(*map(of, equation.invars))
+        reads.update(dict.fromkeys(equation.outvars, every))
+    return [of(v) for v in program.outvars]
 
 
-def _substitute(low: list[list[Any]], up: list[list[Any]], b: list[Any]) -> list[Any]:
-    size = len(b)
-    y: list[Any] = []
-    for i in range(size):
-        y.append(b[i] - sum(low[i][j] * y[j] for j in range(i)))
-    x: list[Any] = [None] * size
-    for i in reversed(range(size)):
-        x[i] = (y[i] - sum(up[i][j] * x[j] for j in range(i + 1, size))) / up[i][i]
-    return x
+def _apart(reads: list[set[int]]) -> list[set[int]]:
+    """The states in groups of which no rate reads two: one directional derivative does each."""
+    groups: list[set[int]] = []
+    for state in range(len(reads)):
+        near = set().union(*(row for row in reads if state in row))
+        free = next((g for g in groups if not g & near), None)
+        if free is None:
+            groups.append({state})
+        else:
+            free.add(state)
+    return groups
+
+
+def _solver(rows: list[dict[int, Any]]) -> Callable[[list[Any]], list[Any]]:
+    """b -> x of A x = b, A given by the entries of its rows that are not zero.
+
+    Unrolled, because batched LAPACK calls stall chains that run side by side; the row and column
+    with the least fill are eliminated first. No pivoting: I - h gamma J of a decaying system is
+    dominated by its diagonal.
+    """
+    rows, left, order = [dict(row) for row in rows], set(range(len(rows))), list[int]()
+    low: list[dict[int, Any]] = [{} for _ in rows]
+    inverse: dict[int, Any] = {}
+    while left:
+        k = min(left, key=lambda k: (len(rows[k]) - 1) * (sum(k in rows[i] for i in left) - 1))
+        left.remove(k)
+        order.append(k)
+        inverse[k] = 1.0 / rows[k].pop(k)
+        for i in left:
+            if k in rows[i]:
+                low[i][k] = rows[i].pop(k) * inverse[k]
+                for j, entry in rows[k].items():
+                    rows[i][j] = rows[i].get(j, 0.0) - low[i][k] * entry
+
+    def solve(b: list[Any]) -> list[Any]:
+        x = list(b)
+        for i in order:
+            x[i] = x[i] - sum(entry * x[k] for k, entry in low[i].items())
+        for i in reversed(order):
+            x[i] = (x[i] - sum(entry * x[j] for j, entry in rows[i].items())) * inverse[i]
+        return x
+
+    return solve
 
 
 STEP = {"tsit5": tsit5, "rodas4": rodas4}

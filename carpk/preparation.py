@@ -9,14 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from carpk.accuracy import Mesh, agreeing, by
 from carpk.cohort import Design
 from carpk.population_model import PopulationModel
 from carpk.priors import Prior
 from carpk.solve import arrays, predict
-from carpk.structure import Solver, StructuralModel
+from carpk.structure import StructuralModel
 
 # SD of a default prior on the log (or logit) scale: a factor of 20 either way within 95 %
 _WIDTH = 1.5
+_EXPLICIT: tuple[Mesh, ...] = tuple(("tsit5", n) for n in (120, 240, 480, 960))
+_IMPLICIT: tuple[Mesh, ...] = tuple(("rodas4", n) for n in (120, 240, 480, 960, 1920))
+_MESHES = {"auto": (*_EXPLICIT, *_IMPLICIT, ("tsit5", 1920), ("tsit5", 3840)),
+           "tsit5": (*_EXPLICIT, ("tsit5", 1920), ("tsit5", 3840)),
+           "rodas4": (*_IMPLICIT, ("rodas4", 3840))}
 
 
 def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) -> PopulationModel:
@@ -122,25 +128,22 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(seen.ids), len(mu)))
     patients = (np.broadcast_to(mu, signs.shape), mu + size * signs)
 
-    def logs(tried: PopulationModel, steps: int) -> np.ndarray:
-        return np.stack([_log_predictions(tried, seen, values, phi, steps) for phi in patients])
+    def logs(mesh: Mesh) -> np.ndarray:
+        tried = dataclasses.replace(model, structure=by(structure, mesh))
+        return np.stack([_log_predictions(tried, seen, values, phi, mesh[1]) for phi in patients])
 
-    attempts: list[tuple[Solver, int]] = [("tsit5", 960), ("rodas4", 1920), ("tsit5", 3840)]
-    if structure.solver != "auto":
-        attempts = [(structure.solver, 3840)]
-    for solver, most in attempts:
-        tried = dataclasses.replace(
-            model, structure=dataclasses.replace(structure, solver=solver))
-        steps = model.steps or 120
-        here = logs(tried, steps)
-        while model.steps == 0 and steps < most:
-            twice = logs(tried, 2 * steps)
-            if np.max(np.abs(twice - here)) <= tolerance:  # never true of a failed solve
-                return dataclasses.replace(tried, steps=steps)
-            steps, here = 2 * steps, twice
-        if model.steps and np.isfinite(here).all():
-            break
-    return dataclasses.replace(tried, steps=steps)
+    def furthest(coarse: np.ndarray, fine: np.ndarray) -> float:
+        return float(np.max(np.abs(fine - coarse)))
+
+    if model.steps:
+        explicit = structure.solver == "tsit5" or (
+            structure.solver == "auto" and np.isfinite(logs(("tsit5", model.steps))).all())
+        chosen: Mesh = ("tsit5" if explicit else "rodas4", model.steps)
+    else:
+        (chosen, _), (finest, _), apart = agreeing(
+            _MESHES[structure.solver], logs, furthest, tolerance)
+        chosen = chosen if apart <= tolerance else finest
+    return dataclasses.replace(model, structure=by(structure, chosen), steps=chosen[1])
 
 
 def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float],

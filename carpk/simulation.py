@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from carpk.accuracy import Mesh, solved
 from carpk.cohort import Design
 from carpk.likelihood import population_location
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
-from carpk.solve import arrays, predict
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,15 @@ class Simulated:
     parameters : index ID, each structural parameter on its natural scale
     predicted : (P, N), the model at the design's times, unit of each row's output
     dv : (P, N), the same with residual error; NaN where the design observes nothing
+    mesh : method and steps they were solved with; moved : how far another mesh moves them, on
+        the log scale
     """
 
     parameters: pd.DataFrame
     predicted: np.ndarray
     dv: np.ndarray
+    mesh: Mesh
+    moved: float
 
 
 def published(model: PopulationModel) -> dict[str, float]:
@@ -45,13 +49,14 @@ def published(model: PopulationModel) -> dict[str, float]:
 
 def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,
              seed: int, shift: Mapping[str, np.ndarray] | None = None,
-             own: Mapping[str, np.ndarray] | None = None) -> Simulated:
-    """Draws patients' parameters and measurements for a design.
+             own: Mapping[str, np.ndarray] | None = None, mesh: Mesh | None = None) -> Simulated:
+    """Draws patients' parameters and measurements for a design, solved well enough for all.
 
     theta : population values by name, natural scale, over the published ones
     shift : {parameter: (P,)}, added to the patients' location on the link scale: what
         covariates do; only for parameters that vary between patients
     own : {parameter: (P,)}, natural scale, each patient's typical value in place of theta's
+    mesh : the method and steps to solve with instead of looking for good ones
     Raises RequestError for a name that is not understood or a value that nobody gives.
 
     >>> from carpk import examples, registry
@@ -91,14 +96,16 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
             typical[:, k] = model.scale(name).to_real(held[name])
     patient = model.patient_values(population, typical + moved + eta)
     patient |= {n: v for n, v in held.items() if n not in model.spread}
-    data = arrays(design, model.structure, model.steps or 300)
-    predicted = predict(model.structure, data, patient)
-    dv = predicted
+    if model.steps and mesh is None:
+        mesh = (model.structure.solver, model.steps)
+    predicted, mesh, moved_by_mesh = solved(model.structure, design, {
+        n: np.asarray(v) for n, v in patient.items()}, mesh)
+    dv = jnp.asarray(predicted)
     for k, (output, error) in enumerate(model.error_models().items()):
-        noisy = error.draw(jax.random.fold_in(within, k), predicted,
+        noisy = error.draw(jax.random.fold_in(within, k), jnp.asarray(predicted),
                            model.sigma(population, output))
         dv = jnp.where(design.output == k, noisy, dv)
     return Simulated(
         pd.DataFrame({n: np.asarray(v) for n, v in patient.items()},
                      index=pd.Index(design.ids, name="ID", dtype=object)),
-        np.asarray(predicted), np.where(design.observed, np.asarray(dv), np.nan))
+        predicted, np.where(design.observed, np.asarray(dv), np.nan), mesh, moved_by_mesh)

@@ -147,6 +147,18 @@ class Derived:
     meaning: str
 
 
+@dataclass(frozen=True, slots=True)
+class Dose:
+    """What a patient usually gets: `amount` (unit of the state) into `state` at the time `at`,
+    within `over` (0: at once). Simulations and plots take it where nobody says otherwise; data
+    state their own doses."""
+
+    state: str
+    amount: float
+    at: float = 0.0
+    over: float = 0.0
+
+
 @dataclass(frozen=True)
 class StructuralModel:
     """How one patient's cells, drug and markers move.
@@ -165,6 +177,7 @@ class StructuralModel:
     outputs: tuple[Output, ...]
     states: tuple[State, ...] = ()
     inputs: tuple[Input, ...] = ()
+    doses: tuple[Dose, ...] = ()
     derived: tuple[Derived, ...] = ()
     solution: Function | None = None
     rates: Function | None = None
@@ -204,8 +217,9 @@ class StructuralModel:
             for p in self.parameters if p.omega and p.omega.fixed}
 
 
-_WORDS = {"parameters": Parameter, "inputs": Input, "states": State, "outputs": Output,
+_NAMED = {"parameters": Parameter, "inputs": Input, "states": State, "outputs": Output,
           "derived": Derived}
+_WORDS = {**_NAMED, "doses": Dose}
 _CALLS = {  # what each function is called with, and the declared names it must return
     "solution": ("t, p", "outputs"), "rates": ("t, y, p", "states"), "initial": ("p", "states"),
     "observe": ("t, y, p", "outputs"), "derive": ("p", "derived"),
@@ -239,7 +253,7 @@ def _type_problems(m: StructuralModel) -> list[str]:
 
 def _declaration_problems(m: StructuralModel) -> list[str]:
     found = []
-    for field_name, word in _WORDS.items():
+    for field_name, word in _NAMED.items():
         kind, listed = word.__name__.lower(), [item.name for item in getattr(m, field_name)]
         found += [f"{kind} {n!r} is declared twice" for n in _repeated(listed)]
         found += [f"{kind} name {n!r} is not a Python name" for n in listed
@@ -260,6 +274,12 @@ def _declaration_problems(m: StructuralModel) -> list[str]:
               and (not isinstance(i.default, float) or math.isnan(i.default))]
     found += [f"state {s.name}: scale {s.scale!r} is neither 'linear' nor 'log'"
               for s in m.states if s.scale not in ("linear", "log")]
+    states = {s.name for s in m.states}
+    found += [f"a dose goes into {d.state!r}, which is no state" for d in m.doses
+              if d.state not in states]
+    found += [f"a dose of {d.amount!r} at {d.at!r} over {d.over!r}: amounts are above 0, times "
+              "not below" for d in m.doses
+              if not (0 < d.amount < math.inf and 0 <= d.at < math.inf and 0 <= d.over < math.inf)]
     if m.solver not in get_args(Solver):
         found.append(f"solver {m.solver!r} is none of {', '.join(get_args(Solver))}")
     found += [f"output {o.name}: DVID {o.dvid!r} is not a whole number" for o in m.outputs

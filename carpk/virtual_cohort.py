@@ -95,6 +95,31 @@ def doses_written(structure: StructuralModel, texts: Iterable[str]) -> pd.DataFr
     return pd.DataFrame(rows, columns=list(DOSE_COLUMNS))
 
 
+def usual_doses(structure: StructuralModel) -> pd.DataFrame:
+    """The doses a model file says its patients usually get, for one patient.
+
+    >>> from carpk import registry
+    >>> usual_doses(registry.find_model("one_compartment_oral"))[["TIME", "AMT", "CMT"]]
+       TIME    AMT  CMT
+    0   0.0  100.0    1
+    """
+    names = [s.name for s in structure.states]
+    return pd.DataFrame([(0, "", d.at, d.amount, d.over, names.index(d.state) + 1)
+                         for d in structure.doses], columns=list(DOSE_COLUMNS))
+
+
+def doses_said(structure: StructuralModel, doses: pd.DataFrame) -> str:
+    """The doses of one patient in words.
+
+    >>> from carpk import registry
+    >>> model = registry.find_model("one_compartment_oral")
+    >>> doses_said(model, usual_doses(model))
+    '100 mg into depot at 0'
+    """
+    rows = [(structure.states[int(d.CMT) - 1], d) for d in doses.itertuples()]
+    return ", ".join(f"{d.AMT:g} {s.unit} into {s.name} at {d.TIME:g}" for s, d in rows)
+
+
 def each(doses: pd.DataFrame, ids: Iterable[str]) -> pd.DataFrame:
     """The same doses for every patient."""
     return pd.concat([doses.assign(ID=i) for i in ids], ignore_index=True)
@@ -137,7 +162,7 @@ def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[f
     times : when each is sampled, every output (of `dvid`); with none, as in `like`
     sets : titles of parameter sets, dealt out evenly; an input of `like` stands above theirs
     like : a design whose patients are followed in turn: samples, doses, covariates
-    more : doses that every patient is given besides those of `like`
+    more : doses that every patient is given besides those of `like`; with neither, the usual ones
     returns : the cohort, and {parameter: (P,), natural scale}
     """
     count = patients or (len(like.ids) if like else 100)
@@ -170,6 +195,8 @@ def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[f
         rows = like.observations[like.observations["DVID"].isin(wanted)]
         samples = _followed(rows[["line", "ID", "TIME", "DVID"]], like, ids, follows)
     doses = _followed(like.doses, like, ids, follows) if like is not None else None
+    if more is None and like is None:
+        more = usual_doses(structure)
     if more is not None and len(more):
         doses = pd.concat([t for t in (doses, each(more, ids)) if t is not None and len(t)],
                           ignore_index=True)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from carpk.structure import (
     Derived,
+    Dose,
     Input,
     Output,
     Parameter,
@@ -84,6 +85,7 @@ MODEL = StructuralModel(
         State("NC", "cells", "CAR T cells; doses go here (1e6)"),
         State("A", "uCi", "radionuclide in the body; doses go here (0.1)"),
     ),
+    doses=(Dose("NC", 1e6, at=7.0), Dose("A", 0.1, at=14.0)),
     outputs=(
         Output("tumour", "cells", "all tumour cells, from bioluminescence", dvid=1),
         Output("CART", "cells", "CAR T cells", dvid=2),

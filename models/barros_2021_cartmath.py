@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from carpk.structure import (
     Derived,
+    Dose,
     Input,
     Output,
     Parameter,
@@ -96,6 +97,7 @@ MODEL = StructuralModel(
         State("CM", "cells", "memory CAR T cells"),
         State("T", "cells", "tumour cells", "log"),
     ),
+    doses=(Dose("CT", 2e6, at=42.0),),
     outputs=(
         Output("T", "cells", "tumour by bioluminescence, one unit taken as a cell", dvid=1),
         Output("CT", "cells", "effector CAR T cells", dvid=2),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from carpk.structure import (
     Derived,
+    Dose,
     Input,
     Output,
     Parameter,
@@ -112,6 +113,7 @@ MODEL = StructuralModel(
         State("IL10", "pg/mL", "IL-10"),
         State("IFNg", "pg/mL", "IFN-gamma"),
     ),
+    doses=(Dose("E", 0.11), Dose("E", 0.33, at=1.0), Dose("E", 0.66, at=2.0)),
     outputs=(
         Output("CART", "1e9 cells", "all CAR T cells in blood", dvid=1),
         Output("B", "1e9 cells", "leukaemic cells in blood", dvid=2),

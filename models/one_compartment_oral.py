@@ -1,6 +1,6 @@
 """One compartment, first-order absorption and elimination. Amounts in mg, Cc in mg/L, time in h."""
 
-from carpk.structure import Output, Parameter, Source, State, StructuralModel, assumed
+from carpk.structure import Dose, Output, Parameter, Source, State, StructuralModel, assumed
 
 
 def rates(t, y, p):
@@ -29,6 +29,7 @@ MODEL = StructuralModel(
         State("depot", "mg", "dose not yet absorbed"),
         State("central", "mg", "drug in the body"),
     ),
+    doses=(Dose("depot", 100.0),),
     outputs=(Output("Cc", "mg/L", "concentration in plasma", dvid=1, error="combined"),),
     rates=rates,
     initial=initial,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from carpk.laws import logistic, lysis_driven, ratio_dependent
 from carpk.structure import (
     Derived,
+    Dose,
     Input,
     Output,
     Parameter,
@@ -106,6 +107,8 @@ MODEL = StructuralModel(
         State("C", "cells", "CAR T cells in circulation; doses go here, 1 % of those infused"),
         State("M", "uM", "chemotherapy, like fludarabine; infusions go here"),
     ),
+    doses=(*(Dose("M", 125.0 / 48.0, at=day, over=1.0 / 48.0) for day in (0.0, 1.0, 2.0)),
+           Dose("C", 2.5e6, at=6.0)),
     outputs=(
         Output("C", "cells", "CAR T cells in circulation", dvid=1),
         Output("T", "cells", "tumour cells", dvid=2),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from carpk.laws import lysis_driven, ratio_dependent
 from carpk.structure import (
     Derived,
+    Dose,
     Input,
     Output,
     Parameter,
@@ -99,6 +100,7 @@ MODEL = StructuralModel(
         State("C", "mm3", "CAR T cells, as volume"),
         State("B", "mm3", "bystander T cells, as volume"),
     ),
+    doses=(Dose("C", 0.1, at=1.0), Dose("C", 0.1, at=3.0)),
     outputs=(
         Output("V", "mm3", "tumour volume", dvid=1),
         Output("C", "mm3", "CAR T cells, as volume", dvid=2),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from carpk.laws import lysis_driven, ratio_dependent
 from carpk.structure import (
     Derived,
+    Dose,
     Input,
     Output,
     Parameter,
@@ -88,6 +89,7 @@ MODEL = StructuralModel(
         State("Tr", "mm3", "antigen-negative tumour"),
         State("C", "mm3", "CAR T cells, as volume"),
     ),
+    doses=(Dose("C", 0.1, at=1.0), Dose("C", 0.1, at=3.0)),
     outputs=(
         Output("V", "mm3", "tumour volume", dvid=1),
         Output("C", "mm3", "CAR T cells, as volume", dvid=2),

@@ -75,14 +75,23 @@ def test_a_design_gives_samples_inputs_and_doses(carpk, tmp_path):
     assert text.startswith("ID,TIME,DV")
 
 
-def test_a_dose_is_given_to_everyone_and_a_model_at_rest_asks_for_one(carpk):
-    refused = carpk("simulate", "one_compartment_oral", *FEW)
+def test_a_dose_is_given_to_everyone_the_usual_one_where_nobody_says_otherwise(carpk):
+    made(carpk, "one_compartment_oral", *FEW)
+    doses = read_csv("one_compartment_oral_simulated.csv").doses
+    assert doses[["TIME", "AMT", "CMT"]].to_numpy().tolist() == [[0, 100, 1]] * 4
+    made(carpk, "one_compartment_oral", *FEW, "--dose", "10", "--dose", "50:central@2",
+         "--overwrite")
+    doses = read_csv("one_compartment_oral_simulated.csv").doses
+    assert doses[["TIME", "AMT", "CMT"]].to_numpy().tolist() == [[0, 10, 1], [2, 50, 2]] * 4
+
+
+def test_a_model_at_rest_asks_for_a_dose(carpk):
+    own = Path(registry.find_model("one_compartment_oral").file).read_text(encoding="utf-8")
+    Path("mine.py").write_text(own.replace('    doses=(Dose("depot", 100.0),),\n', ""))
+    refused = carpk("simulate", "./mine.py", *FEW)
     assert refused.exit_code == 1
     assert "stays at rest" in refused.stderr
-    assert not list(Path().iterdir())
-    made(carpk, "one_compartment_oral", *FEW, "--dose", "100", "--dose", "50:central@2")
-    doses = read_csv("one_compartment_oral_simulated.csv").doses
-    assert doses[["TIME", "AMT", "CMT"]].to_numpy().tolist() == [[0, 100, 1], [2, 50, 2]] * 4
+    assert [f.name for f in Path().iterdir() if f.suffix] == ["mine.py"]
 
 
 def test_nothing_is_overwritten_unless_asked(carpk, tmp_path):

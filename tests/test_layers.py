@@ -14,7 +14,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache taxonomy laws integrators",
     "structure cohort csvfile records nonmem examples models/*",
     "priors error_models/* population_model",
-    "solve preparation likelihood empirical_bayes geometry simulation virtual_cohort "
+    "solve accuracy preparation likelihood empirical_bayes geometry simulation virtual_cohort "
     "trajectories",
     "posterior estimators/* fitting",
     "prediction tables plots/* drawings reporting",

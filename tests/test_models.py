@@ -75,30 +75,40 @@ def closed_form(model, values):
         jnp.asarray(times, dtype=float), p).items()}
 
 
-def integrated(model, values, dose, until):
-    p, logged = named(values), [s.scale == "log" for s in model.states]
-
+@functools.cache
+def compiled(rates, observe, states):
+    """slopes(t, u, p) of a model's states, log ones as their logarithms, and their Jacobian."""
     def natural(u):
-        return named({s.name: math.exp(max(x, LOG_FLOOR)) if log else float(x)
-                      for s, log, x in zip(model.states, logged, u, strict=True)})
+        return named({s.name: jnp.exp(jnp.maximum(x, LOG_FLOOR)) if s.scale == "log" else x
+                      for s, x in zip(states, u, strict=True)})
 
-    def slopes(t, u):
+    def slopes(t, u, p):
         y = natural(u)
-        dy = model.rates(t, y, p)
-        return [float(dy[s.name]) / (getattr(y, s.name) if log else 1.0)
-                for s, log in zip(model.states, logged, strict=True)]
+        dy = rates(t, y, named(p))
+        return jnp.stack([dy[s.name] / (getattr(y, s.name) if s.scale == "log" else 1.0)
+                          for s in states])
 
-    start = {n: float(v) + dose.get(n, 0.0) for n, v in model.initial(p).items()}
+    return jax.jit(slopes), jax.jit(jax.jacfwd(slopes, argnums=1)), jax.jit(
+        jax.vmap(lambda t, u, p: dict(observe(t, natural(u), named(p))), (0, 0, None)))
+
+
+def integrated(model, values, dose, until):
+    p = {n: float(v) for n, v in values.items()}
+    logged = [s.scale == "log" for s in model.states]
+    slopes, jacobian, observe = compiled(model.rates, model.observe, model.states)
+    start = {n: float(v) + dose.get(n, 0.0) for n, v in model.initial(named(p)).items()}
     first = [math.log(start[s.name]) if log else start[s.name]
              for s, log in zip(model.states, logged, strict=True)]
-    path = solve_ivp(slopes, (0.0, until), first, method="DOP853", rtol=1e-11, atol=1e-25,
-                     dense_output=True)
+    stiff = model.solver == "rodas4"
+    path = solve_ivp(lambda t, u: np.asarray(slopes(t, u, p)), (0.0, until), first,
+                     method="Radau" if stiff else "DOP853", rtol=1e-11, atol=1e-25,
+                     dense_output=True,
+                     **({"jac": lambda t, u: np.asarray(jacobian(t, u, p))} if stiff else {}))
     assert path.success
 
     def at(times):
         u = path.sol(np.asarray(times, dtype=float))
-        rows = [model.observe(t, natural(x), p) for t, x in zip(times, u.T, strict=True)]
-        seen = {o.name: np.array([float(r[o.name]) for r in rows]) for o in model.outputs}
+        seen = {n: np.asarray(v) for n, v in observe(jnp.asarray(times, float), u.T, p).items()}
         for s, log, x in zip(model.states, logged, u, strict=True):
             seen[s.name] = np.exp(x) if log else x
             if log:

@@ -73,10 +73,10 @@ def test_stiff_equations_are_solved_by_the_implicit_method_and_others_by_the_exp
     who = cohort(ROWS)
     stiff = choose_steps(ready(population(FOLLOWING), who), design(who, FOLLOWING))
     assert (stiff.structure.solver, stiff.steps) == ("rodas4", 120)
-    oral = registry.find_model("liu_l_2022")
+    smooth = registry.find_model("liu_l_2022")
     treated = cohort(ROWS, NB0=[500.0, 90.0, 1500.0])
-    assert choose_steps(ready(population(oral), treated),
-                        design(treated, oral)).structure.solver == "tsit5"
+    assert choose_steps(ready(population(smooth), treated),
+                        design(treated, smooth)).structure.solver == "tsit5"
 
 
 def test_a_method_or_steps_that_were_asked_for_are_kept():

@@ -10,6 +10,7 @@ import pytest
 from carpk.problems import ModelError
 from carpk.structure import (
     Derived,
+    Dose,
     Input,
     Output,
     Parameter,
@@ -130,6 +131,11 @@ MISDECLARED = {
     "a derived parameter": (
         CLOSED, {"derived": (Derived("V", "L", "volume"),), "derive": lambda p: {"V": p.V}},
         "'V' is both a derived quantity and a parameter or input"),
+    "a dose into nothing": (
+        ODE, {"doses": (Dose("depot", 100),)}, "a dose goes into 'depot', which is no state"),
+    "a dose of nothing": (
+        ODE, {"doses": (Dose("A", 0, at=-1.0),)},
+        "a dose of 0 at -1.0 over 0.0: amounts are above 0, times not below"),
     "no output": (CLOSED, {"outputs": ()}, "no output is declared"),
     "a DVID twice": (
         CLOSED, {"outputs": (Output("C", "mg/L", ""), Output("E", "-", ""))},

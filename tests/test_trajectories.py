@@ -5,7 +5,7 @@ import pytest
 
 from carpk import plots, registry
 from carpk.drawings import typical_trajectories
-from carpk.trajectories import Trajectories, grid, settled, typical
+from carpk.trajectories import Trajectories, grid, typical
 
 LIU = registry.load("models", "liu_l_2022")
 STEIN = registry.load("models", "stein_2019")
@@ -29,28 +29,12 @@ def test_typical_values_that_are_no_set_are_shown_beside_the_sets():
     assert paths.time[paths.values["C"].argmax(axis=1)] == pytest.approx([9.3, 20], abs=0.1)
 
 
-def test_a_model_at_rest_is_given_a_dose_that_is_said():
+def test_the_usual_doses_are_given_and_said():
     paths = typical(registry.load("models", "one_compartment_oral"))
     assert "100 mg into depot" in paths.note
     ka, k, v, t = 1.0, 0.1, 30.0, paths.time
     np.testing.assert_allclose(paths.values["Cc"][0], 100 / v * ka / (ka - k) * (
         np.exp(-k * t) - np.exp(-ka * t)), rtol=1e-5, atol=1e-9)
-
-
-def test_a_mesh_is_refined_until_two_agree():
-    asked = []
-
-    def run(solved, steps):
-        asked.append((solved.solver, steps))
-        return np.array([[1.0 if len(asked) > 2 else float(len(asked))]])
-
-    auto = dataclasses.replace(LIU, solver="auto")
-    _, mesh, moved = settled(auto, run, lambda y: y, np.array([[0]]))
-    assert asked == [("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000)]
-    assert mesh == asked[-1]
-    assert moved == 0
-    failing = settled(auto, lambda m, s: np.array([[np.nan]]), lambda y: y, np.array([[0]]))
-    assert failing[2] == np.inf
 
 
 def test_curves_that_no_mesh_settles_say_so():

@@ -1,0 +1,93 @@
+"""Meshes that are fine enough: tried in turn until two of them agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from carpk.cohort import Design
+from carpk.solve import arrays, predict
+from carpk.structure import Solver, StructuralModel
+
+Run = TypeVar("Run")
+Mesh = tuple[Solver, int]
+
+# what each costs is mostly its compilation, so the steps grow fast
+MESHES: dict[str, tuple[Mesh, ...]] = {
+    "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("tsit5", 8000)),
+    "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
+    "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000))}
+# of ln level; the finer of two meshes with 4 times the steps is then a hundred times nearer
+TOLERANCE = 1e-3
+
+
+class Solved(NamedTuple):
+    """Predictions of a whole design.
+
+    predicted : (P, N), unit of each row's output; mesh : the method and steps they are from
+    moved : how far the last mesh tried moved them, see `apart`; 0 where nothing was tried
+    """
+
+    predicted: np.ndarray
+    mesh: Mesh
+    moved: float
+
+
+def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.ndarray],
+           mesh: Mesh | None = None) -> Solved:
+    """A design's predictions, on a mesh that is fine enough for every patient in it.
+
+    values : each parameter as (P,), natural scale; mesh : the one to use instead of looking
+    """
+    own = {n: jnp.asarray(v, dtype=float) for n, v in values.items()}
+
+    def run(mesh: Mesh) -> np.ndarray:
+        solve = jax.jit(lambda values, data: predict(by(structure, mesh), data, values))
+        return np.where(design.observed,
+                        solve(own, arrays(design, structure, mesh[1])), 0.0)
+
+    if mesh or not structure.states:
+        chosen = mesh or ("tsit5", 1)
+        return Solved(run(chosen), chosen, 0.0)
+    _, (mesh, predicted), moved = agreeing(
+        MESHES[structure.solver], run, lambda a, b: apart(a, b, design.output), TOLERANCE)
+    return Solved(predicted, mesh, moved)
+
+
+def agreeing(meshes: Iterable[Mesh], run: Callable[[Mesh], Run],
+             differ: Callable[[Run, Run], float], tolerance: float) \
+        -> tuple[tuple[Mesh, Run], tuple[Mesh, Run], float]:
+    """The first two meshes in turn whose runs differ by no more than the tolerance, the runs, and
+    by how much they differ; the last two where none do."""
+    before, *finer = meshes
+    earlier = later = (before, run(before))
+    difference = np.inf
+    for mesh in finer:
+        earlier, later = later, (mesh, run(mesh))
+        difference = differ(earlier[1], later[1])
+        if difference <= tolerance:  # never true of a failed solve
+            break
+    return earlier, later, difference
+
+
+def by(structure: StructuralModel, mesh: Mesh) -> StructuralModel:
+    """The model with the method of a mesh."""
+    return dataclasses.replace(structure, solver=mesh[0]) if structure.states else structure
+
+
+def apart(before: np.ndarray, after: np.ndarray, output: np.ndarray) -> float:
+    """The largest difference on the log scale; infinite where a solve failed.
+
+    before, after, output : (P, N), two solutions and which output each level is of
+    A millionth of the output's highest level is added to both: less is nothing.
+    """
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return np.inf
+    size = np.array([np.abs(after[output == k]).max(initial=0.0) for k in range(output.max() + 1)])
+    floor = 1e-6 * np.where(size > 0, size, 1.0)[output]
+    return float(np.abs(np.log((np.abs(after) + floor) / (np.abs(before) + floor))).max())

@@ -1,0 +1,57 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from models_for_tests import FOLLOWING, cohort
+
+from carpk import registry
+from carpk.accuracy import TOLERANCE, agreeing, apart, solved
+from carpk.cohort import design
+
+ROWS = [("1", t, 50.0) for t in (1, 5, 20, 60.0)]
+
+
+def test_meshes_are_tried_until_two_in_turn_agree():
+    asked = []
+
+    def run(mesh):
+        asked.append(mesh)
+        return min(len(asked), 3)
+
+    meshes = [("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("tsit5", 8000)]
+    coarse, fine, by = agreeing(meshes, run, lambda a, b: abs(a - b), 0.5)
+    assert asked == meshes[:4]
+    assert (coarse, fine, by) == ((meshes[2], 3), (meshes[3], 3), 0)
+
+
+def test_where_no_two_agree_the_last_is_left_and_says_how_far_it_moved():
+    _, last, by = agreeing([("tsit5", 1), ("tsit5", 2)], lambda m: m[1], lambda a, b: b - a, 0.5)
+    assert (last, by) == ((("tsit5", 2), 2), 1)
+
+
+def test_solutions_are_compared_by_their_logarithm_above_a_millionth_of_their_peak():
+    one, output = np.array([[1.0, 1e-3, 1e-9, 5.0]]), np.array([[0, 0, 0, 1]])
+    assert apart(one, one, output) == 0
+    assert apart(one, one * [1, 1.1, 1, 1], output) == pytest.approx(np.log(1.1), rel=2e-3)
+    assert apart(one, one * [1, 1, 100, 1], output) < 0.1
+    assert apart(one, one * np.nan, output) == np.inf
+
+
+def test_a_stiff_model_is_solved_to_the_tolerance_whatever_its_model_file_says_of_the_method():
+    who = cohort(ROWS)
+    seen = design(who, FOLLOWING)
+    values = {n: np.array([v]) for n, v in FOLLOWING.typical.items()}
+    k, fast, t = 0.05, 5000.0, seen.time
+    exact = 100 * fast / (fast - k) * (np.exp(-k * t) - np.exp(-fast * t))
+    for solver in ("auto", "rodas4"):
+        found = solved(dataclasses.replace(FOLLOWING, solver=solver), seen, values)
+        assert found.mesh[0] == "rodas4"
+        assert found.moved <= TOLERANCE
+        np.testing.assert_allclose(found.predicted[seen.observed], exact[seen.observed], rtol=1e-6)
+
+
+def test_a_closed_form_needs_no_mesh():
+    stein = registry.find_model("stein_2019")
+    found = solved(stein, design(cohort(ROWS), stein),
+                   {n: np.array([v]) for n, v in stein.typical.items()})
+    assert found.moved == 0
