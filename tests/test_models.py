@@ -6,6 +6,7 @@ again under carpk's solver.
 """
 
 import functools
+import itertools
 import math
 import pickle
 import re
@@ -77,43 +78,67 @@ def closed_form(model, values):
 
 @functools.cache
 def compiled(rates, observe, states):
-    """slopes(t, u, p) of a model's states, log ones as their logarithms, and their Jacobian."""
+    """slopes(t, u, p, inflow) of a model's states, log ones as their logarithms, their Jacobian,
+    and every output and state at (T,) times."""
     def natural(u):
-        return named({s.name: jnp.exp(jnp.maximum(x, LOG_FLOOR)) if s.scale == "log" else x
-                      for s, x in zip(states, u, strict=True)})
+        return {s.name: jnp.exp(jnp.maximum(x, LOG_FLOOR)) if s.scale == "log" else x
+                for s, x in zip(states, u, strict=True)}
 
-    def slopes(t, u, p):
+    def slopes(t, u, p, inflow):
         y = natural(u)
-        dy = rates(t, y, named(p))
-        return jnp.stack([dy[s.name] / (getattr(y, s.name) if s.scale == "log" else 1.0)
+        dy = rates(t, named(y), named(p))
+        return jnp.stack([(dy[s.name] + inflow[s.name]) / (y[s.name] if s.scale == "log" else 1.0)
                           for s in states])
 
-    return jax.jit(slopes), jax.jit(jax.jacfwd(slopes, argnums=1)), jax.jit(
-        jax.vmap(lambda t, u, p: dict(observe(t, natural(u), named(p))), (0, 0, None)))
+    def everything(t, u, p):
+        return {**natural(u), **observe(t, named(natural(u)), named(p)),
+                **{f"ln_{s.name}": x for s, x in zip(states, u, strict=True) if s.scale == "log"}}
+
+    return (jax.jit(slopes), jax.jit(jax.jacfwd(slopes, argnums=1)),
+            jax.jit(jax.vmap(everything, in_axes=(0, 0, None))))
 
 
-def integrated(model, values, dose, until):
-    p = {n: float(v) for n, v in values.items()}
+def integrated(model, values, doses, until, rtol=1e-11, atol=1e-25):
+    """Times -> every output and state, and ln_<name> of a log state: scipy, restarted at every
+    dose and infusion end. doses : {state: amount} at time 0, or (time, state, amount, duration)s.
+    """
+    if isinstance(doses, dict):
+        doses = [(0.0, state, amount, 0.0) for state, amount in doses.items()]
+    slopes, jacobian, everything = compiled(model.rates, model.observe, model.states)
     logged = [s.scale == "log" for s in model.states]
-    slopes, jacobian, observe = compiled(model.rates, model.observe, model.states)
-    start = {n: float(v) + dose.get(n, 0.0) for n, v in model.initial(named(p)).items()}
-    first = [math.log(start[s.name]) if log else start[s.name]
-             for s, log in zip(model.states, logged, strict=True)]
     stiff = model.solver == "rodas4"
-    path = solve_ivp(lambda t, u: np.asarray(slopes(t, u, p)), (0.0, until), first,
-                     method="Radau" if stiff else "DOP853", rtol=1e-11, atol=1e-25,
-                     dense_output=True,
-                     **({"jac": lambda t, u: np.asarray(jacobian(t, u, p))} if stiff else {}))
-    assert path.success
+    edges = sorted({0.0, until, *(t for t, *_ in doses if t < until),
+                    *(t + d for t, _, _, d in doses if t + d < until)})
+    p = {n: float(v) for n, v in values.items()}
+    now, paths = {n: float(v) for n, v in model.initial(named(p)).items()}, []
+    for begin, end in itertools.pairwise(edges):
+        inflow = {s.name: 0.0 for s in model.states}
+        for t, state, amount, duration in doses:
+            if duration == 0.0 and t == begin:
+                now[state] += amount
+            elif t <= begin < t + duration:
+                inflow[state] += amount / duration
+        first = [math.log(now[s.name]) if log else now[s.name]
+                 for s, log in zip(model.states, logged, strict=True)]
+        held = jax.device_put((p, inflow))  # once: each transfer costs as much as a call
+        path = solve_ivp(
+            lambda t, u, held=held: np.asarray(slopes(t, u, *held)), (begin, end), first,
+            method="Radau" if stiff else "DOP853", rtol=rtol, atol=atol, dense_output=True,
+            **({"jac": lambda t, u, held=held: np.asarray(jacobian(t, u, *held))}
+               if stiff else {}))
+        assert path.success
+        paths.append(path)
+        now = {s.name: math.exp(max(x, LOG_FLOOR)) if log else float(x)
+               for s, log, x in zip(model.states, logged, path.y[:, -1], strict=True)}
 
     def at(times):
-        u = path.sol(np.asarray(times, dtype=float))
-        seen = {n: np.asarray(v) for n, v in observe(jnp.asarray(times, float), u.T, p).items()}
-        for s, log, x in zip(model.states, logged, u, strict=True):
-            seen[s.name] = np.exp(x) if log else x
-            if log:
-                seen[f"ln_{s.name}"] = x
-        return seen
+        times = np.asarray(times, dtype=float)
+        part = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(paths) - 1)
+        u = np.empty((len(model.states), len(times)))
+        for k in np.unique(part):
+            u[:, part == k] = paths[k].sol(times[part == k])
+        return {n: np.asarray(v) * np.ones(len(times))
+                for n, v in everything(times, u.T, p).items()}
 
     return at
 

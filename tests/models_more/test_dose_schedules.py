@@ -8,21 +8,25 @@ carpk needs for it, 1920 if not said.
 """
 
 import dataclasses
-import functools
-import itertools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.integrate import solve_ivp
 from scipy.optimize import minimize_scalar
-from test_models import LOG_FLOOR, assert_printed, cases, design_of, table, values_of
+from test_models import (
+    LOG_FLOOR,
+    assert_printed,
+    cases,
+    design_of,
+    integrated,
+    table,
+    values_of,
+)
 
 from carpk import registry
 from carpk.solve import arrays, predict
-from carpk.structure import named
 
 SOLVED = {}
 
@@ -33,65 +37,12 @@ def schedule(entry):
             for t, state, amount, *rest in entry["doses"]]
 
 
-@functools.cache
-def program(name):
-    """slopes(t, u, p, inflow) of a model's states, log ones as their logarithms."""
-    model = registry.load("models", name)
-
-    def slopes(t, u, p, inflow):
-        y = {s.name: jnp.exp(jnp.maximum(x, LOG_FLOOR)) if s.scale == "log" else x
-             for s, x in zip(model.states, u, strict=True)}
-        dy = model.rates(t, named(y), named(p))
-        return jnp.stack([(dy[s.name] + inflow[s.name])
-                          / (y[s.name] if s.scale == "log" else 1.0) for s in model.states])
-
-    return jax.jit(slopes)
-
-
 def dosed(model, entry, until):
-    """Times -> every output and state by name: scipy, restarted at every dose and infusion end."""
+    """Times -> every output and state by name, under the doses of an entry."""
     key = (model.name, repr(entry), until)
-    if key in SOLVED:
-        return SOLVED[key]
-    values = {n: float(v) for n, v in values_of(model, entry).items()}
-    doses, p, slopes = schedule(entry), named(values), program(model.name)
-    logged = [s.scale == "log" for s in model.states]
-    edges = sorted({0.0, until, *(t for t, *_ in doses if t < until),
-                    *(t + d for t, _, _, d in doses if t + d < until)})
-
-    def natural(u):
-        return named({s.name: math.exp(max(x, LOG_FLOOR)) if log else float(x)
-                      for s, log, x in zip(model.states, logged, u, strict=True)})
-
-    now, paths = {n: float(v) for n, v in model.initial(p).items()}, []
-    for begin, end in itertools.pairwise(edges):
-        inflow = {s.name: 0.0 for s in model.states}
-        for t, state, amount, duration in doses:
-            if duration == 0.0 and t == begin:
-                now[state] += amount
-            elif t <= begin < t + duration:
-                inflow[state] += amount / duration
-        first = [math.log(now[s.name]) if log else now[s.name]
-                 for s, log in zip(model.states, logged, strict=True)]
-        constants = jax.device_put((values, inflow))  # once: each transfer costs as much as a call
-        path = solve_ivp(lambda t, u, c=constants: np.asarray(slopes(t, u, *c)),
-                         (begin, end), first, method=entry.get("method", "DOP853"),
-                         rtol=1e-11, atol=1e-25, dense_output=True)
-        assert path.success
-        paths.append(path)
-        now = vars(natural(path.y[:, -1]))
-
-    def at(times):
-        times = np.asarray(times, dtype=float)
-        part = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, len(paths) - 1)
-        u = np.array([paths[k].sol(t) for k, t in zip(part, times, strict=True)])
-        rows = [model.observe(t, natural(x), p) for t, x in zip(times, u, strict=True)]
-        seen = {o.name: np.array([float(r[o.name]) for r in rows]) for o in model.outputs}
-        return seen | {s.name: np.exp(x) if log else x
-                       for s, log, x in zip(model.states, logged, u.T, strict=True)}
-
-    SOLVED[key] = at
-    return at
+    if key not in SOLVED:
+        SOLVED[key] = integrated(model, values_of(model, entry), schedule(entry), until)
+    return SOLVED[key]
 
 
 def last(entry):
