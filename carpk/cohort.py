@@ -72,7 +72,8 @@ class Design:
 
     P patients, N observations, D doses. Observation arrays are (P, N), dose arrays (P, D),
     each input is (P,). Padding repeats the patient's last time and is not `observed`.
-    `line` points back to the line of the CSV, `excluded` and `warnings` extend the cohort's.
+    `line` points back to the line of the CSV, `excluded` and `warnings` extend the cohort's;
+    `covariates` and `varying` are the cohort's.
     """
 
     ids: tuple[str, ...]
@@ -90,6 +91,8 @@ class Design:
     dose_line: np.ndarray
     excluded: pd.DataFrame
     warnings: tuple[Problem, ...]
+    covariates: pd.DataFrame = field(default_factory=pd.DataFrame)
+    varying: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
 
     @property
     def censored(self) -> np.ndarray:
@@ -146,7 +149,8 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
         output=output.astype(np.int64), observed=observed, line=n["line"].astype(np.int64),
         inputs=inputs, dose_time=d["TIME"], dose_amount=d["AMT"], dose_duration=d["DURATION"],
         dose_state=d["CMT"].astype(np.int64) - 1, dose_line=d["line"].astype(np.int64),
-        excluded=excluded, warnings=(*cohort.warnings, *found))
+        excluded=excluded, warnings=(*cohort.warnings, *found), covariates=cohort.covariates,
+        varying=cohort.varying)
 
 
 def ignored_columns(cohort: Cohort, structure: StructuralModel) -> list[str]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from carpk.effects import coefficients
 from carpk.likelihood import (
     from_theta,
     log_jacobian,
@@ -19,11 +20,13 @@ from carpk.likelihood import (
     patient_log_density,
     patient_log_likelihood,
     population_location,
+    predicted_rows,
     row_log_likelihood,
     to_theta,
 )
-from carpk.population_model import PopulationModel
-from carpk.solve import Arrays, predict
+from carpk.population_model import PopulationModel, correlations
+from carpk.small_matrices import Rows, inverse_of
+from carpk.solve import Arrays
 
 
 class Start(NamedTuple):
@@ -72,14 +75,13 @@ def _row_derivatives(model: PopulationModel, data: Arrays, theta: Any, predicted
 def _columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) \
         -> tuple[jax.Array, jax.Array]:
     """Predictions (P, N) and their derivatives (P, N, K + S) on their error model's own scale:
-    in phi, then in u of the S free typical values that no patient varies in. One forward sweep
-    carries all directions, so that a solver is compiled once."""
+    in phi, then in u of the S shared places. One forward sweep carries all directions, so that a
+    solver is compiled once."""
     shared = _shared(model)
     k = phi.shape[1]
 
     def predicted(phi: jax.Array, v: jax.Array) -> jax.Array:
-        theta = to_theta(model, u.at[shared].set(v))
-        return predict(model.structure, data, model.patient_values(theta, phi))
+        return predicted_rows(model, data, to_theta(model, u.at[shared].set(v)), phi)
 
     directions = jnp.eye(k + len(shared))
     f, push = jax.linearize(predicted, phi, u[shared])
@@ -93,9 +95,23 @@ def _columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array)
 
 
 def _shared(model: PopulationModel) -> np.ndarray:
-    """Places in model.free of the typical values that no patient varies in."""
-    return np.array([k for k, n in enumerate(model.free) if n.endswith("_pop")
-                     and n.removesuffix("_pop") not in model.spread], dtype=int)
+    """Places in model.free of the typical values that no patient varies in, and of the
+    coefficients of covariates on them: the predictions depend on these directly."""
+    return np.array([k for k, n in enumerate(model.free)
+                     if _moves(model, n) and _moves(model, n) not in model.spread], dtype=int)
+
+
+def located_places(model: PopulationModel) -> np.ndarray:
+    """Places in model.free of what moves the location of a varying parameter."""
+    return np.array([k for k, n in enumerate(model.free) if _moves(model, n) in model.spread],
+                    dtype=int)
+
+
+def _moves(model: PopulationModel, name: str) -> str:
+    """The structural parameter that a typical value or a coefficient is of; "" for others."""
+    if name.endswith("_pop"):
+        return name.removesuffix("_pop")
+    return next((e.parameter for e in model.effects if name in coefficients(e)), "")
 
 
 def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Array,
@@ -124,39 +140,95 @@ def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Ar
     return u
 
 
-def _shared_step(model: PopulationModel, u: jax.Array, gradient: jax.Array,
-                 information: jax.Array) -> jax.Array:
-    """One Newton step on the typical values no patient varies in; gradient, information (S,)."""
-    places = _shared(model)
-    for i, k in enumerate(places):
-        prior = model.priors[model.free[k]]
-        slope, bend = (jax.grad(prior.log_density_real)(u[k]),
-                       jax.grad(jax.grad(prior.log_density_real))(u[k]))
-        move = (gradient[i] + slope) / jnp.maximum(information[i] - bend, 1e-6)
-        u = u.at[k].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
-    return u
+def _newton(model: PopulationModel, u: jax.Array, places: np.ndarray, gradient: jax.Array,
+            information: jax.Array) -> jax.Array:
+    """One Newton step of some places of u, their priors included; gradient, information of the
+    rest of the log density, (S,) and (S, S)."""
+    slopes, bends = [], []
+    for k in places:
+        density = model.priors[model.free[k]].log_density_real
+        slopes.append(jax.grad(density)(u[k]))
+        bends.append(jax.grad(jax.grad(density))(u[k]))
+    if not slopes:
+        return u
+    total = information - jnp.diag(jnp.minimum(jnp.stack(bends), 0.0)) + 1e-9 * jnp.eye(len(places))
+    move = jnp.linalg.solve(total, gradient + jnp.stack(slopes))
+    return u.at[places].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
 
 
-def _population_step(model: PopulationModel, theta: Any, phi: jax.Array,
-                     covariance: jax.Array) -> dict[str, Any]:
-    """Typical values and spreads from the conditional modes and their covariances."""
-    updated = dict(theta)
-    for k, p in enumerate(model.varying):
-        name, spread = f"{p.name}_pop", f"omega_{p.name}"
-        scale = model.scale(p.name)
-        mu = scale.to_real(theta[name])
-        if name not in model.fixed:
-            prior = model.priors[name]
-            centre = scale.to_real(jnp.asarray(prior.median))
-            width = prior.numbers[-1]
-            weight = phi.shape[0] / theta[spread] ** 2
-            mu = (weight * phi[:, k].mean() + centre / width**2) / (weight + width**-2)
-            updated[name] = scale.from_real(mu)
-        if spread not in model.fixed:
-            # as if two more patients had a spread of a third: it keeps omega off zero
-            squares = ((phi[:, k] - mu) ** 2 + covariance[:, k, k]).sum() + 2 * 0.1
-            updated[spread] = jnp.sqrt(squares / (phi.shape[0] + 2))
+def location_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) \
+        -> tuple[jax.Array, jax.Array]:
+    """Gradient (G,) and information (G, G) of log p(phi | population) in the G located places."""
+    places = located_places(model)
+
+    def location(v: jax.Array) -> jax.Array:
+        return population_location(model, data, to_theta(model, u.at[places].set(v)))[0]
+
+    mu, slopes = location(u[places]), jax.jacfwd(location)(u[places])
+    precision = dense(inverse_of(population_location(model, data, to_theta(model, u))[1]))
+    return (jnp.einsum("pkg,kl,pl->g", slopes, precision, phi - mu),
+            jnp.einsum("pkg,kl,plh->gh", slopes, precision, slopes))
+
+
+def dense(rows: Rows) -> jax.Array:
+    """(K, K), a small matrix as an array."""
+    size = len(rows)
+    entries = [[jnp.asarray(row.get(j, 0.0), float) for j in range(size)] for row in rows]
+    return jnp.stack([jnp.stack(row) for row in entries]) if size else jnp.zeros((0, 0))
+
+
+def omegas(model: PopulationModel, theta: Any) -> jax.Array:
+    """(K,): the spread of each varying parameter."""
+    return jnp.stack([jnp.asarray(theta[f"omega_{n}"], float) for n in model.spread]) \
+        if model.spread else jnp.zeros(0)
+
+
+def _spreads(model: PopulationModel, theta: Any, away: jax.Array, covariance: jax.Array) \
+        -> dict[str, Any]:
+    """Omegas and correlations from the conditional modes, `away` (P, K) from their location, and
+    their covariances (P, K, K)."""
+    updated, patients = dict(theta), away.shape[0]
+    squares = jnp.einsum("pk,pl->kl", away, away) + covariance.sum(axis=0)
+    # as if two more patients had a spread of a third: it keeps omega off zero
+    whole = (squares + 2 * 0.1 * jnp.eye(len(model.spread))) / (patients + 2)
+    for k, name in enumerate(model.spread):
+        if f"omega_{name}" not in model.fixed:
+            updated[f"omega_{name}"] = jnp.sqrt(whole[k, k])
+    for block in model.blocks:
+        places = [model.spread.index(n) for n in block]
+        pairs = [(i, j) for k, i in enumerate(places) for j in places[:k]]
+        for name, (i, j) in zip(correlations(block), pairs, strict=True):
+            if name not in model.fixed:
+                updated[name] = whole[i, j] / jnp.sqrt(whole[i, i] * whole[j, j])
     return updated
+
+
+def _density(model: PopulationModel, data: Arrays, theta: Any, phi: jax.Array) -> jax.Array:
+    """(P,): log p(y, phi | population); -inf where the solve failed."""
+    value = patient_log_likelihood(model, data, theta, phi) \
+        + patient_log_density(model, data, theta, phi)
+    return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+
+def _guess(model: PopulationModel, theta: Any, data: Arrays, key: jax.Array) -> jax.Array:
+    """phi (P, K): for each patient the best of 200 draws around its location."""
+    @jax.jit
+    def best(data: Arrays, key: jax.Array) -> jax.Array:
+        mu, omega = population_location(model, data, theta)[0], omegas(model, theta)
+
+        def one(best: Any, draw: Any) -> Any:
+            size, key = draw
+            phi = mu + size * omega[None, :] * jax.random.normal(key, mu.shape)
+            value = _density(model, data, theta, phi)
+            better = value > best[1]
+            return (jnp.where(better[:, None], phi, best[0]),
+                    jnp.where(better, value, best[1])), None
+
+        sizes = jnp.where(jnp.arange(200) == 0, 0.0, 1.5)  # the first guess is the typical patient
+        return jax.lax.scan(one, (mu, jnp.full(mu.shape[0], -jnp.inf)),
+                            (sizes, jax.random.split(key, 200)))[0][0]
+
+    return best(data, key)
 
 
 def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int = 120) -> Start:
@@ -174,32 +246,11 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         theta[f"omega_{n}"] = model.fixed.get(f"omega_{n}", max(theta[f"omega_{n}"], 0.7))
     patients, k = data["time"].shape[0], len(model.spread)
 
-    def density(data: Arrays, theta: Any, phi: jax.Array) -> jax.Array:
-        value = patient_log_likelihood(model, data, theta, phi) \
-            + patient_log_density(model, theta, phi)
-        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
-
-    @jax.jit
-    def guess(data: Arrays, key: jax.Array) -> jax.Array:
-        mu, omega = population_location(model, theta)
-
-        def one(best: Any, draw: Any) -> Any:
-            size, key = draw
-            phi = mu[None, :] + size * omega[None, :] * jax.random.normal(key, (patients, k))
-            value = density(data, theta, phi)
-            better = value > best[1]
-            return (jnp.where(better[:, None], phi, best[0]),
-                    jnp.where(better, value, best[1])), None
-
-        typical = jnp.broadcast_to(mu[None, :], (patients, k))
-        sizes = jnp.where(jnp.arange(200) == 0, 0.0, 1.5)  # the first guess is the typical patient
-        return jax.lax.scan(one, (typical, jnp.full(patients, -jnp.inf)),
-                            (sizes, jax.random.split(key, 200)))[0][0]
-
     @jax.jit
     def sweep(data: Arrays, u: jax.Array, phi: jax.Array, damping: jax.Array) -> Any:
         theta = to_theta(model, u)
-        mu, omega = population_location(model, theta)
+        mu, low = population_location(model, data, theta)
+        precision = dense(inverse_of(low))
         f, jacobian = _columns(model, data, u, phi)
         rows, slope, bend = _row_derivatives(model, data, theta, f)
         by_output = [jnp.where(data["output"] == o, 1.0, 0.0)
@@ -209,27 +260,31 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         information = jnp.stack([jnp.einsum("pn,pnk,pnl->pkl", -bend * m, own, own)
                                  for m in by_output], 1)
         # each patient's own step, damped, kept only where it helps
-        total = information.sum(axis=1) + jnp.diag(omega**-2)[None]
-        uphill = gradient.sum(axis=1) - (phi - mu[None, :]) / omega[None, :] ** 2
+        total = information.sum(axis=1) + precision[None]
+        uphill = gradient.sum(axis=1) - jnp.einsum("kl,pl->pk", precision, phi - mu)
         diagonal = jnp.einsum("pkk->pk", total)
         damped = total + jnp.eye(k)[None] * (damping[:, None] * diagonal)[:, None, :]
         move = jnp.linalg.solve(damped, uphill[..., None])[..., 0]
         trial = phi + jnp.where(jnp.isfinite(move), jnp.clip(move, -3.0, 3.0), 0.0)
-        value = rows.sum(axis=1) + patient_log_density(model, theta, phi)
-        better = density(data, theta, trial) > jnp.where(jnp.isfinite(value), value, -jnp.inf)
+        value = rows.sum(axis=1) + patient_log_density(model, data, theta, phi)
+        better = _density(model, data, theta, trial) \
+            > jnp.where(jnp.isfinite(value), value, -jnp.inf)
         # the population, at the phi the derivatives belong to
         covariance = jnp.linalg.inv(total)
-        covariance = jnp.where(jnp.isfinite(covariance), covariance, jnp.diag(omega**2)[None])
-        new = from_theta(model, _population_step(model, theta, phi, covariance))
+        covariance = jnp.where(jnp.isfinite(covariance), covariance,
+                               jnp.diag(omegas(model, theta) ** 2)[None])
+        new = _newton(model, u, located_places(model), *location_scores(model, data, u, phi))
+        away = phi - population_location(model, data, to_theta(model, new))[0]
+        new = from_theta(model, _spreads(model, to_theta(model, new), away, covariance))
         new = _residual_step(model, data, new, f,
                              jnp.einsum("pnk,pkl,pnl->pn", own, covariance, own))
-        new = _shared_step(model, new, jnp.einsum("pn,pns->s", slope, shared),
-                           jnp.einsum("pn,pns->s", -bend, shared**2))
+        new = _newton(model, new, _shared(model), jnp.einsum("pn,pns->s", slope, shared),
+                      jnp.einsum("pn,pns,pnt->st", -bend, shared, shared))
         damping = jnp.clip(damping * jnp.where(better, 0.2, 8.0), 1e-9, 1e6)
         return (new, jnp.where(better[:, None], trial, phi), damping), \
             (phi, gradient, information, rows.sum(axis=1))
 
-    u, phi = from_theta(model, theta), guess(data, jax.random.key(seed))
+    u, phi = from_theta(model, theta), _guess(model, theta, data, jax.random.key(seed))
     damping = jnp.full(patients, 0.1)
     moved, count = 1.0, 0
     while count < 8 or (moved > 0.003 and count < rounds):

@@ -24,12 +24,13 @@ import xarray as xr
 
 from carpk import posterior, program_cache, registry
 from carpk.cohort import Cohort, Design, design, ignored_columns
+from carpk.covariate_models import CovariateEffect
 from carpk.estimators import Convergence, Progress, with_settings
+from carpk.likelihood import data_of
 from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve, solve_error
 from carpk.priors import Prior
 from carpk.problems import Problem, RequestError
-from carpk.solve import arrays
 from carpk.structure import StructuralModel
 
 _VERSIONS = ("carpk", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
@@ -100,8 +101,10 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     method = with_settings(registry.load("estimators", estimator), settings)
     seen = design(cohort, model.structure)
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *program_cache.keep_programs()))
-    chosen = choose_steps(resolve(model, seen, cohort.units), seen)
-    data = arrays(seen, chosen.structure, chosen.steps)
+    resolved, told = resolve(model, seen, cohort.units)
+    seen = dataclasses.replace(seen, warnings=(*seen.warnings, *told))
+    chosen = choose_steps(resolved, seen)
+    data = data_of(chosen, seen)
     prepared = time.perf_counter()
     estimate = method.fit(chosen, data, seen.ids, seed, say)
     estimated = time.perf_counter()
@@ -153,6 +156,8 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
     request: dict[str, Any] = {
         "model": structure.name if _bundled(structure) else structure.file,
         "estimator": estimator, "seed": seed, "spread": list(asked.spread),
+        "covariates": {e.key: e.written for e in asked.effects},
+        "correlated": [list(b) for b in asked.blocks],
         "data": {"file": cohort.source, **cohort.read_as}, "errors": dict(asked.errors),
         "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
         "free": [n for n in own if n not in asked.fixed],
@@ -175,6 +180,8 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "model": {"name": structure.name, "sha256": code, "text": text},
         "resolved": {
             "errors": dict(chosen.errors), "spread": list(chosen.spread),
+            "effects": [dataclasses.asdict(e) for e in chosen.effects],
+            "blocks": [list(b) for b in chosen.blocks],
             "priors": {n: str(p) for n, p in chosen.priors.items()},
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
             "solver": structure.solver},
@@ -223,7 +230,10 @@ def _read(folder: Path) -> Fit:
     model = PopulationModel(
         structure, resolved["errors"], tuple(resolved["spread"]),
         {n: Prior.parse(p) for n, p in resolved["priors"].items()}, resolved["fixed"],
-        resolved["reasons"], resolved["steps"])
+        resolved["reasons"], resolved["steps"],
+        tuple(CovariateEffect(**{**e, "points": tuple(e["points"])})
+              for e in resolved.get("effects", ())),
+        tuple(map(tuple, resolved.get("blocks", ()))))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

@@ -18,6 +18,14 @@ from carpk.likelihood import (
     to_theta,
 )
 from carpk.population_model import PopulationModel
+from carpk.small_matrices import (
+    Rows,
+    cholesky,
+    inverse_of,
+    multiplied,
+    solve_lower,
+    solve_upper,
+)
 from carpk.solve import Arrays
 
 Parametrisation = Literal["informed", "noncentred"]
@@ -28,70 +36,45 @@ Parametrisation = Literal["informed", "noncentred"]
 _TRUSTED = 0.2
 
 
-def _cholesky(a: list[list[Any]]) -> list[list[Any]]:
-    """Lower factor of a small matrix held as (P,) entries: unrolled, so that it fuses over the
-    patients and calls no LAPACK, whose batched calls stall chains that run side by side."""
-    size = len(a)
-    low: list[list[Any]] = [[None] * size for _ in range(size)]
-    for j in range(size):
-        low[j][j] = jnp.sqrt(a[j][j] - sum(low[j][k] ** 2 for k in range(j)))
-        for i in range(j + 1, size):
-            low[i][j] = (a[i][j] - sum(low[i][k] * low[j][k] for k in range(j))) / low[j][j]
-    return low
-
-
-def _solve_lower(low: list[list[Any]], b: list[Any]) -> list[Any]:
-    x: list[Any] = []
-    for i, row in enumerate(b):
-        x.append((row - sum(low[i][k] * x[k] for k in range(i))) / low[i][i])
-    return x
-
-
-def _solve_upper(low: list[list[Any]], b: list[Any]) -> list[Any]:
-    """Solves with the transpose of `low`."""
-    size = len(b)
-    x: list[Any] = [None] * size
-    for i in reversed(range(size)):
-        x[i] = (b[i] - sum(low[k][i] * x[k] for k in range(i + 1, size))) / low[i][i]
-    return x
-
-
-def informed(z: jax.Array, mu: jax.Array, omega: jax.Array, information: jax.Array,
+def informed(z: jax.Array, mu: jax.Array, low: Rows, information: jax.Array,
              linear: jax.Array) -> tuple[jax.Array, jax.Array]:
     """phi (P, K) from z (P, K), and ln |d phi / d z| (P,).
 
-    With A = information + diag(omega^-2), phi = A^-1 (linear + mu / omega^2) + chol(A)^-T z: were
-    the likelihood normal in phi, z would be standard normal whatever the population. It is a
-    change of variables only, so the posterior is exact for any information.
+    With A = information + Omega^-1, phi = A^-1 (linear + Omega^-1 mu) + chol(A)^-T z: were the
+    likelihood normal in phi, z would be standard normal whatever the population. It is a change
+    of variables only, so the posterior is exact for any information.
 
+    mu : (P, K), low : lower factor of Omega
     information : (P, K, K), linear : (P, K), at the patient's mode, frozen
     """
-    size = z.shape[1]
-    a = [[information[:, i, j] + (omega[i] ** -2 if i == j else 0.0) for j in range(size)]
-         for i in range(size)]
-    low = _cholesky(a)
-    half = _solve_lower(low, [linear[:, i] + mu[i] / omega[i] ** 2 for i in range(size)])
-    phi = _solve_upper(low, [h + z[:, i] for i, h in enumerate(half)])
-    volume = jnp.stack([jnp.log(low[i][i]) for i in range(size)])
-    return jnp.stack(phi, axis=1), -volume.sum(axis=0)
+    size, precision = z.shape[1], inverse_of(low)
+    factor = cholesky([{j: information[:, i, j] + precision[i].get(j, 0.0) for j in range(size)}
+                       for i in range(size)])
+    half = solve_lower(factor, [
+        linear[:, i] + sum(w * mu[:, j] for j, w in precision[i].items()) for i in range(size)])
+    phi = solve_upper(factor, [h + z[:, i] for i, h in enumerate(half)])
+    return jnp.stack(phi, axis=1), -sum((jnp.log(factor[i][i]) for i in range(size)),
+                                        jnp.zeros(z.shape[0]))
 
 
-def noncentred(z: jax.Array, mu: jax.Array, omega: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """phi = mu + omega z, and ln |d phi / d z| (P,)."""
-    return mu[None, :] + omega[None, :] * z, jnp.broadcast_to(jnp.log(omega).sum(), z.shape[:1])
+def noncentred(z: jax.Array, mu: jax.Array, low: Rows) -> tuple[jax.Array, jax.Array]:
+    """phi = mu + low z, and ln |d phi / d z| (P,)."""
+    away = multiplied(low, [z[:, k] for k in range(len(low))])
+    return mu + jnp.stack(away, axis=1), jnp.broadcast_to(
+        sum((jnp.log(row[k]) for k, row in enumerate(low)), jnp.zeros(())), z.shape[:1])
 
 
-def to_phi(model: PopulationModel, theta: Mapping[str, Any], z: jax.Array, start: Arrays,
-           parametrisation: Parametrisation) -> tuple[jax.Array, jax.Array]:
+def to_phi(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], z: jax.Array,
+           start: Arrays, parametrisation: Parametrisation) -> tuple[jax.Array, jax.Array]:
     """phi (P, K) and ln |d phi / d z| (P,) from z (P, K).
 
     start : what `frozen` keeps of a Start
     """
     if z.shape[1] == 0:
         return z, jnp.zeros(z.shape[0])
-    mu, omega = population_location(model, theta)
+    mu, low = population_location(model, data, theta)
     if parametrisation == "noncentred":
-        return noncentred(z, mu, omega)
+        return noncentred(z, mu, low)
     # the information of an output's rows scales with its residual variance while that moves
     information, linear = jnp.zeros(()), jnp.zeros(())
     for k, (output, error) in enumerate(model.error_models().items()):
@@ -99,7 +82,7 @@ def to_phi(model: PopulationModel, theta: Mapping[str, Any], z: jax.Array, start
         weight = (start["theta"][names[0]] / theta[names[0]]) ** 2 if len(names) == 1 else 1.0
         information = information + weight * start["information"][:, k]
         linear = linear + weight * start["linear"][:, k]
-    return informed(z, mu, omega, information, linear)
+    return informed(z, mu, low, information, linear)
 
 
 def frozen(model: PopulationModel, start: Start) -> Arrays:
@@ -115,9 +98,9 @@ def log_density(model: PopulationModel, data: Arrays, start: Arrays, u: jax.Arra
     u : (Q,), free population parameters on the real line; z : (P, K)
     """
     theta = to_theta(model, u)
-    phi, volume = to_phi(model, theta, z, start, parametrisation)
+    phi, volume = to_phi(model, data, theta, z, start, parametrisation)
     return (patient_log_likelihood(model, data, theta, phi).sum()
-            + patient_log_density(model, theta, phi).sum() + volume.sum()
+            + patient_log_density(model, data, theta, phi).sum() + volume.sum()
             + log_prior(model, theta) + log_jacobian(model, u))
 
 

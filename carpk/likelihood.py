@@ -8,8 +8,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from carpk.population_model import PopulationModel
-from carpk.solve import Arrays, predict
+from carpk.cohort import Design
+from carpk.population_model import PopulationModel, correlations
+from carpk.priors import lkj_log_density, lkj_log_volume
+from carpk.small_matrices import (
+    Rows,
+    cholesky,
+    correlation_factor,
+    partial_correlations,
+    solve_lower,
+)
+from carpk.solve import Arrays, arrays, predict
+
+_HALF_LOG_2PI = 0.9189385332046727
 
 
 def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
@@ -29,37 +40,73 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
     return rows
 
 
+def data_of(model: PopulationModel, design: Design) -> Arrays:
+    """What a compiled program reads of a design: `arrays`, and the columns of the effects."""
+    return {**arrays(design, model.structure, model.steps),
+            "effects": {k: jnp.asarray(v) for k, v in
+                        model.effect_columns(design.covariates).items()}}
+
+
 def patient_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                            phi: jax.Array) -> jax.Array:
     """(P,): log p(y_i | phi_i); NaN where the patient's solve failed.
 
     phi : (P, K), the varying parameters on their link scale
     """
-    predicted = predict(model.structure, data, model.patient_values(theta, phi))
+    predicted = predicted_rows(model, data, theta, phi)
     return row_log_likelihood(model, data, theta, predicted).sum(axis=1)
 
 
-def population_location(model: PopulationModel, theta: Mapping[str, Any]) \
-        -> tuple[jax.Array, jax.Array]:
-    """mu (K,) and omega (K,): where the patients' phi lie and how they spread, link scale."""
-    mu = [model.scale(n).to_real(theta[f"{n}_pop"]) for n in model.spread]
-    omega = [theta[f"omega_{n}"] for n in model.spread]
-    if not mu:
-        return jnp.zeros(0), jnp.ones(0)
-    return jnp.stack([jnp.asarray(m) for m in mu]), jnp.stack([jnp.asarray(o) for o in omega])
+def predicted_rows(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
+                   phi: jax.Array) -> jax.Array:
+    """(P, N): each patient's predictions, unit of each row's output; NaN where a solve failed."""
+    return predict(model.structure, data, model.patient_values(theta, data["effects"], phi))
 
 
-def patient_log_density(model: PopulationModel, theta: Mapping[str, Any],
+def population_location(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any]) \
+        -> tuple[jax.Array, Rows]:
+    """Where the patients' phi lie and how they spread, link scale.
+
+    returns : mu (P, K), and the lower factor of their covariance Omega (K, K), which holds the
+        omegas alone where nothing is correlated
+    """
+    patients = data["time"].shape[0]
+    mu = [jnp.broadcast_to(model.location(theta, data["effects"], n), (patients,))
+          for n in model.spread]
+    low: Rows = [{k: jnp.asarray(theta[f"omega_{n}"])} for k, n in enumerate(model.spread)]
+    for block in model.blocks:
+        places = [model.spread.index(n) for n in block]
+        for i, row in zip(places, correlation_rows(model, theta, block), strict=True):
+            low[i] = {places[j]: theta[f"omega_{model.spread[i]}"] * r for j, r in row.items()}
+    return jnp.stack(mu, axis=1) if mu else jnp.zeros((patients, 0)), low
+
+
+def correlation_rows(model: PopulationModel, theta: Mapping[str, Any], block: tuple[str, ...]) \
+        -> Rows:
+    """The lower factor of a block's correlation matrix."""
+    entries = iter(correlations(block))
+    return cholesky([{**{j: theta[next(entries)] for j in range(i)}, i: 1.0}
+                     for i in range(len(block))])
+
+
+def patient_log_density(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                         phi: jax.Array) -> jax.Array:
     """(P,): log p(phi_i | population), on the link scale."""
-    mu, omega = population_location(model, theta)
-    z = (phi - mu[None, :]) / omega[None, :]
-    return jnp.sum(-0.5 * z**2 - jnp.log(omega)[None, :] - 0.9189385332046727, axis=1)
+    mu, low = population_location(model, data, theta)
+    z = solve_lower(low, [phi[:, k] - mu[:, k] for k in range(len(low))])
+    return sum((-0.5 * x**2 - jnp.log(row[k]) - _HALF_LOG_2PI
+                for k, (x, row) in enumerate(zip(z, low, strict=True))), jnp.zeros(phi.shape[0]))
 
 
 def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     """Log prior density of the free population parameters, natural scale."""
-    return sum((model.priors[n].log_density(theta[n]) for n in model.free), jnp.zeros(()))
+    total = sum((model.priors[n].log_density(theta[n]) for n in model.free
+                 if not n.startswith("corr_")), jnp.zeros(()))
+    for block in _free_blocks(model):
+        shape = model.priors[correlations(block)[0]].numbers[0]
+        total = total + lkj_log_density(
+            shape, partial_correlations(correlation_rows(model, theta, block)))
+    return total
 
 
 def log_joint(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
@@ -67,23 +114,36 @@ def log_joint(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
     """log p(y, eta, theta): the density every estimator uses.
 
     theta : every population parameter, natural scale, fixed ones included
-    eta : (P, K), deviations from the typical values on the link scale
+    eta : (P, K), deviations from the patients' typical values on the link scale
     """
-    phi = eta + population_location(model, theta)[0][None, :]
+    phi = eta + population_location(model, data, theta)[0]
     return (patient_log_likelihood(model, data, theta, phi).sum()
-            + patient_log_density(model, theta, phi).sum() + log_prior(model, theta))
+            + patient_log_density(model, data, theta, phi).sum() + log_prior(model, theta))
 
 
 def to_theta(model: PopulationModel, u: jax.Array) -> dict[str, Any]:
-    """Population values by name from the free ones on the real line (Q,), in model.free order."""
+    """Population values by name from the free ones on the real line (Q,), in model.free order.
+
+    In the place of a correlation u holds the partial one.
+    """
     free = {n: model.priors[n].scale.from_real(u[k]) for k, n in enumerate(model.free)}
+    for block in _free_blocks(model):
+        low = correlation_factor(_partial(block, free))
+        entries = iter(correlations(block))
+        for i, row in enumerate(low):
+            for j in range(i):
+                free[next(entries)] = sum(row[k] * low[j][k] for k in range(j + 1))
     return {n: free[n] if n in free else jnp.asarray(float(model.fixed[n])) for n in model.names}
 
 
 def from_theta(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     """(Q,): the free population parameters on the real line."""
-    return jnp.stack([jnp.asarray(model.priors[n].scale.to_real(jnp.asarray(theta[n], float)))
-                      for n in model.free])
+    free = {n: jnp.asarray(theta[n], float) for n in model.free}
+    for block in _free_blocks(model):
+        partial = partial_correlations(correlation_rows(model, free, block))
+        free |= dict(zip(correlations(block), (z for row in partial for z in row.values()),
+                         strict=True))
+    return jnp.stack([jnp.asarray(model.priors[n].scale.to_real(v)) for n, v in free.items()])
 
 
 def log_jacobian(model: PopulationModel, u: jax.Array) -> jax.Array:
@@ -92,4 +152,17 @@ def log_jacobian(model: PopulationModel, u: jax.Array) -> jax.Array:
     for k, n in enumerate(model.free):
         _, slope = jax.jvp(model.priors[n].scale.from_real, (u[k],), (jnp.ones(()),))
         total = total + jnp.log(slope)
+    for block in _free_blocks(model):
+        free = {n: jnp.tanh(u[k]) for k, n in enumerate(model.free) if n.startswith("corr_")}
+        total = total + lkj_log_volume(_partial(block, free))
     return total
+
+
+def _free_blocks(model: PopulationModel) -> list[tuple[str, ...]]:
+    return [b for b in model.blocks if correlations(b)[0] not in model.fixed]
+
+
+def _partial(block: tuple[str, ...], values: Mapping[str, Any]) -> Rows:
+    """The partial correlations of a block, held in the places of the correlations."""
+    entries = iter(correlations(block))
+    return [{j: values[next(entries)] for j in range(i)} for i in range(len(block))]

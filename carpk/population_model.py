@@ -1,4 +1,5 @@
-"""A structural model with its patients: spread, residual errors, priors, what is held fixed."""
+"""A structural model with its patients: spread, covariates, residual errors, priors, what is held
+fixed."""
 
 from __future__ import annotations
 
@@ -9,8 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+import pandas as pd
 
 from carpk import registry
+from carpk.covariate_models import CovariateEffect
+from carpk.effects import asked_effects, coefficients, covariate_model
 from carpk.error_models import ErrorModel
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError
@@ -19,13 +24,14 @@ from carpk.structure import Parameter, Solver, StructuralModel
 
 @dataclass(frozen=True)
 class PopulationModel:
-    """Structure + spread + residual errors + priors + what is fixed.
+    """Structure + spread + covariates + residual errors + priors + what is fixed.
 
-    Population parameters are named `CL_pop` (natural scale), `omega_CL` (SD of eta on the link
-    scale) and `sigma_Cc_prop`. `spread` lists the parameters that vary between patients;
-    `priors` and `fixed` are by population parameter; `reasons` says why a prior or a fixed value
-    is what it is, wherever that was not asked for. `steps` is the mesh of an ODE solve;
-    0 leaves it to the fit.
+    Population parameters are named `CL_pop` (natural scale), `beta_CL_WT` (link scale),
+    `omega_CL` (SD of eta on the link scale), `corr_CL_V` and `sigma_Cc_prop`. `spread` lists the
+    parameters that vary between patients, `blocks` those of them whose etas are correlated;
+    `effects` are the covariates, which a cohort gives references and levels; `priors` and `fixed`
+    are by population parameter; `reasons` says why a prior or a fixed value is what it is,
+    wherever that was not asked for. `steps` is the mesh of an ODE solve; 0 leaves it to the fit.
     """
 
     structure: StructuralModel
@@ -35,6 +41,8 @@ class PopulationModel:
     fixed: Mapping[str, float] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     steps: int = 0
+    effects: tuple[CovariateEffect, ...] = ()
+    blocks: tuple[tuple[str, ...], ...] = ()
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -43,9 +51,12 @@ class PopulationModel:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every population parameter: typical values, spreads, residual errors."""
+        """Every population parameter: typical values, coefficients, spreads, correlations,
+        residual errors."""
         return (*(f"{p.name}_pop" for p in self.structure.parameters),
+                *(n for e in self.effects for n in coefficients(e)),
                 *(f"omega_{n}" for n in self.spread),
+                *(n for block in self.blocks for n in correlations(block)),
                 *(f"sigma_{o}_{s}" for o, e in self.error_models().items() for s in e.sigmas))
 
     @property
@@ -61,18 +72,48 @@ class PopulationModel:
         """The link of a structural parameter."""
         return LINKS[self.structure.parameter(parameter).link]
 
-    def patient_values(self, theta: Mapping[str, Any], phi: Any) -> dict[str, Any]:
+    def effect_columns(self, covariates: pd.DataFrame) -> dict[str, np.ndarray]:
+        """What the coefficients of each effect multiply, (P, C) by the effect's key.
+
+        covariates : index ID, the columns of the file; no value that an effect reads is missing
+        """
+        columns = {}
+        for e in self.effects:
+            form = covariate_model(e)
+            columns[e.key] = form.columns(form.read(covariates, e), e)
+        return columns
+
+    def location(self, theta: Mapping[str, Any], columns: Mapping[str, Any], parameter: str) -> Any:
+        """Where a parameter lies on its link scale, by its typical value and the covariates.
+
+        theta : population values by name, natural scale; columns : of `effect_columns`
+        returns : (P,), or a scalar where no covariate moves it
+        """
+        at = self.scale(parameter).to_real(theta[f"{parameter}_pop"])
+        for e in self.effects:
+            if e.parameter == parameter:
+                form = covariate_model(e)
+                at = at + form.shift(columns[e.key], [theta[n] for n in form.names(e)])
+        return at
+
+    def patient_values(self, theta: Mapping[str, Any], columns: Mapping[str, Any], phi: Any) \
+            -> dict[str, Any]:
         """Each patient's structural parameters.
 
-        theta : population values by name, natural scale
+        theta : population values by name, natural scale; columns : of `effect_columns`
         phi : (P, K), the varying parameters on their link scale
         returns : each parameter as (P,), natural scale
         """
-        values: dict[str, Any] = {
-            p.name: jnp.broadcast_to(theta[f"{p.name}_pop"], phi.shape[:1])
-            for p in self.structure.parameters}
-        for k, p in enumerate(self.varying):
-            values[p.name] = LINKS[p.link].from_real(phi[:, k])
+        moved = {e.parameter for e in self.effects}
+        values: dict[str, Any] = {}
+        for p in self.structure.parameters:
+            if p.name in self.spread:
+                value = LINKS[p.link].from_real(phi[:, self.spread.index(p.name)])
+            elif p.name in moved:
+                value = LINKS[p.link].from_real(self.location(theta, columns, p.name))
+            else:
+                value = theta[f"{p.name}_pop"]
+            values[p.name] = jnp.broadcast_to(value, phi.shape[:1])
         return values
 
     def sigma(self, theta: Mapping[str, Any], output: str) -> SimpleNamespace:
@@ -81,8 +122,19 @@ class PopulationModel:
         return SimpleNamespace(**{s: theta[f"sigma_{output}_{s}"] for s in model.sigmas})
 
 
+def correlations(block: tuple[str, ...]) -> list[str]:
+    """The names of a block's correlations, row by row of the lower triangle.
+
+    >>> correlations(("CL", "V", "Q"))
+    ['corr_CL_V', 'corr_CL_Q', 'corr_V_Q']
+    """
+    return [f"corr_{a}_{b}" for k, b in enumerate(block) for a in block[:k]]
+
+
 def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None = None,
                spread: Iterable[str] | None = None,
+               covariates: Mapping[str, str] | Iterable[str] = (),
+               correlated: str | Iterable[Iterable[str]] = (),
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -91,6 +143,9 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
 
     errors : {output: error model}; the model file's own where not given.
     spread : the parameters that vary between patients; the model file's where not given.
+    covariates : {"Cmax ~ DOSE": "power"}, or "power(3.1)" with a reference, else the patients'
+        median or most frequent level; or formulas, ["Cmax ~ log(DOSE) + RESPONSE"]
+    correlated : lists of parameters whose etas are correlated, or "full" for all that vary
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
@@ -113,12 +168,15 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     vary = tuple(spread) if spread is not None else \
         tuple(p.name for p in structure.parameters if p.omega is not None)
     found += [_unknown("parameter", n, known) for n in vary if n not in known]
+    effects, problems = asked_effects(structure, covariates)
+    blocks, more = _blocks(vary, correlated)
+    found += problems + more
     if found:
         raise RequestError(found)
     structure = dataclasses.replace(
         structure, solver=solver or structure.solver, outputs=tuple(
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
-    asked = PopulationModel(structure, chosen, vary)
+    asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks)
     values, reasons, found = _held(asked, fixed or {}, set(free))
     given, problems = _given(asked, priors or {})
     found += problems
@@ -127,10 +185,58 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
               for n in given if n in values]
     if found:
         raise RequestError(found)
-    still = [n for n in vary if values.get(f"omega_{n}") != 0]  # SD 0: it does not vary
+    still = tuple(n for n in vary if values.get(f"omega_{n}") != 0)  # SD 0: it does not vary
     values = {n: v for n, v in values.items() if not n.startswith("omega_") or v != 0}
-    return dataclasses.replace(asked, spread=tuple(still), priors=given, fixed=values, steps=steps,
+    blocks = tuple(b for block in blocks if len(b := tuple(n for n in block if n in still)) > 1)
+    found = _half_fixed(blocks, values)
+    if found:
+        raise RequestError(found)
+    return dataclasses.replace(asked, spread=still, blocks=blocks, priors=given, fixed=values,
+                               steps=steps,
                                reasons={**reasons, **dict.fromkeys(given, "asked for")})
+
+
+def _blocks(vary: tuple[str, ...], correlated: str | Iterable[Iterable[str]]) \
+        -> tuple[tuple[tuple[str, ...], ...], list[Problem]]:
+    """The blocks of a request in the order of the spread, and what is wrong with them."""
+    if isinstance(correlated, str):
+        if correlated == "full":
+            return ((vary,) if len(vary) > 1 else ()), []
+        return (), [Problem("error", "not understood", 'write "full", or lists of parameters',
+                            column="correlated", found=correlated)]
+    blocks, found = [tuple(block) for block in correlated], []
+    listed = [n for block in blocks for n in block]
+    found += [_unknown("varying parameter", n, vary) for n in listed if n not in vary]
+    found += [Problem("error", "stands in two blocks, or twice in one", "name it once",
+                      column="correlated", found=n)
+              for n in dict.fromkeys(listed) if listed.count(n) > 1]
+    found += [Problem("error", "a correlation needs two parameters", column="correlated",
+                      found=", ".join(block)) for block in blocks if len(block) < 2]
+    return tuple(tuple(n for n in vary if n in block) for block in blocks), found
+
+
+def _half_fixed(blocks: Iterable[tuple[str, ...]], fixed: Mapping[str, float]) -> list[Problem]:
+    """A block is estimated whole or held whole: half of one need not be a correlation matrix."""
+    found = []
+    for block in blocks:
+        names = correlations(block)
+        held = [n for n in names if n in fixed]
+        if held and len(held) < len(names):
+            found.append(Problem("error", "only some of a block's correlations are fixed",
+                                 f"fix all: {', '.join(names)}", column=", ".join(held)))
+        elif held:
+            matrix = np.eye(len(block))
+            matrix[np.tril_indices(len(block), -1)] = [fixed[n] for n in names]
+            if np.linalg.eigvalsh(matrix).min() <= 0:  # reads the lower triangle
+                found.append(Problem("error", "these correlations cannot hold together",
+                                     "no such matrix is positive definite",
+                                     column=", ".join(names)))
+    return found
+
+
+def _known(asked: PopulationModel, name: str) -> bool:
+    """Whether a population parameter may be meant: levels and knots are the cohort's."""
+    return name in asked.names or any(name.startswith(e.stem) for e in asked.effects)
 
 
 def _whole(asked: PopulationModel, name: str) -> str:
@@ -151,7 +257,7 @@ def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[st
     wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed, "published")
     for short, value in wanted.items():
         name = _whole(asked, short)
-        if name not in asked.names:
+        if not _known(asked, name):
             found.append(_unknown("population parameter", name, asked.names))
             continue
         number = _published(structure, name) if value == "published" else _number(value)
@@ -173,7 +279,7 @@ def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \
     found: list[Problem] = []
     for short, prior in priors.items():
         name = _whole(asked, short)
-        if name not in asked.names:
+        if not _known(asked, name):
             found.append(_unknown("population parameter", name, asked.names))
             continue
         try:

@@ -12,9 +12,9 @@ import pandas as pd
 import xarray as xr
 
 from carpk.cohort import Design
-from carpk.likelihood import row_log_likelihood
+from carpk.likelihood import population_location, predicted_rows, row_log_likelihood
 from carpk.population_model import PopulationModel
-from carpk.solve import Arrays, predict
+from carpk.solve import Arrays
 
 # draws kept for predictive bands: more would not move a 95 % band a reader could see
 _PREDICTIVE_DRAWS = 400
@@ -57,7 +57,8 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     sample_stats : (chain, draw); log_likelihood : y (chain, draw, observation)
     posterior_predictive : y simulated and ipred, (chain, draw, observation), thinned
     observed_data : lower, upper, censored (observation)
-    constant_data : time, output, line, patient_index (observation), inputs (patient), doses
+    constant_data : time, output, line, patient_index (observation), inputs and covariates
+        (patient), doses
     """
     chains, draws = phi.shape[:2]
     rows = np.nonzero(design.observed)
@@ -70,12 +71,10 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     index = {"chain": np.arange(chains), "draw": np.arange(draws)}
     thinned = {"chain": index["chain"], "draw": index["draw"][some]}
     by_patient: dict[str, Any] = {}
+    eta = phi - _locations(model, data, theta, phi.shape)
     for k, p in enumerate(model.varying):
-        scale = model.scale(p.name)
-        mu = np.asarray(scale.to_real(jnp.asarray(theta.get(
-            f"{p.name}_pop", model.fixed.get(f"{p.name}_pop")))))
-        by_patient[p.name] = np.asarray(scale.from_real(jnp.asarray(phi[..., k])))
-        by_patient[f"eta_{p.name}"] = phi[..., k] - (mu[..., None] if mu.ndim else mu)
+        by_patient[p.name] = np.asarray(model.scale(p.name).from_real(jnp.asarray(phi[..., k])))
+        by_patient[f"eta_{p.name}"] = eta[..., k]
     observation = ("observation",)
     draw = ("chain", "draw")
     constant = {
@@ -83,6 +82,8 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
         "line": (observation, design.line[rows]), "patient_index": (observation, rows[0]),
         "failed_solves": (("patient",), failed),
         **{f"input_{n}": (("patient",), v) for n, v in design.inputs.items()},
+        **{f"covariate_{n}": (("patient",), _plain(design.covariates[n]))
+           for n in design.covariates},
         **{n: (("patient", "dose"), getattr(design, n)) for n in _DOSES}}
     groups = {
         "posterior": xr.Dataset(
@@ -102,6 +103,24 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     return xr.DataTree.from_dict(groups)
 
 
+def _plain(column: pd.Series) -> np.ndarray:
+    """A covariate as netCDF holds it: numbers, or text with "" for what is missing."""
+    return column.to_numpy(float) if pd.api.types.is_numeric_dtype(column) \
+        else column.fillna("").astype(str).to_numpy(dtype=object)
+
+
+def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
+               shape: tuple[int, ...]) -> np.ndarray:
+    """(chain, draw, patient, parameter): where each draw's population puts each patient's phi."""
+    @jax.jit
+    def every(theta: Arrays, data: Arrays) -> jax.Array:
+        return jax.lax.map(lambda draw: population_location(
+            model, data, {**fixed(model), **draw})[0], theta)
+
+    flat = {n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}
+    return np.asarray(every(flat, data)).reshape(shape)
+
+
 def _every_draw(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
                 phi: np.ndarray, rows: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Log-likelihood (chain, draw, observation), and per patient the draws that did not solve."""
@@ -109,7 +128,7 @@ def _every_draw(model: PopulationModel, data: Arrays, theta: Mapping[str, np.nda
     def evaluate(theta: Arrays, phi: jax.Array, data: Arrays) -> Any:
         def one(draw: Any) -> Any:
             values = {**fixed(model), **draw[0]}
-            predicted = predict(model.structure, data, model.patient_values(values, draw[1]))
+            predicted = predicted_rows(model, data, values, draw[1])
             failed = (~jnp.isfinite(predicted) & data["observed"]).any(axis=1)
             return row_log_likelihood(model, data, values, predicted)[rows], failed
         return jax.lax.map(one, (theta, phi))
@@ -129,7 +148,7 @@ def _predictive(model: PopulationModel, data: Arrays, theta: Mapping[str, np.nda
     def evaluate(theta: Arrays, phi: jax.Array, keys: jax.Array, data: Arrays) -> Any:
         def one(draw: Any) -> Any:
             values = {**fixed(model), **draw[0]}
-            predicted = predict(model.structure, data, model.patient_values(values, draw[1]))
+            predicted = predicted_rows(model, data, values, draw[1])
             simulated = predicted
             for k, (output, error) in enumerate(model.error_models().items()):
                 noisy = error.draw(jax.random.fold_in(draw[2], k), predicted,
@@ -173,4 +192,9 @@ def design_of(stored: xr.DataTree) -> Design:
         observed=block(np.ones(len(patient), bool), False), line=block(constant["line"].values, 0),
         inputs={str(n).removeprefix("input_"): constant[n].values for n in constant.data_vars
                 if str(n).startswith("input_")},
-        excluded=pd.DataFrame(), warnings=(), **{n: constant[n].values for n in _DOSES})
+        excluded=pd.DataFrame(), warnings=(), covariates=pd.DataFrame(
+            {str(n).removeprefix("covariate_"): constant[n].values for n in constant.data_vars
+             if str(n).startswith("covariate_")}, index=pd.Index(ids, dtype=object, name="ID")),
+        dose_time=constant["dose_time"].values, dose_amount=constant["dose_amount"].values,
+        dose_duration=constant["dose_duration"].values, dose_state=constant["dose_state"].values,
+        dose_line=constant["dose_line"].values)

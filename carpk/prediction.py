@@ -13,9 +13,9 @@ import pandas as pd
 from carpk.cohort import Design
 from carpk.error_models import ErrorModel
 from carpk.fitting import Fit
-from carpk.likelihood import population_location
+from carpk.likelihood import data_of, population_location, predicted_rows
 from carpk.posterior import fixed
-from carpk.solve import Arrays, arrays, predict
+from carpk.solve import Arrays
 
 _CURVE_DRAWS = 200  # twice as many move the edge of a 95 % band by less than its line's width
 
@@ -147,21 +147,21 @@ def _draws(fit: Fit, most: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
 def _centre(fit: Fit) -> tuple[dict[str, float], np.ndarray]:
     """The posterior medians, and the phi (P, K) of patients who are typical in everything."""
     values = medians(fit)
-    mu, _ = population_location(fit.model, values)
-    return values, np.tile(np.asarray(mu), (len(fit.design.ids), 1))
+    mu, _ = population_location(fit.model, data_of(fit.model, fit.design), values)
+    return values, np.asarray(mu)
 
 
 def _solve(fit: Fit, seen: Design, theta: Mapping[str, np.ndarray], phi: np.ndarray) \
         -> np.ndarray:
     """Predictions (S, P, N) of each draw at the times of a design."""
     model = fit.model
-    data = arrays(seen, model.structure, model.steps)
+    data = data_of(model, seen)
 
     @jax.jit
     def evaluate(theta: Arrays, phi: jax.Array, data: Arrays) -> jax.Array:
         def one(draw: tuple[Arrays, jax.Array]) -> jax.Array:
             values = {**fixed(model), **draw[0]}
-            return predict(model.structure, data, model.patient_values(values, draw[1]))
+            return predicted_rows(model, data, values, draw[1])
         return jax.lax.map(one, (theta, phi))
 
     return np.asarray(evaluate({n: jnp.asarray(v) for n, v in theta.items()},

@@ -11,8 +11,11 @@ import numpy as np
 
 from carpk.accuracy import Mesh, agreeing, by
 from carpk.cohort import Design
-from carpk.population_model import PopulationModel
+from carpk.effects import coefficients, resolved_effects
+from carpk.likelihood import data_of, predicted_rows
+from carpk.population_model import PopulationModel, correlations
 from carpk.priors import Prior
+from carpk.problems import DataError, Problem, RequestError, errors
 from carpk.solve import arrays, predict
 from carpk.structure import StructuralModel
 
@@ -25,16 +28,20 @@ _MESHES = {"auto": (*_EXPLICIT, *_IMPLICIT, ("tsit5", 1920), ("tsit5", 3840)),
            "rodas4": (*_IMPLICIT, ("rodas4", 3840))}
 
 
-def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) -> PopulationModel:
-    """The model with every prior and every fixed value decided for this cohort, with reasons.
+def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) \
+        -> tuple[PopulationModel, tuple[Problem, ...]]:
+    """The model with every covariate, prior and fixed value decided for this cohort, with
+    reasons; and what a user should know of its covariates.
 
     A parameter in the unit of an output that the cohort gives in another unit (cells/uL where
     the paper has copies/ug) cannot take the paper's value: its prior is centred where the
     typical curve's peak meets the patients' observed peaks (geometric mean), with the same width.
     """
-    structure = model.structure
+    structure, (model, warnings) = model.structure, with_effects(model, design)
     fixed, reasons = dict(model.fixed), dict(model.reasons)
-    priors: dict[str, Prior] = {}
+    priors: dict[str, Prior] = {**_covariate_priors(model, design, reasons)}
+    for block in model.blocks:
+        priors |= dict.fromkeys(correlations(block), Prior("lkj", (2.0,)))
     for p in structure.parameters:
         name = f"{p.name}_pop"
         if p.requires and name not in model.priors and name not in fixed and \
@@ -71,7 +78,42 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) ->
     priors = {**priors, **model.priors}
     return dataclasses.replace(
         model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
-        reasons={n: reasons.get(n, "default") for n in model.names})
+        reasons={n: reasons.get(n, "default") for n in model.names}), warnings
+
+
+def with_effects(model: PopulationModel, design: Design) \
+        -> tuple[PopulationModel, tuple[Problem, ...]]:
+    """The model with each covariate's form, reference and levels, and warnings.
+
+    Raises DataError with everything that is wrong with the columns the covariates read.
+    """
+    source = next((p.file for p in design.warnings if p.file), "")
+    effects, found = resolved_effects(model.structure, model.effects, design.covariates,
+                                      design.varying, source)
+    if errors(found):
+        raise DataError(found)
+    whole = dataclasses.replace(model, effects=effects)
+    unknown = [n for n in (*model.priors, *model.fixed) if n not in whole.names]
+    if unknown:
+        raise RequestError(Problem("error", "no such coefficient", "these there are: " + ", ".join(
+            n for e in effects for n in coefficients(e)), column=n) for n in unknown)
+    return whole, tuple(found)
+
+
+def _covariate_priors(model: PopulationModel, design: Design, reasons: dict[str, str]) \
+        -> dict[str, Prior]:
+    """normal(0, 1) of each coefficient, in SDs of what it multiplies."""
+    priors = {}
+    for e in model.effects:
+        columns = model.effect_columns(design.covariates)[e.key]
+        link = model.structure.parameter(e.parameter)
+        size = max(abs(link.typical), 1.0) if link.link == "identity" else 1.0
+        for k, name in enumerate(coefficients(e)):
+            sd = 1.0 if e.form == "category" else float(np.std(columns[:, k]))
+            priors[name] = Prior("normal", (0.0, float(f"{size / sd:.2g}")))
+            reasons.setdefault(name, "default: a factor of e for "
+                               + ("the level" if e.form == "category" else "an SD of the column"))
+    return priors
 
 
 def _all_default(structure: StructuralModel, design: Design, name: str) -> bool:
@@ -119,9 +161,8 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     structure = model.structure
     if not structure.states:
         return model
-    values = {f"{p.name}_pop": model.priors[f"{p.name}_pop"].median
-              if f"{p.name}_pop" in model.priors else model.fixed[f"{p.name}_pop"]
-              for p in structure.parameters}
+    values = {n: model.priors[n].median if n in model.priors else model.fixed[n]
+              for n in model.names}
     mu = np.array([float(model.scale(n).to_real(jnp.asarray(values[f"{n}_pop"])))
                    for n in model.spread])
     size = np.array([p.omega.omega if p.omega else 0.5 for p in model.varying])
@@ -165,7 +206,6 @@ def _log_predictions(model: PopulationModel, seen: Design, theta: Mapping[str, f
     because errors far below any limit move no likelihood."""
     positive = seen.upper[seen.observed & (seen.upper > 0) & np.isfinite(seen.upper)]
     floor = 0.1 * float(positive.min()) if positive.size else 1e-6
-    predicted = jax.jit(lambda data, phi: predict(
-        model.structure, data, model.patient_values(theta, phi)))(
-            arrays(seen, model.structure, steps), jnp.asarray(phi))
+    predicted = jax.jit(lambda data, phi: predicted_rows(model, data, theta, phi))(
+        data_of(dataclasses.replace(model, steps=steps), seen), jnp.asarray(phi))
     return np.where(seen.observed, np.log(np.abs(predicted) + floor), 0.0)

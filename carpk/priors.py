@@ -10,14 +10,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 
 from carpk.problems import Problem, RequestError
+from carpk.small_matrices import Rows
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
 def _normal(x: Any, mean: Any, sd: Any) -> jax.Array:
     return -0.5 * ((x - mean) / sd) ** 2 - jnp.log(sd) - _HALF_LOG_2PI
+
+
+def _symmetric_beta(x: Any, b: Any) -> Any:
+    """Log density of 2 B - 1 with B ~ Beta(b, b): of x in (-1, 1)."""
+    return ((b - 1.0) * jnp.log1p(-x**2) - (2.0 * b - 1.0) * math.log(2.0)
+            - (2.0 * gammaln(b) - gammaln(2.0 * b)))
 
 
 def logit(x: Any) -> Any:
@@ -39,6 +47,8 @@ LOGIT = Scale(logit, jax.nn.sigmoid)
 # An omega near zero has a long left tail on the log scale that a sampler walks slowly;
 # softplus is the logarithm there only far below the tail and linear where omegas live.
 SOFTPLUS = Scale(lambda x: x + jnp.log(-jnp.expm1(-x)), jax.nn.softplus)
+# of a correlation, by way of partial ones, which may be anything in (-1, 1)
+TANH = Scale(jnp.arctanh, jnp.tanh)
 LINKS = {"log": LOG, "logit": LOGIT, "identity": IDENTITY}
 
 # family: (numbers it takes, scale to sample on, log density, median)
@@ -53,7 +63,27 @@ _FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float]]
     "halfcauchy": (1, LOG, lambda x, s: math.log(2.0 / math.pi) - jnp.log(s)
                    - jnp.log1p((x / s) ** 2), lambda s: s),
     "exponential": (1, LOG, lambda x, s: -x / s - jnp.log(s), lambda s: math.log(2.0) * s),
+    # of two correlated parameters; of more, the density is that of their partial correlations
+    "lkj": (1, TANH, _symmetric_beta, lambda s: 0.0),
 }
+
+
+def lkj_log_density(eta: float, partial: Rows) -> Any:
+    """LKJ log density of a correlation matrix, (eta - 1) ln det R up to its constant.
+
+    partial : the partial correlations behind it. That of i and j given all before j, j counted
+    from 0, is independently Beta(b, b) on (-1, 1) with b = eta + (size - 2 - j) / 2 (Lewandowski,
+    Kurowicka & Joe 2009, J Multivar Anal 100:1989); `lkj_log_volume` leads from them to R.
+    """
+    size = len(partial)
+    return sum(_symmetric_beta(z, eta + (size - 2 - j) / 2.0)
+               for row in partial for j, z in row.items()) - lkj_log_volume(partial)
+
+
+def lkj_log_volume(partial: Rows) -> Any:
+    """ln |d R / d partial| of the correlations R below the diagonal."""
+    size = len(partial)
+    return sum(0.5 * (size - 2 - j) * jnp.log1p(-z**2) for row in partial for j, z in row.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +91,7 @@ class Prior:
     """A prior on the natural scale of a population parameter.
 
     normal(mean, SD), lognormal(median, SD of the log), logitnormal(median, SD of the logit),
-    halfnormal(scale), halfcauchy(scale), exponential(mean).
+    halfnormal(scale), halfcauchy(scale), exponential(mean), lkj(shape) of correlations.
 
     >>> str(Prior.parse("lognormal(24000, 1.5)"))
     'lognormal(24000, 1.5)'

@@ -14,11 +14,12 @@ from typing import Any
 
 from carpk.problems import CarpkError, ModelError, Problem, RequestError
 
-EXPORTS = {"models": "MODEL", "error_models": "ERROR_MODEL", "estimators": "ESTIMATOR"}
+EXPORTS = {"models": "MODEL", "error_models": "ERROR_MODEL", "estimators": "ESTIMATOR",
+           "covariate_models": "COVARIATE_MODEL"}
 
 
 def names(kind: str) -> list[str]:
-    """Every entry of a kind: "models", "error_models" or "estimators".
+    """Every entry of a kind: "models", "error_models", "covariate_models" or "estimators".
 
     >>> names("estimators")
     ['nuts']

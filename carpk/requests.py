@@ -65,7 +65,8 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, spread, fixed, free, priors, steps, solver : as in `carpk.population`
+    errors, spread, covariates, correlated, fixed, free, priors, steps, solver : as in
+        `carpk.population`
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -79,6 +80,8 @@ class Request(_Table):
     seed: int | None = Field(None, ge=0, lt=2**63)
     errors: dict[str, str] = {}
     spread: list[str] | None = None
+    covariates: dict[str, str] | list[str] = {}
+    correlated: str | list[list[str]] = []
     fixed: Annotated[dict[str, Annotated[Any, BeforeValidator(_value)]],
                      BeforeValidator(by_name)] = {}
     free: list[str] = []
@@ -108,6 +111,7 @@ class Request(_Table):
         """The population model that is asked for."""
         try:
             return population(self.model, errors=self.errors, spread=self.spread,
+                              covariates=self.covariates, correlated=self.correlated,
                               fixed=self.fixed, priors=self.priors, free=self.free,
                               steps=self.steps, solver=self.solver)
         except RequestError as refused:

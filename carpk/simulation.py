@@ -13,8 +13,10 @@ import pandas as pd
 
 from carpk.accuracy import Mesh, solved
 from carpk.cohort import Design
+from carpk.geometry import noncentred
 from carpk.likelihood import population_location
 from carpk.population_model import PopulationModel
+from carpk.preparation import with_effects
 from carpk.problems import Problem, RequestError
 
 
@@ -48,16 +50,15 @@ def published(model: PopulationModel) -> dict[str, float]:
 
 
 def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,
-             seed: int, shift: Mapping[str, np.ndarray] | None = None,
-             own: Mapping[str, np.ndarray] | None = None, mesh: Mesh | None = None) -> Simulated:
+             seed: int, own: Mapping[str, np.ndarray] | None = None, mesh: Mesh | None = None) \
+        -> Simulated:
     """Draws patients' parameters and measurements for a design, solved well enough for all.
 
     theta : population values by name, natural scale, over the published ones
-    shift : {parameter: (P,)}, added to the patients' location on the link scale: what
-        covariates do; only for parameters that vary between patients
     own : {parameter: (P,)}, natural scale, each patient's typical value in place of theta's
     mesh : the method and steps to solve with instead of looking for good ones
-    Raises RequestError for a name that is not understood or a value that nobody gives.
+    Covariates are read from the design. Raises RequestError for a name that is not understood or
+    a value that nobody gives, DataError for a covariate that is missing or wrong.
 
     >>> from carpk import examples, registry
     >>> from carpk.cohort import design
@@ -68,33 +69,31 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     >>> drawn.dv.shape == seen.time.shape and drawn.parameters.index[0] == seen.ids[0]
     True
     """
+    model, _ = with_effects(model, design)
     values = {**published(model), **(theta or {})}
     found = [Problem("error", "no such population parameter", f"known: {', '.join(model.names)}",
                      found=n) for n in values if n not in model.names]
     found += [Problem("error", "the model file gives no value", "give one in theta", column=n)
               for n in model.names if n not in values]
-    found += [Problem("error", "only a parameter that varies between patients can be shifted",
-                      f"these do: {', '.join(model.spread)}", found=n)
-              for n in shift or {} if n not in model.spread]
     known = {p.name for p in model.structure.parameters}
     found += [Problem("error", "no such parameter", f"known: {', '.join(sorted(known))}", found=n)
               for n in own or {} if n not in known]
     if found:
         raise RequestError(found)
     population: dict[str, Any] = {n: jnp.asarray(float(v)) for n, v in values.items()}
-    mu, omega = population_location(model, population)
+    columns = model.effect_columns(design.covariates)
+    here = {"time": design.time, "effects": columns}
+    mu, low = population_location(model, here, population)
     patients = len(design.ids)
     between, within = jax.random.split(jax.random.key(seed))
-    eta = omega[None, :] * jax.random.normal(between, (patients, len(model.spread)))
-    moved = np.zeros((patients, len(model.spread)))
-    for name, by in (shift or {}).items():
-        moved[:, model.spread.index(name)] = by
-    typical = np.tile(np.asarray(mu), (patients, 1))
+    z = jax.random.normal(between, (patients, len(model.spread)))
     held = {n: jnp.asarray(v, dtype=float) for n, v in (own or {}).items()}
     for k, name in enumerate(model.spread):
-        if name in held:
-            typical[:, k] = model.scale(name).to_real(held[name])
-    patient = model.patient_values(population, typical + moved + eta)
+        if name in held:  # the covariates move it from there
+            to_real = model.scale(name).to_real
+            mu = mu.at[:, k].add(to_real(held[name]) - to_real(population[f"{name}_pop"]))
+    phi, _ = noncentred(z, mu, low) if model.spread else (z, None)
+    patient = model.patient_values(population, columns, phi)
     patient |= {n: v for n, v in held.items() if n not in model.spread}
     if model.steps and mesh is None:
         mesh = (model.structure.solver, model.steps)

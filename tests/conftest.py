@@ -71,9 +71,12 @@ class NearTypical(Estimator):
         rng = np.random.default_rng(seed)
         shape = (2, 50)
         centre = {n: model.priors[n].median for n in model.free}
-        theta = {n: v * np.exp(0.1 * rng.normal(size=shape)) for n, v in centre.items()}
-        mu, omega = population_location(model, {**model.fixed, **centre})
-        eta = 0.3 * np.asarray(omega) * rng.normal(size=(len(ids), len(model.spread)))
+        theta = {n: v * np.exp(0.1 * rng.normal(size=shape)) + 0.01 * (v == 0) * rng.normal(
+            size=shape) for n, v in centre.items()}
+        values = {**model.fixed, **centre}
+        mu, _ = population_location(model, data, values)
+        omega = np.array([values[f"omega_{n}"] for n in model.spread])
+        eta = 0.3 * omega * rng.normal(size=(len(ids), len(model.spread)))
         noise = 0.05 * rng.normal(size=(*shape, len(ids), len(model.spread)))
         stats = {"diverging": np.zeros(shape, bool), "energy": rng.normal(size=shape)}
         return Estimate(

@@ -28,7 +28,8 @@ DECAY = StructuralModel(
 
 
 def decaying(patients=8, limit=20.0, seed=1):
-    """A cohort of DECAY with log-normal spread and error, left-censored below the limit."""
+    """A cohort of DECAY with log-normal spread and error, left-censored below the limit; its
+    covariates WT and SEX change nothing."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(patients):
@@ -37,8 +38,11 @@ def decaying(patients=8, limit=20.0, seed=1):
             dv = start * np.exp(-k * t + 0.2 * rng.normal())
             rows.append((str(i + 1), t, dv) if dv >= limit
                         else (str(i + 1), t, limit, -np.inf, limit))
-    return cohort(rows)
+    return cohort(rows, WT=np.round(rng.uniform(50, 90, patients), 1),
+                  SEX=np.where(np.arange(patients) % 3 == 0, "M", "F"))
 
+
+COVARIATES = {"C0 ~ WT": "power(70)", "k ~ SEX": "category(F)", "k ~ WT": "linear(70)"}
 
 # A decays, B follows it within a minute: an explicit method needs steps of seconds for months
 FOLLOWING = StructuralModel(

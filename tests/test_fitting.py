@@ -73,15 +73,14 @@ def test_the_record_says_what_was_done(small_fit):
 def test_every_draw_is_finite_and_its_log_likelihood_is_that_of_the_one_density(small_fit):
     import jax.numpy as jnp
 
-    from carpk.likelihood import patient_log_likelihood
-    from carpk.solve import arrays
+    from carpk.likelihood import data_of, patient_log_likelihood
     model, tree = small_fit.model, small_fit.posterior
     assert np.isfinite(tree["log_likelihood"]["y"].values).all()
     draw = tree["posterior"].dataset.isel(chain=1, draw=7)
     theta = {n: float(draw[n]) if n in model.free else model.fixed[n] for n in model.names}
     phi = jnp.log(jnp.stack([jnp.asarray(draw[n].values) for n in model.spread], axis=1))
     seen = small_fit.design
-    expected = patient_log_likelihood(model, arrays(seen, model.structure, 0), theta, phi)
+    expected = patient_log_likelihood(model, data_of(model, seen), theta, phi)
     rows = tree["log_likelihood"]["y"].values[1, 7]
     patient = tree["constant_data"]["patient_index"].values
     assert np.allclose(np.bincount(patient, rows), expected, rtol=1e-10)

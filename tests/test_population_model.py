@@ -65,6 +65,6 @@ def test_a_spread_the_model_file_holds_is_fixed_with_its_reason_until_it_is_free
 def test_patient_values_are_on_the_natural_scale():
     model = population(DECAY, spread=["k"])
     phi = jnp.log(jnp.asarray([[0.1], [0.4]]))
-    values = model.patient_values({"C0_pop": 90.0, "k_pop": 0.2}, phi)
+    values = model.patient_values({"C0_pop": 90.0, "k_pop": 0.2}, {}, phi)
     assert np.allclose(values["k"], [0.1, 0.4])
     assert np.allclose(values["C0"], 90.0)

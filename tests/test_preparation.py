@@ -16,7 +16,7 @@ ROWS = [(str(i), t, y) for i in (1, 2, 3) for t, y in ((2.0, 20.0), (9.0, 900.0)
 def ready(model, who, units=None):
     from dataclasses import replace
     who = replace(who, units=units or {})
-    return resolve(model, design(who, model.structure), who.units)
+    return resolve(model, design(who, model.structure), who.units)[0]
 
 
 def test_every_free_parameter_has_a_prior_and_every_parameter_a_reason():

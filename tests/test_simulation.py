@@ -61,12 +61,25 @@ def test_what_is_given_or_fixed_stands_above_what_is_published(seen):
     np.testing.assert_allclose(drawn.parameters["Cmax"], 100.0, rtol=1e-7)
 
 
-def test_a_shift_moves_its_parameter_on_the_link_scale_and_no_other(seen):
-    by = np.linspace(-1, 1, len(seen.ids))
+def test_covariates_move_their_parameters_on_the_link_scale_and_no_other(seen):
+    effects = {"beta ~ RESPONSE": "category(CR)", "Ftoci ~ DOSE": "power(3.1)"}
     plain = simulate(STEIN, seen, SIGMA, seed=1).parameters
-    moved = simulate(STEIN, seen, SIGMA, seed=1, shift={"beta": by}).parameters
-    np.testing.assert_allclose(moved["beta"] / plain["beta"], np.exp(by))
-    assert moved.drop(columns="beta").equals(plain.drop(columns="beta"))
+    moved = simulate(population("stein_2019", covariates=effects), seen,
+                     {**SIGMA, "beta_beta_RESPONSE_NR": 1.1, "beta_Ftoci_DOSE": 0.5},
+                     seed=1).parameters
+    who = seen.covariates
+    np.testing.assert_allclose(moved["beta"] / plain["beta"],
+                               np.where(who["RESPONSE"] == "NR", np.exp(1.1), 1.0))
+    np.testing.assert_allclose(moved["Ftoci"], 1.2 * np.sqrt(who["DOSE"] / 3.1))
+    assert moved.drop(columns=["beta", "Ftoci"]).equals(plain.drop(columns=["beta", "Ftoci"]))
+
+
+def test_correlated_etas_are_drawn_with_their_correlation(crowd):
+    model = population("stein_2019", correlated=[["Cmax", "alpha"]])
+    drawn = simulate(model, crowd, {**SIGMA, "corr_Cmax_alpha": -0.7}, seed=1).parameters
+    r = np.corrcoef(np.log(drawn[["Cmax", "alpha", "Tmax"]]).T)
+    assert abs(r[0, 1] + 0.7) < 4 * 0.51 / 2000**0.5
+    assert abs(r[0, 2]) < 4 / 2000**0.5
 
 
 def test_doses_are_given_to_an_ode_model(tmp_path):
@@ -81,11 +94,10 @@ def test_doses_are_given_to_an_ode_model(tmp_path):
 
 def test_every_name_that_is_not_understood_and_every_missing_value_is_said_at_once(seen):
     with pytest.raises(RequestError) as caught:
-        simulate(STEIN, seen, {"Cmx_pop": 1.0}, seed=1, shift={"Ftoci": np.zeros(90)})
+        simulate(STEIN, seen, {"Cmx_pop": 1.0}, seed=1)
     wrong = [(p.wrong, p.found or p.column) for p in caught.value.problems]
     assert wrong == [("no such population parameter", "Cmx_pop"),
-                     ("the model file gives no value", "sigma_C_log"),
-                     ("only a parameter that varies between patients can be shifted", "Ftoci")]
+                     ("the model file gives no value", "sigma_C_log")]
 
 
 @pytest.mark.parametrize("name", registry.names("models"))

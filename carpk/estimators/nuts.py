@@ -17,12 +17,19 @@ import pandas as pd
 from numpyro.infer.hmc import hmc
 
 from carpk import posterior
-from carpk.empirical_bayes import Start, laplace_start
+from carpk.empirical_bayes import (
+    Start,
+    laplace_start,
+    located_places,
+    location_scores,
+    omegas,
+)
 from carpk.estimators import Convergence, Estimate, Estimator, Progress
 from carpk.geometry import Parametrisation, frozen, log_density, to_phi
 from carpk.likelihood import population_location, to_theta
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
+from carpk.small_matrices import solve_lower
 from carpk.solve import Arrays
 
 _CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
@@ -81,7 +88,7 @@ class Nuts(Estimator):
         stats = {n: np.stack([r[n] for r in runs])
                  for n in ("diverging", "n_steps", "energy", "acceptance_rate", "lp")}
         stats["step_size"] = np.stack([np.full(u.shape[1], r["step_size"]) for r in runs])
-        theta, phi = _natural(model, frame, u, np.stack([r["z"] for r in runs]),
+        theta, phi = _natural(model, data, frame, u, np.stack([r["z"] for r in runs]),
                               self.parametrisation)
         return Estimate(
             theta, phi, stats, "posterior",
@@ -107,8 +114,9 @@ def _prepare(settings: Nuts, model: PopulationModel, data: Arrays, start: Start,
         u = start.u + size * spread * jax.random.normal(near, start.u.shape)
         z = size * jax.random.normal(noise, (patients, k))
         if settings.parametrisation == "noncentred":
-            mu, omega = population_location(model, to_theta(model, start.u))
-            z = (start.phi - mu[None, :]) / omega[None, :] + 0.1 * z
+            mu, low = population_location(model, data, to_theta(model, start.u))
+            away = start.phi - mu
+            z = 0.1 * z + jnp.stack(solve_lower(low, [away[:, i] for i in range(k)]), axis=1)
         return init_kernel(
             {"u": u, "z": z}, settings.warmup, step_size=0.1, dense_mass=[("u",)],
             inverse_mass_matrix={("u",): jnp.diag(spread**2), ("z",): jnp.ones(patients * k)},
@@ -205,7 +213,7 @@ def _chunks(total: int) -> list[int]:
     return [_CHUNK] * (total // _CHUNK) + ([total % _CHUNK] if total % _CHUNK else [])
 
 
-def _natural(model: PopulationModel, frame: Arrays, u: np.ndarray, z: np.ndarray,
+def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: np.ndarray, z: np.ndarray,
              parametrisation: Parametrisation) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Population values by name (chain, draw) and phi (chain, draw, patient, parameter)."""
     @jax.jit
@@ -213,7 +221,7 @@ def _natural(model: PopulationModel, frame: Arrays, u: np.ndarray, z: np.ndarray
         def one(pair: Any) -> Any:
             theta = to_theta(model, pair[0])
             return {n: theta[n] for n in model.free}, \
-                to_phi(model, theta, pair[1], frame, parametrisation)[0]
+                to_phi(model, data, theta, pair[1], frame, parametrisation)[0]
         return jax.lax.map(one, (u, z))
 
     shape = u.shape[:2]
@@ -231,31 +239,44 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
     """(Q,): a rough posterior SD of each free population parameter on the real line, for the
     first metric and the dispersion of the chains' starts."""
     theta = to_theta(model, start.u)
-    _, omega = population_location(model, theta)
+    omega = omegas(model, theta)
     patients = start.phi.shape[0]
     known = start.information.sum(axis=1) + jnp.diag(omega**-2)[None]
     left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if len(model.spread) else omega
     rows = [int((np.asarray(data["observed"]) & (np.asarray(data["output"]) == k)).sum())
             for k in range(len(model.structure.outputs))]
+    located = dict(zip(located_places(model), _located_sds(model, start, data, omega, left),
+                       strict=True))
     sds = []
     for k, name in enumerate(model.free):
         _, slope = jax.jvp(model.priors[name].scale.from_real, (start.u[k],), (jnp.ones(()),))
         kind, _, rest = name.partition("_")
-        if kind == "omega":
+        if k in located:
+            sd = located[k]
+        elif kind == "omega":
             i = model.spread.index(rest)
-            sd = (omega[i] + left[i] / omega[i]) / (2 * patients) ** 0.5
+            sd = (omega[i] + left[i] / omega[i]) / (2 * patients) ** 0.5 / slope
         elif kind == "sigma":
             output = [o.name for o in model.structure.outputs].index(rest.rpartition("_")[0])
-            sd = theta[name] / max(2 * rows[output], 2) ** 0.5
-        elif name.removesuffix("_pop") in model.spread:
-            i = model.spread.index(name.removesuffix("_pop"))
-            to_real = model.scale(model.spread[i]).to_real
-            _, per_link = jax.jvp(to_real, (theta[name],), (jnp.ones(()),))
-            sd = jnp.sqrt((omega[i] ** 2 + left[i]) / patients) / per_link
+            sd = theta[name] / max(2 * rows[output], 2) ** 0.5 / slope
         else:
-            sd = 0.3 * slope
-        sds.append(jnp.clip(sd / slope, 0.01, 2.0))
+            sd = jnp.asarray(0.3 if kind != "corr" else patients**-0.5)
+        sds.append(jnp.clip(sd, 0.01, 2.0))
     return jnp.stack(sds)
+
+
+def _located_sds(model: PopulationModel, start: Start, data: Arrays, omega: jax.Array,
+                 left: jax.Array) -> list[jax.Array]:
+    """Of typical values and coefficients: as if each patient's phi were known, but for the
+    share of its variance that the data leave open."""
+    _, information = location_scores(model, data, start.u, start.phi)
+    places = located_places(model)
+    if not len(places):
+        return []
+    wider = 1.0 + (left / omega**2).max()
+    sds = jnp.sqrt(wider * jnp.diagonal(jnp.linalg.inv(
+        information + 1e-6 * jnp.eye(len(places)))))
+    return [sds[i] for i in range(len(places))]
 
 
 def _judge(theta: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], start: Start,

@@ -48,18 +48,16 @@ def visits(rng, ids):
     return pd.DataFrame(rows, columns=["ID", "TIME"])
 
 
-def shifts(table):
-    """The covariate effects of the card: {parameter: shift of its logarithm, one per patient}."""
-    total = {}
+def effects():
+    """The covariates of the card as a model is asked for them, and their coefficients."""
+    forms, beta = {}, {}
     for pair, effect in CARD["truth"]["effects"].items():
-        parameter, column = pair.split(" ~ ")
-        if effect["form"] == "power":
-            by = effect["coefficient"] * np.log(table[column] / effect["reference"])
-        else:
-            by = table[column].map({effect["reference"]: 0.0, **{
-                k: v for k, v in effect.items() if k not in ("form", "reference")}})
-        total[parameter] = total.get(parameter, 0.0) + by.to_numpy(float)
-    return total
+        forms[pair] = f"{effect['form']}({effect['reference']})"
+        stem = "beta_" + pair.replace(" ~ ", "_")
+        for name, value in effect.items():
+            if name not in ("form", "reference"):
+                beta[stem if name == "coefficient" else f"{stem}_{name}"] = value
+    return forms, beta
 
 
 def planned(table, samples):
@@ -76,12 +74,13 @@ def make():
     table = covariates(rng)
     samples = visits(rng, table.index)
     truth = CARD["truth"]
-    model = population(truth["model"])
+    forms, beta = effects()
+    model = population(truth["model"], covariates=forms)
     seen = design(planned(table, samples), model.structure)
-    theta = {f"{n}_pop": v for n, v in truth["typical"].items()}
+    theta = {f"{n}_pop": v for n, v in truth["typical"].items()} | beta
     theta |= {f"omega_{n}": v for n, v in truth["omega"].items()}
     theta["sigma_C_log"] = truth["sigma_C_log"]
-    drawn = simulate(model, seen, theta, seed=CARD["seed"], shift=shifts(table))
+    drawn = simulate(model, seen, theta, seed=CARD["seed"])
     level, limit = drawn.dv[seen.observed], CARD["lloq"]
     # four digits: no more than an assay gives, and the same on every machine
     written = [np.format_float_positional(v, precision=4, fractional=False, trim="-")

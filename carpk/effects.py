@@ -1,0 +1,229 @@
+"""From covariates as they are asked for to effects that a cohort can be fitted with."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from carpk import registry
+from carpk.covariate_models import CovariateEffect, CovariateModel
+from carpk.problems import Problem
+from carpk.structure import StructuralModel
+
+AUTO = "auto"  # a category where the column holds words, else exponential
+Refused = Callable[[str, str], tuple[list[CovariateEffect], list[Problem]]]
+_FEW = 5  # patients in a level, below which its coefficient is mostly the prior's
+
+
+def covariate_model(effect: CovariateEffect) -> CovariateModel:
+    """The form of an effect."""
+    form: CovariateModel = registry.load("covariate_models", effect.form)
+    return form
+
+
+def coefficients(effect: CovariateEffect) -> tuple[str, ...]:
+    """The names of an effect's coefficients; none before it has its form, levels or knots."""
+    return covariate_model(effect).names(effect) if effect.form != AUTO else ()
+
+
+def asked_effects(structure: StructuralModel, covariates: Mapping[str, str] | Iterable[str]) \
+        -> tuple[tuple[CovariateEffect, ...], list[Problem]]:
+    """Effects from {"Cmax ~ DOSE": "power"} or ["Cmax ~ log(DOSE) + RESPONSE"], and what of them
+    is not understood.
+
+    A form may give its reference, "power(3.1)" or "category(CR)", and after it knots or levels.
+
+    >>> from carpk.registry import find_model
+    >>> model = find_model("stein_2019")
+    >>> [e.form for e in asked_effects(model, ["Cmax ~ log(DOSE) + RESPONSE"])[0]]
+    ['power', 'auto']
+    """
+    if isinstance(covariates, Mapping):
+        asked = dict(covariates)
+    else:
+        asked = dict.fromkeys([covariates] if isinstance(covariates, str) else covariates, "")
+    effects: list[CovariateEffect] = []
+    found: list[Problem] = []
+    for text, form in asked.items():
+        made, problems = _asked(structure, text, form)
+        effects += made
+        found += problems
+    keys = [e.key for e in effects]
+    found += [Problem("error", "stated twice", column="covariates", found=k)
+              for k in dict.fromkeys(keys) if keys.count(k) > 1]
+    return tuple(effects), found
+
+
+def _asked(structure: StructuralModel, text: str, form: str) \
+        -> tuple[list[CovariateEffect], list[Problem]]:
+    """The effects of one statement."""
+    def refused(wrong: str, remedy: str) -> tuple[list[CovariateEffect], list[Problem]]:
+        return [], [Problem("error", wrong, remedy, column="covariates",
+                            found=text + (f" = {form}" if form else ""))]
+
+    parameter, tilde, right = (part.strip() for part in text.partition("~"))
+    known = [p.name for p in structure.parameters]
+    if not (parameter and tilde and right):
+        return refused("not PARAMETER ~ COLUMN", 'for instance "Cmax ~ DOSE"')
+    if parameter not in known:
+        return refused(f"no such parameter: {parameter}", f"known: {', '.join(sorted(known))}")
+    if not form or form == "formula":
+        return _terms(parameter, right, refused)
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", form)
+    forms = [n for n in (*registry.names("covariate_models"), AUTO) if n != "formula"]
+    if match is None or match[1] not in forms:
+        return refused("no such covariate form", f"known: {', '.join(forms)}; a reference may "
+                       "follow, as in power(70)")
+    reference, *points = _values(match[2])
+    effect = CovariateEffect(parameter, right, match[1], reference, tuple(
+        p for p in points if p is not None))
+    numeric = match[1] != AUTO and covariate_model(effect).numeric
+    if numeric and any(isinstance(v, str) for v in (reference, *effect.points)):
+        return refused(f"the reference of {match[1]} is a number", "for instance power(70)")
+    if match[1] == "spline" and effect.points and (
+            len(effect.points) < 3 or sorted(set(effect.points)) != list(effect.points)):
+        return refused("a spline needs three knots or more, in rising order",
+                       "for instance spline(40, 10, 40, 80), the reference first")
+    if match[1] not in ("spline", "category") and effect.points:
+        return refused(f"{match[1]} takes a reference and nothing else", "drop the rest")
+    link = structure.parameter(parameter).link
+    if match[1] == "linear" and link != "log":
+        return refused(f"linear multiplies, but {parameter} is on the {link} scale",
+                       "take exponential, which adds beta (x - reference) there")
+    return [effect], []
+
+
+def _values(text: str | None) -> Sequence[float | str | None]:
+    """Numbers or words between the brackets of a form."""
+    def value(part: str) -> float | str:
+        try:
+            return float(part)
+        except ValueError:
+            return part
+
+    return [value(p.strip()) for p in text.split(",") if p.strip()] or [None] if text else [None]
+
+
+def _terms(parameter: str, right: str, refused: Refused) \
+        -> tuple[list[CovariateEffect], list[Problem]]:
+    """The effects of a formula: a lone column, the log of one, or what formulaic evaluates."""
+    from formulaic import Formula
+    from formulaic.errors import FormulaicError
+
+    try:
+        terms = [str(t) for t in Formula(right)]
+    except (FormulaicError, SyntaxError, TypeError) as failure:
+        return refused(f"not a formula: {failure}", "for instance log(DOSE) + RESPONSE")
+    effects = []
+    for term in (t for t in terms if t not in ("0", "1")):
+        logged = re.fullmatch(r"(?:np\.)?log\((\w+)\)", term)
+        effects.append(CovariateEffect(parameter, logged[1], "power") if logged else
+                       CovariateEffect(parameter, term, AUTO if term.isidentifier() else "formula"))
+    return effects, []
+
+
+def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffect],
+                     table: pd.DataFrame, varying: Mapping[str, tuple[Problem, ...]],
+                     source: str) -> tuple[tuple[CovariateEffect, ...], list[Problem]]:
+    """The effects with form, reference and points, and everything that is wrong with the columns
+    they read.
+
+    table : index ID, one value per patient of the file's columns; varying : columns that change
+        within a patient, and where
+    """
+    made, found, told = [], [], set[str]()
+    for asked in effects:
+        effect = _with_form(asked, table)
+        problems = _column_problems(effect, table, varying, source)
+        new = [p for p in problems if str(p) not in told]
+        told |= {str(p) for p in new}
+        found += new
+        if problems:
+            continue
+        form = covariate_model(effect)
+        try:
+            x = form.read(table, effect)
+        except Exception as failure:  # a formula may raise anything
+            found.append(Problem("error", f"the term cannot be evaluated: {failure}",
+                                 "np.sqrt(X), X:Y and I(X**2) are read; categories stand alone",
+                                 source, column=effect.key))
+            continue
+        whole = form.found(x, effect)
+        found += _value_problems(whole, table, x, source)
+        made.append(whole)
+    return tuple(made), found
+
+
+def _with_form(effect: CovariateEffect, table: pd.DataFrame) -> CovariateEffect:
+    """The effect with a form where that was left to the column."""
+    if effect.form != AUTO:
+        return effect
+    words = effect.column in table and not pd.api.types.is_numeric_dtype(table[effect.column])
+    return dataclasses.replace(effect, form="category" if words else "exponential")
+
+
+def _column_problems(effect: CovariateEffect, table: pd.DataFrame,
+                     varying: Mapping[str, tuple[Problem, ...]], source: str) -> list[Problem]:
+    """What is wrong with the columns an effect reads."""
+    form, found = covariate_model(effect), []
+    for name in form.needs(effect):
+        if name in varying:
+            found += list(varying[name])
+            continue
+        if name not in table:
+            found.append(Problem("error", f"{effect.key} needs this column, and the file has none",
+                                 f"it has {', '.join(map(str, table.columns)) or 'no covariate'}",
+                                 source, column=name))
+            continue
+        column = table[name]
+        found += [Problem("error", f"missing, and {effect.key} needs it",
+                          "fill it in, or take the patient out of the file", source, patient=i,
+                          column=name) for i in column.index[column.isna()]]
+        if form.numeric and not pd.api.types.is_numeric_dtype(column):
+            values = pd.to_numeric(column, errors="coerce")
+            found += [Problem("error", f"not a number, and {effect.form} needs one",
+                              "words? take category", source, patient=i, column=name,
+                              found=str(column[i])) for i in column.index[
+                                  values.isna() & column.notna()]]
+        elif form.positive:
+            found += [Problem("error", f"{effect.form} needs values above 0",
+                              "take exponential, or correct the value", source, patient=i,
+                              column=name, found=f"{column[i]:g}")
+                      for i in column.index[column <= 0]]
+    return found
+
+
+def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray, source: str) \
+        -> list[Problem]:
+    """What the patients' values say against an effect, or to know of it."""
+    columns = covariate_model(effect).columns(x, effect)
+    if effect.form == "category":
+        found = [Problem("warning", f"only {int(n)} of {len(x)} patients are of this level: its "
+                         "coefficient is mostly the prior's", "join levels, or leave it out",
+                         source, column=effect.key, found=str(level))
+                 for level, n in zip(effect.points, columns.sum(axis=0), strict=True) if n < _FEW]
+        others = columns.sum(axis=1) == 0
+        if not others.any():
+            found.append(Problem("error", "no patient has the reference level",
+                                 "choose another", source, column=effect.key,
+                                 found=str(effect.reference)))
+        if not effect.points:
+            found.append(Problem("error", "all patients are of one level", "leave it out", source,
+                                 column=effect.key, found=str(effect.reference)))
+        return found
+    found = []
+    if not np.isfinite(x).all():
+        found += [Problem("error", f"the term is {v} for this patient", "correct the value",
+                          source, patient=i, column=effect.key)
+                  for i, v in zip(table.index, x, strict=True) if not np.isfinite(v)]
+    elif np.ptp(x) == 0:
+        found.append(Problem("error", "all patients have the same value", "leave it out", source,
+                             column=effect.key, found=f"{x[0]:g}"))
+    if covariate_model(effect).positive and not float(effect.reference or 0) > 0:
+        found.append(Problem("error", "the reference must be above 0", "for instance power(70)",
+                             column=effect.key, found=str(effect.reference)))
+    return found
