@@ -98,6 +98,13 @@ def fit(
             help="residual error model of an output", metavar="C=proportional")] = None,
         spread: Annotated[list[str] | None, typer.Option(
             help="the parameters that vary between patients", metavar="Cmax,beta")] = None,
+        covariate: Annotated[list[str] | None, typer.Option(
+            help="a covariate of a parameter: power, exponential, linear, category, hockey_stick "
+            "or spline, with a reference or without; or a formula; may be repeated",
+            metavar='"Cmax ~ DOSE=power(3.1)"')] = None,
+        correlate: Annotated[list[str] | None, typer.Option(
+            help="parameters whose etas are correlated, or full; may be repeated",
+            metavar="Cmax,alpha")] = None,
         fix: Annotated[list[str] | None, typer.Option(
             help="hold a population parameter, at the model file's value if none is given",
             metavar="beta=0.003")] = None,
@@ -118,7 +125,8 @@ def fit(
     from carpk import cli_fit, cli_request
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
-        errors=error, fixed=fix, priors=prior, steps=steps, solver=solver,
+        covariates=covariate, correlated=correlate, errors=error, fixed=fix, priors=prior,
+        steps=steps, solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
     asked = cli_request.request(data, options)

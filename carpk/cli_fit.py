@@ -14,6 +14,7 @@ from rich.table import Table
 
 from carpk.cohort import contents, design
 from carpk.fitting import Fit, fit
+from carpk.preparation import with_effects
 from carpk.problems import Problem, RequestError
 from carpk.progress import Stages
 from carpk.reporting import report, verdict
@@ -33,8 +34,9 @@ def run(asked: Request, show: Show) -> int:
     model = asked.population()
     cohort = asked.cohort(model.structure)
     seen = design(cohort, model.structure)
-    show(seen.warnings)
-    typer.echo(f"{contents(cohort, model.structure)}\nseed {asked.seed}", err=True)
+    show([*seen.warnings, *with_effects(model, seen)[1]])
+    held = contents(cohort, model.structure, model.covariates)
+    typer.echo(f"{held}\nseed {asked.seed}", err=True)
     _must_be_writable(Path(asked.out))
     folder = None
     try:

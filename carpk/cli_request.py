@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import tomllib
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import typer
 
 from carpk import requests
 from carpk.cohort import contents, design
+from carpk.preparation import with_effects
 from carpk.problems import Problem
 
 _PAIRED = ("errors", "fixed", "priors", "columns", "units")
@@ -26,6 +28,11 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
             table[name] = options(**value)
         elif value is None or value == []:
             continue
+        elif name == "covariates":
+            table[name] = dict(_effect(text) for text in value)
+        elif name == "correlated":
+            table[name] = "full" if value == ["full"] else [
+                [part.strip() for part in text.split(",") if part.strip()] for text in value]
         elif name in _PAIRED:
             table[name] = dict(_pair(text, name) for text in value)
         elif name in _LISTED:
@@ -53,14 +60,16 @@ def request(data: str, given: Mapping[str, Any]) -> requests.Request:
 def checked(data: str, given: Mapping[str, Any]) -> tuple[tuple[Problem, ...], str]:
     """The warnings of a cohort that can be used, and what is in it, as a sentence."""
     stated = _stated(data, given)
-    wanted = {k: v for k, v in stated.items() if k in ("data", "model")}
+    wanted = {k: v for k, v in stated.items() if k in ("data", "model", "covariates")}
     asked = requests.Request.of({"model": "", **wanted}, data if _is_request(data) else "")
     if not asked.model:
         cohort = requests.cohort_of(asked.data)
         return cohort.warnings, contents(cohort)
-    structure = asked.population().structure
-    cohort = asked.cohort(structure)
-    return design(cohort, structure).warnings, contents(cohort, structure)
+    model = asked.population()
+    cohort = asked.cohort(model.structure)
+    seen = design(cohort, model.structure)
+    return (*seen.warnings, *with_effects(model, seen)[1]), contents(
+        cohort, model.structure, model.covariates)
 
 
 def _is_request(data: str) -> bool:
@@ -91,6 +100,12 @@ def _pair(text: str, group: str) -> tuple[str, Any]:
     if not (name and equals and value):
         raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def _effect(text: str) -> tuple[str, str]:
+    """Cmax ~ DOSE=power, or a formula as it stands: it may hold a = of its own."""
+    match = re.fullmatch(r"(.*?)=\s*(\w+(?:\([^()]*\))?)\s*", text)
+    return (match[1].strip(), match[2]) if match else (text, "formula")
 
 
 def _whole(text: str) -> int:

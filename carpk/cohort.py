@@ -153,13 +153,16 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
         varying=cohort.varying)
 
 
-def ignored_columns(cohort: Cohort, structure: StructuralModel) -> list[str]:
-    """The columns of the file that neither the reader nor the model reads."""
-    used = {i.name for i in structure.inputs}
+def ignored_columns(cohort: Cohort, structure: StructuralModel, read: Iterable[str] = ()) \
+        -> list[str]:
+    """The columns of the file that neither the reader nor the model reads, as an input or, those
+    in `read`, as a covariate."""
+    used = {i.name for i in structure.inputs} | set(read)
     return [str(c) for c in (*cohort.covariates.columns, *cohort.varying) if c not in used]
 
 
-def contents(cohort: Cohort, structure: StructuralModel | None = None) -> str:
+def contents(cohort: Cohort, structure: StructuralModel | None = None,
+             read: Iterable[str] = ()) -> str:
     """What is in a cohort, or what of it a model uses, as a sentence.
 
     >>> from carpk import examples
@@ -173,7 +176,7 @@ def contents(cohort: Cohort, structure: StructuralModel | None = None) -> str:
     doses = len(cohort.doses) if structure is None or structure.states else 0
     excluded = seen.excluded if seen else cohort.excluded
     reasons = "; ".join(f"{n}: {why}" for why, n in excluded["reason"].value_counts().items())
-    columns = ignored_columns(cohort, structure) if structure else \
+    columns = ignored_columns(cohort, structure, read) if structure else \
         [str(c) for c in (*cohort.covariates.columns, *cohort.varying)]
     return (f"{cohort.source}: {len(cohort.ids)} patients, {rows} observations ({censored} "
             f"censored), {doses} doses, {len(excluded)} rows excluded"
@@ -298,7 +301,7 @@ def _rows(cohort: Cohort, structure: StructuralModel) \
             "", cohort.source, int(left_out["line"].iloc[0])))
     rows = rows.drop(index=left_out.index)
     for output in structure.outputs:
-        if output.error != "lognormal":
+        if not output.positive:
             continue
         # UPPER is DV, or the limit that a censored row is below
         bad = rows[(rows["DVID"] == output.dvid) & (rows["UPPER"] <= 0)]

@@ -188,7 +188,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "seconds": {k: round(v, 3) for k, v in seconds.items()},
         "convergence": dataclasses.asdict(convergence),
         "warnings": [str(w) for w in seen.warnings],
-        "ignored_columns": ignored_columns(cohort, structure),
+        "ignored_columns": ignored_columns(cohort, structure, chosen.covariates),
         "excluded": json.loads(seen.excluded.to_json(orient="records")),
         "versions": {n: _version(n) for n in _VERSIONS} | {"python": platform.python_version()},
     }

@@ -100,8 +100,9 @@ def patient_log_density(model: PopulationModel, data: Arrays, theta: Mapping[str
 
 def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     """Log prior density of the free population parameters, natural scale."""
-    total = sum((model.priors[n].log_density(theta[n]) for n in model.free
-                 if not n.startswith("corr_")), jnp.zeros(()))
+    joint = {n for block in _free_blocks(model) for n in correlations(block)}
+    total = sum((model.priors[n].log_density(theta[n]) for n in model.free if n not in joint),
+                jnp.zeros(()))
     for block in _free_blocks(model):
         shape = model.priors[correlations(block)[0]].numbers[0]
         total = total + lkj_log_density(
@@ -153,8 +154,8 @@ def log_jacobian(model: PopulationModel, u: jax.Array) -> jax.Array:
         _, slope = jax.jvp(model.priors[n].scale.from_real, (u[k],), (jnp.ones(()),))
         total = total + jnp.log(slope)
     for block in _free_blocks(model):
-        free = {n: jnp.tanh(u[k]) for k, n in enumerate(model.free) if n.startswith("corr_")}
-        total = total + lkj_log_volume(_partial(block, free))
+        partial = {n: jnp.tanh(u[model.free.index(n)]) for n in correlations(block)}
+        total = total + lkj_log_volume(_partial(block, partial))
     return total
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 
 from carpk import registry
 from carpk.covariate_models import CovariateEffect
-from carpk.effects import asked_effects, coefficients, covariate_model
-from carpk.error_models import ErrorModel
+from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
+from carpk.error_models import ErrorModel, error_model
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError
 from carpk.structure import Parameter, Solver, StructuralModel
@@ -66,11 +66,17 @@ class PopulationModel:
 
     def error_models(self) -> dict[str, ErrorModel]:
         """The residual error model of each output."""
-        return {o: registry.load("error_models", e) for o, e in self.errors.items()}
+        return {o: error_model(e) for o, e in self.errors.items()}
 
     def scale(self, parameter: str) -> Scale:
         """The link of a structural parameter."""
         return LINKS[self.structure.parameter(parameter).link]
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """The columns of the file that effects read."""
+        return tuple(dict.fromkeys(n for e in self.effects for n in (
+            (e.column,) if e.form == AUTO else covariate_model(e).needs(e))))
 
     def effect_columns(self, covariates: pd.DataFrame) -> dict[str, np.ndarray]:
         """What the coefficients of each effect multiply, (P, C) by the effect's key.
@@ -141,7 +147,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         -> PopulationModel:
     """A population model from a structural model, its name or the path of its file.
 
-    errors : {output: error model}; the model file's own where not given.
+    errors : {output: error model}, and its tails, "lognormal student_t"; the model file's own
+        where not given.
     spread : the parameters that vary between patients; the model file's where not given.
     covariates : {"Cmax ~ DOSE": "power"}, or "power(3.1)" with a reference, else the patients'
         median or most frequent level; or formulas, ["Cmax ~ log(DOSE) + RESPONSE"]
@@ -163,8 +170,11 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     outputs = [o.name for o in structure.outputs]
     chosen = {o.name: o.error for o in structure.outputs} | dict(errors or {})
     found += [_unknown("output", o, outputs) for o in chosen if o not in outputs]
-    found += [_unknown("error model", e, registry.names("error_models"))
-              for e in chosen.values() if e not in registry.names("error_models")]
+    for written in chosen.values():
+        try:
+            error_model(written)
+        except RequestError as refused:
+            found += refused.problems
     vary = tuple(spread) if spread is not None else \
         tuple(p.name for p in structure.parameters if p.omega is not None)
     found += [_unknown("parameter", n, known) for n in vary if n not in known]

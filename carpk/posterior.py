@@ -71,10 +71,11 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     index = {"chain": np.arange(chains), "draw": np.arange(draws)}
     thinned = {"chain": index["chain"], "draw": index["draw"][some]}
     by_patient: dict[str, Any] = {}
-    eta = phi - _locations(model, data, theta, phi.shape)
+    mu, by_covariate = _locations(model, data, theta, phi)
     for k, p in enumerate(model.varying):
         by_patient[p.name] = np.asarray(model.scale(p.name).from_real(jnp.asarray(phi[..., k])))
-        by_patient[f"eta_{p.name}"] = eta[..., k]
+        by_patient[f"eta_{p.name}"] = phi[..., k] - mu[..., k]
+    by_patient |= by_covariate
     observation = ("observation",)
     draw = ("chain", "draw")
     constant = {
@@ -110,15 +111,23 @@ def _plain(column: pd.Series) -> np.ndarray:
 
 
 def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
-               shape: tuple[int, ...]) -> np.ndarray:
-    """(chain, draw, patient, parameter): where each draw's population puts each patient's phi."""
-    @jax.jit
-    def every(theta: Arrays, data: Arrays) -> jax.Array:
-        return jax.lax.map(lambda draw: population_location(
-            model, data, {**fixed(model), **draw})[0], theta)
+               phi: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(chain, draw, patient, parameter): where each draw's population puts each patient's phi;
+    and (chain, draw, patient) of each parameter that differs by its covariates alone."""
+    alone = [p for p in dict.fromkeys(e.parameter for e in model.effects) if p not in model.spread]
 
-    flat = {n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}
-    return np.asarray(every(flat, data)).reshape(shape)
+    @jax.jit
+    def every(theta: Arrays, data: Arrays) -> Any:
+        def one(draw: Arrays) -> Any:
+            values = {**fixed(model), **draw}
+            mu, _ = population_location(model, data, values)
+            patients = model.patient_values(values, data["effects"], mu)
+            return mu, {n: patients[n] for n in alone}
+        return jax.lax.map(one, theta)
+
+    mu, values = every({n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}, data)
+    return (np.asarray(mu).reshape(phi.shape),
+            {n: np.asarray(v).reshape(phi.shape[:3]) for n, v in values.items()})
 
 
 def _every_draw(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],

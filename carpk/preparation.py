@@ -52,6 +52,9 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) \
         for s in error.sigmas:
             name = f"sigma_{output}_{s}"
             scale = _spread_of_dv(structure, design, output) if s in error.in_units else 1.0
+            if s == "power":  # 0 is additive, 1 proportional; beyond 2 nobody has been
+                priors[name] = Prior("normal", (1.0, 0.5))
+                continue
             priors[name] = Prior("halfnormal", (scale,))
             if s in error.in_units:
                 reasons.setdefault(name, "default: scaled to the SD of the observed DV")

@@ -137,6 +137,11 @@ class Output:
     dvid: int = 1
     error: str = "lognormal"
 
+    @property
+    def positive(self) -> bool:
+        """Whether it is fitted on the log scale."""
+        return self.error.partition(" ")[0] == "lognormal"
+
 
 @dataclass(frozen=True, slots=True)
 class Derived:

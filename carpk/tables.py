@@ -11,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from carpk import fitting, posterior, prediction
+from carpk import covariate_effects, fitting, posterior, prediction
+from carpk.covariate_models import CovariateEffect
+from carpk.effects import coefficients
 from carpk.fitting import Fit
+from carpk.population_model import correlations
 from carpk.prediction import quantiles, some_draws
 from carpk.priors import Prior
 from carpk.structure import named
@@ -32,7 +35,7 @@ def parameters(fit: Fit) -> pd.DataFrame:
     cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
     shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
-    kind: typical, spread, residual or derived; meaning, in words.
+    kind: typical, covariate, spread, correlation, residual or derived; meaning, in words.
     A fixed parameter has its value as mean and median. What does not apply is NaN or "".
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
@@ -65,8 +68,8 @@ def parameters(fit: Fit) -> pd.DataFrame:
 
 def individuals(fit: Fit) -> pd.DataFrame:
     """One row per patient: ID, observations, censored; of every varying parameter X: X_mean,
-    X_median, X_sd, X_lower95, X_upper95 (natural scale), eta_X_mean; of every derived quantity
-    D: D_median, D_lower95, D_upper95."""
+    X_median, X_sd, X_lower95, X_upper95 (natural scale), eta_X_mean; the covariates of the
+    model; of every derived quantity D: D_median, D_lower95, D_upper95."""
     seen, draws = fit.design, fit.posterior["posterior"].dataset
     columns: dict[str, Any] = {
         "ID": list(seen.ids), "observations": seen.observed.sum(axis=1),
@@ -78,10 +81,29 @@ def individuals(fit: Fit) -> pd.DataFrame:
                     f"{name}_sd": values.std(axis=0, ddof=1), f"{name}_lower95": lower,
                     f"{name}_upper95": upper,
                     f"eta_{name}_mean": draws[f"eta_{name}"].values.mean(axis=(0, 1))}
+    for name in fit.model.covariates:
+        columns[name] = seen.covariates[name].to_numpy()
     for name, values in _patients_derived(fit).items():
         lower, median, upper = quantiles(values, (0.025, 0.5, 0.975))
         columns |= {f"{name}_median": median, f"{name}_lower95": lower, f"{name}_upper95": upper}
     return pd.DataFrame(columns)
+
+
+def covariates(fit: Fit) -> pd.DataFrame:
+    """What each covariate does; see `carpk.covariate_effects.covariates`."""
+    return covariate_effects.covariates(fit)
+
+
+def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
+    """(Q, Q): correlation of the draws of the free population parameters, on the scales they are
+    estimated on; the first column names the row."""
+    free, draws = fit.model.free, fit.posterior["posterior"].dataset
+    u = np.stack([np.asarray(fit.model.priors[n].scale.to_real(jnp.asarray(
+        draws[n].values.ravel()))) for n in free])
+    matrix = np.corrcoef(u) if len(free) > 1 else np.ones((len(free), len(free)))
+    table = pd.DataFrame(matrix, columns=list(free))
+    table.insert(0, "parameter", list(free))
+    return table
 
 
 def predictions(fit: Fit) -> pd.DataFrame:
@@ -103,13 +125,21 @@ def prior_dominated(fit: Fit) -> dict[str, str]:
     """
     found, draws = {}, fit.posterior["posterior"].dataset
     for name in fit.model.free:
-        prior = fit.model.priors[name]
+        prior = _marginal(fit, name)
         centre, sd = prior_on_real_line(prior)
         u = np.asarray(prior.scale.to_real(jnp.asarray(draws[name].values)))
         moved = len(prior.numbers) == 1 and abs(u.mean() - centre) > sd
         if u.std() > _DOMINATED * sd and not moved:
             found[name] = f"the data say little about {name}: its interval is mostly the prior's"
     return found
+
+
+def _marginal(fit: Fit, name: str) -> Prior:
+    """The prior of one population parameter; of a correlation in a block of m, LKJ(eta) gives
+    that of a pair with eta + (m - 2) / 2."""
+    prior = fit.model.priors[name]
+    size = next((len(b) for b in fit.model.blocks if name in correlations(b)), 2)
+    return Prior("lkj", (prior.numbers[0] + (size - 2) / 2,)) if prior.family == "lkj" else prior
 
 
 def prior_on_real_line(prior: Prior) -> tuple[float, float]:
@@ -181,6 +211,13 @@ def _described(fit: Fit, name: str) -> Mapping[str, str]:
     given = {o.unit: fit.manifest["data"]["units"][str(o.dvid)]
              for o in reversed(structure.outputs)}
     kind, _, rest = name.partition("_")
+    effect = next((e for e in fit.model.effects if name in coefficients(e)), None)
+    if effect is not None:
+        return {"kind": "covariate", "unit": "-", "meaning": _effect_in_words(effect, name)}
+    if name in {n for block in fit.model.blocks for n in correlations(block)}:
+        return {"kind": "correlation", "unit": "-", "meaning": "correlation of the etas of "
+                + " and ".join(next((a, b) for block in fit.model.blocks for a in block
+                                    for b in block if f"corr_{a}_{b}" == name))}
     if name in fit.model.names and kind == "sigma":
         output, _, part = rest.rpartition("_")
         error = fit.model.error_models()[output]
@@ -197,6 +234,18 @@ def _described(fit: Fit, name: str) -> Mapping[str, str]:
     unit, meaning = words[name]
     return {"kind": "typical" if name in fit.model.names else "derived",
             "unit": given.get(unit, unit), "meaning": meaning}
+
+
+def _effect_in_words(effect: CovariateEffect, name: str) -> str:
+    """What a coefficient multiplies, with its reference."""
+    at = f"{effect.reference:.6g}" if isinstance(effect.reference, float) else effect.reference
+    part = name.removeprefix(f"{effect.stem}").removeprefix("_")
+    if effect.form == "category":
+        return f"ln {effect.parameter} of {effect.column} {part} against {at}"
+    what = {"power": f"power of {effect.column} / {at}", "linear": "proportional slope"}.get(
+        effect.form, "slope" if effect.form != "spline" else "spline term")
+    where = "" if effect.form == "power" else f" in {effect.column}, 0 at {at}"
+    return f"{what}{' ' + part if part else ''}{where}, on {effect.parameter}"
 
 
 def _spread(fit: Fit, name: str, omega: float) -> dict[str, float]:
@@ -227,7 +276,7 @@ def _patients_derived(fit: Fit) -> dict[str, np.ndarray]:
     shape = (len(some), patients)
 
     def drawn(name: str) -> np.ndarray:
-        if name in model.spread:
+        if name in draws and "patient" in draws[name].dims:
             return draws[name].values.reshape(-1, patients)[some]
         whole = f"{name}_pop"
         if whole in model.fixed:

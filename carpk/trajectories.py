@@ -66,7 +66,7 @@ def typical(structure: StructuralModel, until: float | None = None,
     resting = [n for n, p in paths.items() if not p.any()]
     if resting:
         note += f"{'; ' if note else ''}{', '.join(resting)} 0 without a dose"
-    below = [o.name for o in structure.outputs if o.error == "lognormal"
+    below = [o.name for o in structure.outputs if o.positive
              and (p := paths[o.name]).min() < -1e-6 * np.abs(p).max()]
     if below:
         note += f"{'; ' if note else ''}NOT TO BE TRUSTED: {', '.join(below)} falls below 0"

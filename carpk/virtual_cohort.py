@@ -222,7 +222,7 @@ def measured(cohort: Cohort, structure: StructuralModel, seen: Design, drawn: Si
         mine = (rows["DVID"] == output.dvid).to_numpy()
         dv, limit = rows["DV"].to_numpy(), limits.get(output.name, math.nan)
         failed = mine & ~np.isfinite(dv)
-        none = mine & (dv <= 1e-280) & (output.error == "lognormal") & math.isnan(limit)
+        none = mine & (dv <= 1e-280) & output.positive & math.isnan(limit)
         kept &= ~(failed | none)
         if mine.any() and not dv[mine & ~failed].any():
             warnings.append(Problem(

@@ -71,7 +71,7 @@ class NearTypical(Estimator):
         rng = np.random.default_rng(seed)
         shape = (2, 50)
         centre = {n: model.priors[n].median for n in model.free}
-        theta = {n: v * np.exp(0.1 * rng.normal(size=shape)) + 0.01 * (v == 0) * rng.normal(
+        theta = {n: v * np.exp(0.1 * rng.normal(size=shape)) + 0.3 * (v == 0) * rng.normal(
             size=shape) for n, v in centre.items()}
         values = {**model.fixed, **centre}
         mu, _ = population_location(model, data, values)

@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache taxonomy laws integrators small_matrices",
     "structure cohort csvfile records nonmem examples models/*",
-    "priors error_models/* covariate_models/* effects population_model",
+    "priors tails error_models/* covariate_models/* effects population_model",
     "solve accuracy likelihood preparation empirical_bayes geometry simulation virtual_cohort "
     "trajectories",
     "posterior estimators/* fitting",
-    "prediction tables plots/* drawings reporting",
+    "prediction covariate_effects tables plots/* drawings reporting",
     "requests progress cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

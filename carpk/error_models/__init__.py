@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr
 
-_HALF_LOG_2PI = 0.9189385332046727
+from carpk import registry
+from carpk.problems import Problem, RequestError
+from carpk.tails import TAILS, Tails
+
 # a level of exactly zero (a state before its first inflow) has no logarithm; this one has,
 # and lies so far below any limit that its censored probability is one
 _TINY = 1e-290
@@ -18,11 +21,12 @@ _TINY = 1e-290
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """A normal residual on the natural or the log scale, with the SD the file's function gives.
+    """A residual on the natural or the log scale, with the SD the file's function gives.
 
     sigmas : names and meanings; `sd(pred, sigma)` reads them as `sigma.<name>`.
     log_scale : the residual is added to ln(pred); `sd` is then in log units.
     in_units : sigmas that carry the output's unit (their prior scales with the data).
+    tails : the shape of residual / SD; of heavier ones the SD is the scale.
     """
 
     title: str
@@ -30,6 +34,7 @@ class ErrorModel:
     sd: Callable[[Any, Any], Any]
     log_scale: bool = False
     in_units: tuple[str, ...] = ()
+    tails: Tails = TAILS["normal"]
 
     def working(self, pred: Any) -> Any:
         """The prediction on the scale the residual is added to."""
@@ -46,7 +51,7 @@ class ErrorModel:
         measured = lower == upper
         y = jnp.where(measured, upper, 1.0)
         z = ((jnp.log(y) if self.log_scale else y) - location) / sd
-        density = -0.5 * z**2 - jnp.log(sd) - _HALF_LOG_2PI
+        density = self.tails.log_density(z) - jnp.log(sd)
         if self.log_scale:
             density = density - jnp.log(y)
         return jnp.where(measured, density,
@@ -62,19 +67,37 @@ class ErrorModel:
             low, high = jnp.log(low), jnp.log(high)
         z_low, z_high = (low - location) / sd, (high - location) / sd
         both = has_low & has_high
-        # of an interval above the mean, take the mirror image: log_ndtr is exact in the left tail
+        log_below = self.tails.log_below
+        # of an interval above the mean, take the mirror image: it is exact in the left tail
         flip = z_low > 0.0
         near = jnp.where(both, jnp.where(flip, -z_low, z_high), 0.0)
         far = jnp.where(both, jnp.where(flip, -z_high, z_low), -1.0)
-        gap = jnp.minimum(log_ndtr(far) - log_ndtr(near), -1e-300)
-        two_sided = log_ndtr(near) + jnp.log(-jnp.expm1(gap))
-        below = log_ndtr(jnp.where(has_high, z_high, 0.0))
-        above = log_ndtr(jnp.where(has_low, -z_low, 0.0))
+        gap = jnp.minimum(log_below(far) - log_below(near), -1e-300)
+        two_sided = log_below(near) + jnp.log(-jnp.expm1(gap))
+        below = log_below(jnp.where(has_high, z_high, 0.0))
+        above = log_below(jnp.where(has_low, -z_low, 0.0))
         return jnp.where(both, two_sided,
                          jnp.where(has_high, below, jnp.where(has_low, above, 0.0)))
 
     def draw(self, key: jax.Array, pred: Any, sigma: Any) -> jax.Array:
         """One simulated measurement per prediction, same shape and unit."""
-        noise = self.sd(pred, sigma) * jax.random.normal(key, jnp.shape(pred))
+        noise = self.sd(pred, sigma) * self.tails.draw(key, jnp.shape(pred))
         value = self.working(pred) + noise
         return jnp.exp(value) if self.log_scale else value
+
+
+def error_model(written: str) -> ErrorModel:
+    """An error model by its name, and the tails that may follow it: "lognormal student_t".
+
+    >>> error_model("lognormal cauchy").title
+    'additive on the log scale, Cauchy'
+    """
+    name, _, tails = written.strip().partition(" ")
+    model: ErrorModel = registry.load("error_models", name)
+    if not tails:
+        return model
+    shape = TAILS.get(tails.strip())
+    if shape is None:
+        raise RequestError(Problem("error", "no such tails of an error model",
+                                   f"known: {', '.join(TAILS)}", found=written))
+    return dataclasses.replace(model, title=f"{model.title}, {shape.title}", tails=shape)

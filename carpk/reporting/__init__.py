@@ -24,7 +24,9 @@ DRAWS = {
     "asymptotic": "draws from the asymptotic normal", "point": "a point estimate",
 }
 KINDS = {
-    "typical": "Typical values", "spread": "Spread between patients (SD on the link scale)",
+    "typical": "Typical values", "covariate": "Covariates (on the link scale)",
+    "spread": "Spread between patients (SD on the link scale)",
+    "correlation": "Correlation between a patient's parameters",
     "residual": "Residual error", "derived": "Derived, of the typical patient",
 }
 
@@ -39,10 +41,14 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
     """
     folder = Path(folder)
     made = {"parameters": tables.parameters(fit), "individuals": tables.individuals(fit),
-            "predictions": tables.predictions(fit), "excluded": tables.excluded(fit)}
+            "predictions": tables.predictions(fit), "excluded": tables.excluded(fit),
+            "correlations": tables.correlations_of_estimates(fit)}
+    if fit.model.effects:
+        made["covariates"] = tables.covariates(fit)
     for name, table in made.items():
         _write(folder / "tables" / f"{name}.csv", _csv(table))
-    figures = [_figures(fit, name, folder / "plots", png) for name in registry.names("plots")]
+    figures = [f for name in registry.names("plots")
+               if (f := _figures(fit, name, folder / "plots", png)).pages]
     page = folder / "report.html"
     _write(page, _html(fit, made, figures).encode())
     return page

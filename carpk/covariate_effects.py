@@ -1,0 +1,176 @@
+"""What covariates do: to the parameters, to what derives from them, and to the exposure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from carpk.cohort import Design
+from carpk.covariate_models import CovariateEffect
+from carpk.effects import coefficients, covariate_model
+from carpk.fitting import Fit
+from carpk.likelihood import population_location, predicted_rows
+from carpk.posterior import fixed
+from carpk.prediction import some_draws
+from carpk.solve import Arrays, arrays
+from carpk.structure import named
+
+COLUMNS = ("covariate", "value", "reference", "quantity", "kind", "scale", "median", "lower95",
+           "upper95", "direction", "within", "coefficient", "explained")
+RELEVANT = (0.8, 1.25)  # of a ratio: inside, exposures count as equivalent
+_DRAWS = 1000
+_POINTS = 561  # 20 a day over 28 days
+_NOTHING = 0.01  # of a ratio: a peak is read off the grid, so less is not told from nothing
+
+
+def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFrame:
+    """What each covariate does at its 5th and 95th percentile, or at each level, against its
+    reference; the other covariates at theirs.
+
+    covariate, value, reference; quantity: a parameter, a derived one, Cmax or AUC0_28 of an
+    output (until day 28, or half the last sample's time in other units) in the typical patient;
+    what a covariate does not move has no row;
+    kind: parameter, derived or exposure; scale: ratio, or difference on an identity link;
+    median, lower95, upper95; direction: posterior probability that it goes the way of its median;
+    within: that the ratio lies within `relevant`; coefficient: those that make it up;
+    explained: of a parameter, the share of the between-patient variance (link scale) that the
+    column explains in these patients, median.
+    """
+    effects = fit.model.effects
+    if not effects:
+        return pd.DataFrame(columns=list(COLUMNS))
+    scenes = [(c, v) for c in dict.fromkeys(e.column for e in effects)
+              for v in _values(fit, next(e for e in effects if e.column == c))]
+    theta = _population(fit)
+    found = _quantities(fit, theta, scenes)
+    rows = []
+    for k, (column, value) in enumerate(scenes):
+        mine = [e for e in effects if e.column == column]
+        moved = {e.parameter for e in mine}
+        explained = {e.parameter: _explained(fit, theta, e) for e in mine}
+        for (quantity, kind), values in found.items():
+            if kind == "parameter" and quantity not in moved:
+                continue
+            ratio = kind != "parameter" or \
+                fit.model.structure.parameter(quantity).link != "identity"
+            change = values[:, k + 1] / values[:, 0] if ratio else values[:, k + 1] - values[:, 0]
+            lower, median, upper = np.quantile(change, [0.025, 0.5, 0.975])
+            if kind != "parameter" and max(abs(lower - 1.0), abs(upper - 1.0)) < _NOTHING:
+                continue  # nothing that this covariate moves enters it
+            up = float((change > (1.0 if ratio else 0.0)).mean())
+            rows.append({
+                "covariate": column, "value": value, "reference": mine[0].reference,
+                "quantity": quantity, "kind": kind, "scale": "ratio" if ratio else "difference",
+                "median": median, "lower95": lower, "upper95": upper,
+                "direction": max(up, 1.0 - up),
+                "within": float(((change > relevant[0]) & (change < relevant[1])).mean())
+                if ratio else np.nan,
+                "coefficient": " ".join(n for e in mine if e.parameter == quantity
+                                        for n in coefficients(e)),
+                "explained": explained.get(quantity, np.nan) if kind == "parameter" else np.nan})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _values(fit: Fit, effect: CovariateEffect) -> list[float | str]:
+    """The values a covariate is looked at: its levels, or its 5th and 95th percentile."""
+    if effect.form == "category":
+        return [str(p) for p in effect.points]
+    x = covariate_model(effect).read(fit.design.covariates, effect)
+    return [float(f"{q:.4g}") for q in np.quantile(x, [0.05, 0.95])]
+
+
+def _population(fit: Fit) -> dict[str, np.ndarray]:
+    """(S,) of each free population value, some draws."""
+    draws = fit.posterior["posterior"].dataset
+    some = some_draws(fit, _DRAWS)
+    return {n: draws[n].values.reshape(-1)[some] for n in fit.model.free}
+
+
+def _scene_columns(fit: Fit, scenes: list[tuple[str, float | str]]) -> Arrays:
+    """What the coefficients multiply, a row per scene; the first is the reference."""
+    columns = {}
+    for e in fit.model.effects:
+        x = [e.reference, *(v if c == e.column else e.reference for c, v in scenes)]
+        kind = object if e.form == "category" else float
+        columns[e.key] = jnp.asarray(covariate_model(e).columns(np.array(x, dtype=kind), e))
+    return columns
+
+
+def _quantities(fit: Fit, theta: dict[str, np.ndarray], scenes: list[tuple[str, float | str]]) \
+        -> dict[tuple[str, str], np.ndarray]:
+    """(S, scenes + 1) of each parameter, derived quantity and exposure of the typical patient."""
+    model, structure = fit.model, fit.model.structure
+    derive = structure.derive
+    seen = _scene_design(fit, len(scenes) + 1)
+    data = {**arrays(seen, structure, model.steps), "effects": _scene_columns(fit, scenes)}
+    moved = [p.name for p in structure.parameters
+             if p.name in {e.parameter for e in model.effects}]
+
+    @jax.jit
+    def evaluate(theta: Arrays, data: Arrays) -> Arrays:
+        def one(draw: Arrays) -> Arrays:
+            values = {**fixed(model), **draw}
+            phi = population_location(model, data, values)[0]
+            patients = model.patient_values(values, data["effects"], phi)
+            derived = jax.vmap(lambda p: dict(derive(named(p))))(
+                {**patients, **data["inputs"]}) if derive else {}
+            return {"parameter": {n: patients[n] for n in moved}, "derived": derived,
+                    "levels": predicted_rows(model, data, values, phi)}
+        return jax.lax.map(one, theta)
+
+    out = jax.tree.map(np.asarray, evaluate({n: jnp.asarray(v) for n, v in theta.items()}, data))
+    found = {(n, kind): v for kind in ("parameter", "derived") for n, v in out[kind].items()}
+    times, end = seen.time[0, :_POINTS], seen.time[0, _POINTS - 1]
+    for k, output in enumerate(structure.outputs):
+        path = out["levels"][..., k * _POINTS:(k + 1) * _POINTS]
+        found[f"Cmax of {output.name}", "exposure"] = path.max(axis=-1)
+        found[f"AUC0_{end:g} of {output.name}", "exposure"] = np.trapezoid(path, times, axis=-1)
+    return found
+
+
+def _scene_design(fit: Fit, scenes: int) -> Design:
+    """As many copies of the first patient's doses, inputs at their medians, seen on a fine grid."""
+    seen, outputs = fit.design, fit.model.structure.outputs
+    last = float(seen.time[seen.observed].max())
+    end = 28.0 if fit.model.structure.time_unit == "day" else last / 2
+    n = _POINTS * len(outputs)
+    shape = (scenes, n)
+
+    def copies(values: np.ndarray) -> np.ndarray:
+        return np.repeat(values[:1], scenes, axis=0)
+
+    return dataclasses.replace(
+        seen, ids=tuple(map(str, range(scenes))),
+        time=np.tile(np.tile(np.linspace(0.0, end, _POINTS), len(outputs)), (scenes, 1)),
+        lower=np.ones(shape), upper=np.ones(shape), observed=np.ones(shape, dtype=bool),
+        output=np.tile(np.repeat(np.arange(len(outputs)), _POINTS), (scenes, 1)),
+        line=np.full(shape, np.iinfo(np.int64).max),
+        inputs={k: np.full(scenes, np.median(v)) for k, v in seen.inputs.items()},
+        dose_time=copies(seen.dose_time), dose_amount=copies(seen.dose_amount),
+        dose_duration=copies(seen.dose_duration), dose_state=copies(seen.dose_state),
+        dose_line=copies(seen.dose_line))
+
+
+def _explained(fit: Fit, theta: dict[str, np.ndarray], effect: CovariateEffect) -> float:
+    """Of a parameter's variance between these patients, the share its effect accounts for."""
+    model = fit.model
+    if effect.parameter not in model.spread:
+        return 1.0
+    columns = model.effect_columns(fit.design.covariates)
+    together = [e for e in model.effects if e.parameter == effect.parameter]
+
+    @jax.jit
+    @jax.vmap
+    def share(draw: Arrays) -> jax.Array:
+        values = {**fixed(model), **draw}
+        moved = {e.key: covariate_model(e).shift(columns[e.key], [values[n] for n in
+                                                                  coefficients(e)])
+                 for e in together}
+        total = sum(moved.values()).var() + values[f"omega_{effect.parameter}"] ** 2
+        return moved[effect.key].var() / total
+
+    return float(np.median(share({n: jnp.asarray(v) for n, v in theta.items()})))

@@ -1,0 +1,52 @@
+"""The shape of a standard residual: normal, or with the heavier tails that outliers ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+
+_DF = 4.0  # of Student's t: the usual choice for robust errors; a variance still exists
+_T_CONSTANT = math.lgamma((_DF + 1) / 2) - math.lgamma(_DF / 2) - 0.5 * math.log(_DF * math.pi)
+
+
+@dataclass(frozen=True)
+class Tails:
+    """A symmetric density of z = residual / SD parameter, around 0 and of unit scale.
+
+    log_density, log_below : of z; log_below = ln P(Z < z), exact far to the left
+    draw : (key, shape) -> that many z
+    """
+
+    title: str
+    log_density: Callable[[Any], Any]
+    log_below: Callable[[Any], Any]
+    draw: Callable[[jax.Array, tuple[int, ...]], jax.Array]
+
+
+def _t_below(z: Any) -> Any:
+    """Of 4 degrees of freedom, P(Z < z) = d^2 (6 - d) / 32 of z below 0, with d = 8 / (root - z)
+    / root and root = sqrt(4 + z^2): the textbook polynomial, arranged so that no tail cancels."""
+    left = jnp.where(z < 0, z, -z)
+    root = jnp.sqrt(4.0 + left**2)
+    d = 8.0 / (root - left) / root
+    tail = d**2 * (6.0 - d) / 32.0
+    return jnp.where(z < 0, jnp.log(tail), jnp.log1p(-tail))
+
+
+TAILS = {
+    "normal": Tails("normal", lambda z: -0.5 * z**2 - 0.5 * math.log(2 * math.pi), log_ndtr,
+                    jax.random.normal),
+    "student_t": Tails(
+        "Student's t of 4 degrees of freedom",
+        lambda z: _T_CONSTANT - 0.5 * (_DF + 1) * jnp.log1p(z**2 / _DF), _t_below,
+        lambda key, shape: jax.random.t(key, _DF, shape)),
+    "cauchy": Tails(
+        "Cauchy", lambda z: -math.log(math.pi) - jnp.log1p(z**2),
+        lambda z: jnp.log(jnp.arctan2(1.0, -z) / math.pi), jax.random.cauchy),
+}
