@@ -105,6 +105,9 @@ def fit(
         correlate: Annotated[list[str] | None, typer.Option(
             help="parameters whose etas are correlated, or full; may be repeated",
             metavar="Cmax,alpha")] = None,
+        censoring: Annotated[str | None, typer.Option(
+            help="what levels below a limit count as: M3 (default, their probability), or M1, "
+            "M4, M6, M7 to see what those do", metavar="M3")] = None,
         fix: Annotated[list[str] | None, typer.Option(
             help="hold a population parameter, at the model file's value if none is given",
             metavar="beta=0.003")] = None,
@@ -125,7 +128,8 @@ def fit(
     from carpk import cli_fit, cli_request
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
-        covariates=covariate, correlated=correlate, errors=error, fixed=fix, priors=prior,
+        covariates=covariate, correlated=correlate, censoring=censoring, errors=error,
+        fixed=fix, priors=prior,
         steps=steps, solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)

@@ -23,6 +23,7 @@ import pandas as pd
 import xarray as xr
 
 from carpk import posterior, program_cache, registry
+from carpk.censoring import censored_as
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
 from carpk.estimators import Convergence, Progress, with_settings
@@ -99,7 +100,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     say = progress or (lambda stage, done, total: None)
     began = time.perf_counter()
     method = with_settings(registry.load("estimators", estimator), settings)
-    seen = design(cohort, model.structure)
+    seen = design(censored_as(cohort, model.censoring, model.structure), model.structure)
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *program_cache.keep_programs()))
     resolved, told = resolve(model, seen, cohort.units)
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *told))
@@ -157,7 +158,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "model": structure.name if _bundled(structure) else structure.file,
         "estimator": estimator, "seed": seed, "spread": list(asked.spread),
         "covariates": {e.key: e.written for e in asked.effects},
-        "correlated": [list(b) for b in asked.blocks],
+        "correlated": [list(b) for b in asked.blocks], "censoring": asked.censoring,
         "data": {"file": cohort.source, **cohort.read_as}, "errors": dict(asked.errors),
         "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
         "free": [n for n in own if n not in asked.fixed],
@@ -181,7 +182,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "resolved": {
             "errors": dict(chosen.errors), "spread": list(chosen.spread),
             "effects": [dataclasses.asdict(e) for e in chosen.effects],
-            "blocks": [list(b) for b in chosen.blocks],
+            "blocks": [list(b) for b in chosen.blocks], "censoring": chosen.censoring,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
             "solver": structure.solver},
@@ -233,7 +234,7 @@ def _read(folder: Path) -> Fit:
         resolved["reasons"], resolved["steps"],
         tuple(CovariateEffect(**{**e, "points": tuple(e["points"])})
               for e in resolved.get("effects", ())),
-        tuple(map(tuple, resolved.get("blocks", ()))))
+        tuple(map(tuple, resolved.get("blocks", ()))), resolved.get("censoring", "M3"))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

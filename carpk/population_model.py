@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from carpk import registry
+from carpk.censoring import METHODS
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
 from carpk.error_models import ErrorModel, error_model
@@ -31,7 +32,8 @@ class PopulationModel:
     parameters that vary between patients, `blocks` those of them whose etas are correlated;
     `effects` are the covariates, which a cohort gives references and levels; `priors` and `fixed`
     are by population parameter; `reasons` says why a prior or a fixed value is what it is,
-    wherever that was not asked for. `steps` is the mesh of an ODE solve; 0 leaves it to the fit.
+    wherever that was not asked for. `steps` is the mesh of an ODE solve; 0 leaves it to the fit;
+    `censoring` says what is done with levels below a limit.
     """
 
     structure: StructuralModel
@@ -43,6 +45,7 @@ class PopulationModel:
     steps: int = 0
     effects: tuple[CovariateEffect, ...] = ()
     blocks: tuple[tuple[str, ...], ...] = ()
+    censoring: str = "M3"
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -140,7 +143,7 @@ def correlations(block: tuple[str, ...]) -> list[str]:
 def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None = None,
                spread: Iterable[str] | None = None,
                covariates: Mapping[str, str] | Iterable[str] = (),
-               correlated: str | Iterable[Iterable[str]] = (),
+               correlated: str | Iterable[Iterable[str]] = (), censoring: str = "M3",
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -153,6 +156,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     covariates : {"Cmax ~ DOSE": "power"}, or "power(3.1)" with a reference, else the patients'
         median or most frequent level; or formulas, ["Cmax ~ log(DOSE) + RESPONSE"]
     correlated : lists of parameters whose etas are correlated, or "full" for all that vary
+    censoring : M3, or M1, M4, M6, M7 to see what they do; see `carpk.censoring`
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
@@ -181,12 +185,15 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     effects, problems = asked_effects(structure, covariates)
     blocks, more = _blocks(vary, correlated)
     found += problems + more
+    if censoring not in METHODS:
+        found.append(_unknown("censoring method", censoring, METHODS))
     if found:
         raise RequestError(found)
     structure = dataclasses.replace(
         structure, solver=solver or structure.solver, outputs=tuple(
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
-    asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks)
+    asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
+                            censoring=censoring)
     values, reasons, found = _held(asked, fixed or {}, set(free))
     given, problems = _given(asked, priors or {})
     found += problems

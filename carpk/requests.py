@@ -65,7 +65,7 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, spread, covariates, correlated, fixed, free, priors, steps, solver : as in
+    errors, spread, covariates, correlated, censoring, fixed, free, priors, steps, solver : as in
         `carpk.population`
     settings : of the estimator; without `seed` one is drawn
 
@@ -82,6 +82,7 @@ class Request(_Table):
     spread: list[str] | None = None
     covariates: dict[str, str] | list[str] = {}
     correlated: str | list[list[str]] = []
+    censoring: str = "M3"
     fixed: Annotated[dict[str, Annotated[Any, BeforeValidator(_value)]],
                      BeforeValidator(by_name)] = {}
     free: list[str] = []
@@ -112,6 +113,7 @@ class Request(_Table):
         try:
             return population(self.model, errors=self.errors, spread=self.spread,
                               covariates=self.covariates, correlated=self.correlated,
+                              censoring=self.censoring,
                               fixed=self.fixed, priors=self.priors, free=self.free,
                               steps=self.steps, solver=self.solver)
         except RequestError as refused:

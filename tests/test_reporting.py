@@ -58,7 +58,8 @@ def test_tables_and_plots_lie_beside_the_primary_files(folder):
     found = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
     assert found == {
         "manifest.json", "posterior.nc", "model.py", "report.html",
-        *(f"tables/{n}.csv" for n in ("parameters", "individuals", "predictions", "excluded")),
+        *(f"tables/{n}.csv" for n in ("parameters", "individuals", "predictions", "excluded",
+                                         "correlations")),
         *(f"plots/{n}.svg" for n in ("individual_fits", "observed_predicted", "traces"))}
 
 
