@@ -105,6 +105,9 @@ def fit(
         correlate: Annotated[list[str] | None, typer.Option(
             help="parameters whose etas are correlated, or full; may be repeated",
             metavar="Cmax,alpha")] = None,
+        etas: Annotated[str | None, typer.Option(
+            help="shape of the spread: normal (default), or student_t where single patients lie "
+            "far out", metavar="normal")] = None,
         censoring: Annotated[str | None, typer.Option(
             help="what levels below a limit count as: M3 (default, their probability), or M1, "
             "M4, M6, M7 to see what those do", metavar="M3")] = None,
@@ -128,7 +131,7 @@ def fit(
     from carpk import cli_fit, cli_request
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
-        covariates=covariate, correlated=correlate, censoring=censoring, errors=error,
+        covariates=covariate, correlated=correlate, etas=etas, censoring=censoring, errors=error,
         fixed=fix, priors=prior,
         steps=steps, solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},

@@ -159,6 +159,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "estimator": estimator, "seed": seed, "spread": list(asked.spread),
         "covariates": {e.key: e.written for e in asked.effects},
         "correlated": [list(b) for b in asked.blocks], "censoring": asked.censoring,
+        "etas": asked.etas,
         "data": {"file": cohort.source, **cohort.read_as}, "errors": dict(asked.errors),
         "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
         "free": [n for n in own if n not in asked.fixed],
@@ -183,6 +184,7 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
             "errors": dict(chosen.errors), "spread": list(chosen.spread),
             "effects": [dataclasses.asdict(e) for e in chosen.effects],
             "blocks": [list(b) for b in chosen.blocks], "censoring": chosen.censoring,
+            "etas": chosen.etas,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
             "solver": structure.solver},
@@ -234,7 +236,8 @@ def _read(folder: Path) -> Fit:
         resolved["reasons"], resolved["steps"],
         tuple(CovariateEffect(**{**e, "points": tuple(e["points"])})
               for e in resolved.get("effects", ())),
-        tuple(map(tuple, resolved.get("blocks", ()))), resolved.get("censoring", "M3"))
+        tuple(map(tuple, resolved.get("blocks", ()))), resolved.get("censoring", "M3"),
+        resolved.get("etas", "normal"))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

@@ -19,8 +19,7 @@ from carpk.small_matrices import (
     solve_lower,
 )
 from carpk.solve import Arrays, arrays, predict
-
-_HALF_LOG_2PI = 0.9189385332046727
+from carpk.tails import TAILS
 
 
 def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
@@ -98,8 +97,9 @@ def patient_log_density(model: PopulationModel, data: Arrays, theta: Mapping[str
     """(P,): log p(phi_i | population), on the link scale."""
     mu, low = population_location(model, data, theta)
     z = solve_lower(low, [phi[:, k] - mu[:, k] for k in range(len(low))])
-    return sum((-0.5 * x**2 - jnp.log(row[k]) - _HALF_LOG_2PI
-                for k, (x, row) in enumerate(zip(z, low, strict=True))), jnp.zeros(phi.shape[0]))
+    shape = TAILS[model.etas].log_density
+    return sum((shape(x) - jnp.log(row[k]) for k, (x, row) in enumerate(zip(z, low, strict=True))),
+               jnp.zeros(phi.shape[0]))
 
 
 def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:

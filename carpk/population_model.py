@@ -33,7 +33,7 @@ class PopulationModel:
     `effects` are the covariates, which a cohort gives references and levels; `priors` and `fixed`
     are by population parameter; `reasons` says why a prior or a fixed value is what it is,
     wherever that was not asked for. `steps` is the mesh of an ODE solve; 0 leaves it to the fit;
-    `censoring` says what is done with levels below a limit.
+    `censoring` says what is done with levels below a limit, `etas` what shape the spread has.
     """
 
     structure: StructuralModel
@@ -46,6 +46,7 @@ class PopulationModel:
     effects: tuple[CovariateEffect, ...] = ()
     blocks: tuple[tuple[str, ...], ...] = ()
     censoring: str = "M3"
+    etas: str = "normal"
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -143,7 +144,8 @@ def correlations(block: tuple[str, ...]) -> list[str]:
 def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None = None,
                spread: Iterable[str] | None = None,
                covariates: Mapping[str, str] | Iterable[str] = (),
-               correlated: str | Iterable[Iterable[str]] = (), censoring: str = "M3",
+               correlated: str | Iterable[Iterable[str]] = (), etas: str = "normal",
+               censoring: str = "M3",
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -156,6 +158,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     covariates : {"Cmax ~ DOSE": "power"}, or "power(3.1)" with a reference, else the patients'
         median or most frequent level; or formulas, ["Cmax ~ log(DOSE) + RESPONSE"]
     correlated : lists of parameters whose etas are correlated, or "full" for all that vary
+    etas : normal, or student_t (4 degrees of freedom) where single patients lie far out: omega is
+        then its scale, 0.71 of its SD
     censoring : M3, or M1, M4, M6, M7 to see what they do; see `carpk.censoring`
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
@@ -185,6 +189,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     effects, problems = asked_effects(structure, covariates)
     blocks, more = _blocks(vary, correlated)
     found += problems + more
+    if etas not in ("normal", "student_t"):
+        found.append(_unknown("shape of the etas", etas, ("normal", "student_t")))
     if censoring not in METHODS:
         found.append(_unknown("censoring method", censoring, METHODS))
     if found:
@@ -193,7 +199,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         structure, solver=solver or structure.solver, outputs=tuple(
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
-                            censoring=censoring)
+                            censoring=censoring, etas=etas)
     values, reasons, found = _held(asked, fixed or {}, set(free))
     given, problems = _given(asked, priors or {})
     found += problems

@@ -65,8 +65,8 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, spread, covariates, correlated, censoring, fixed, free, priors, steps, solver : as in
-        `carpk.population`
+    errors, spread, covariates, correlated, etas, censoring, fixed, free, priors, steps,
+        solver : as in `carpk.population`
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -83,6 +83,7 @@ class Request(_Table):
     covariates: dict[str, str] | list[str] = {}
     correlated: str | list[list[str]] = []
     censoring: str = "M3"
+    etas: str = "normal"
     fixed: Annotated[dict[str, Annotated[Any, BeforeValidator(_value)]],
                      BeforeValidator(by_name)] = {}
     free: list[str] = []
@@ -113,7 +114,7 @@ class Request(_Table):
         try:
             return population(self.model, errors=self.errors, spread=self.spread,
                               covariates=self.covariates, correlated=self.correlated,
-                              censoring=self.censoring,
+                              censoring=self.censoring, etas=self.etas,
                               fixed=self.fixed, priors=self.priors, free=self.free,
                               steps=self.steps, solver=self.solver)
         except RequestError as refused:

@@ -18,6 +18,7 @@ from carpk.likelihood import population_location
 from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
 from carpk.problems import Problem, RequestError
+from carpk.tails import TAILS
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     mu, low = population_location(model, here, population)
     patients = len(design.ids)
     between, within = jax.random.split(jax.random.key(seed))
-    z = jax.random.normal(between, (patients, len(model.spread)))
+    z = TAILS[model.etas].draw(between, (patients, len(model.spread)))
     held = {n: jnp.asarray(v, dtype=float) for n, v in (own or {}).items()}
     for k, name in enumerate(model.spread):
         if name in held:  # the covariates move it from there

@@ -227,7 +227,8 @@ def _described(fit: Fit, name: str) -> Mapping[str, str]:
     if name in fit.model.names and kind == "omega":
         p = structure.parameter(rest)
         scale = {"log": f"ln {rest}", "logit": f"logit {rest}", "identity": rest}[p.link]
-        return {"kind": "spread", "meaning": f"SD between patients of {scale}",
+        what = "scale (Student's t, 4 df)" if fit.model.etas == "student_t" else "SD"
+        return {"kind": "spread", "meaning": f"{what} between patients of {scale}",
                 "unit": given.get(p.unit, p.unit) if p.link == "identity" else "-"}
     words = {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.derived} | \
         {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.parameters}

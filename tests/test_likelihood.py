@@ -70,6 +70,15 @@ def test_covariates_and_correlations_enter_the_density_as_written_out_by_hand():
     assert ours == pytest.approx(total, rel=1e-12)
 
 
+def test_etas_may_have_the_tails_of_student():
+    heavy = replace(MODEL, etas="student_t")
+    difference = float(log_joint(heavy, DATA, THETA, jnp.asarray(ETA))
+                       - log_joint(MODEL, DATA, THETA, jnp.asarray(ETA)))
+    z = ETA / [0.4, 0.35]
+    assert difference == pytest.approx((stats.t(4).logpdf(z) - stats.norm.logpdf(z)).sum(),
+                                       rel=1e-9)
+
+
 def test_the_lkj_prior_is_a_density_over_correlation_matrices():
     """Against det R ^ (eta - 1), normalised by summing over a grid of all 3 x 3 matrices."""
     structure = replace(DECAY, parameters=tuple(
