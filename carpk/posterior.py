@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,26 @@ def summary(values: Mapping[str, np.ndarray]) -> pd.DataFrame:
             if moving else np.nan}
     columns = ["mean", "median", "sd", "lower95", "upper95", "rhat", "ess_bulk", "ess_tail"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def sensitivity(draws: Mapping[str, np.ndarray], log_prior: Mapping[str, np.ndarray],
+                log_likelihood: np.ndarray) -> pd.DataFrame:
+    """How much each quantity moves when the prior, or the likelihood, is given a little more
+    weight: power-scaling, Kallioinen et al. 2024, Stat Comput 34:57.
+
+    draws, log_prior : (chain, draw) by name; log_likelihood : (chain, draw, observation)
+    returns : index the quantity; prior, likelihood: distances, of which 0.05 is noticeable
+    """
+    from arviz_stats import psense_summary
+
+    dims = ("chain", "draw")
+    data = xr.DataTree.from_dict({
+        "posterior": xr.Dataset({n: (dims, v) for n, v in draws.items()}),
+        "log_prior": xr.Dataset({n: (dims, v) for n, v in log_prior.items()}),
+        "log_likelihood": xr.Dataset({"y": ((*dims, "observation"), log_likelihood)})})
+    with warnings.catch_warnings(action="ignore"):  # what it would tell is in the numbers
+        table = psense_summary(data, round_to=6)
+    return table[["prior", "likelihood"]].astype(float)
 
 
 def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[str, np.ndarray],

@@ -24,6 +24,7 @@ PARAMETER_COLUMNS = (
     "parameter", "unit", "mean", "median", "sd", "lower95", "upper95", "rse", "rhat", "ess_bulk",
     "ess_tail", "cv_percent", "shrinkage", "prior", "note", "kind", "meaning")
 _DOMINATED = 0.7  # of the prior's SD: the data then took less than half of its variance away
+_MOVED = 0.05  # of a power-scaling distance: what its authors call noticeable
 _DERIVED_DRAWS = 1000  # per patient; the interval of a half-life needs no more
 
 
@@ -104,6 +105,31 @@ def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     table = pd.DataFrame(matrix, columns=list(free))
     table.insert(0, "parameter", list(free))
     return table
+
+
+def prior_sensitivity(fit: Fit) -> pd.DataFrame:
+    """Whether the answer hangs on the priors, one row per free population parameter.
+
+    parameter; prior, likelihood: how far power-scaling either moves it (`posterior.sensitivity`);
+    remark: a sentence where the prior moves it noticeably. Draws of a posterior only.
+    """
+    model, draws = fit.model, fit.posterior["posterior"].dataset
+    own = {n: draws[n].values for n in model.free}
+    table = posterior.sensitivity(
+        own, {n: np.asarray(model.priors[n].log_density(jnp.asarray(v))) for n, v in own.items()},
+        fit.posterior["log_likelihood"].dataset["y"].values)
+
+    def remark(name: str, prior: float, likelihood: float) -> str:
+        if not prior >= _MOVED:
+            return ""
+        if likelihood >= _MOVED:
+            return (f"{name} moves with its prior as well as with the data: look whether "
+                    f"{model.priors[name]} is what you believe")
+        return f"{name} moves with its prior and hardly with the data: it is mostly the prior's"
+
+    return pd.DataFrame([(n, p, d, remark(n, p, d)) for n, p, d in
+                         table[["prior", "likelihood"]].itertuples(name=None)],
+                        columns=["parameter", "prior", "likelihood", "remark"])
 
 
 def predictions(fit: Fit) -> pd.DataFrame:

@@ -59,7 +59,7 @@ def test_tables_and_plots_lie_beside_the_primary_files(folder):
     assert found == {
         "manifest.json", "posterior.nc", "model.py", "report.html",
         *(f"tables/{n}.csv" for n in ("parameters", "individuals", "predictions", "excluded",
-                                         "correlations")),
+                                         "correlations", "prior_sensitivity")),
         *(f"plots/{n}.svg" for n in ("individual_fits", "observed_predicted", "traces"))}
 
 

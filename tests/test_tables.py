@@ -147,3 +147,17 @@ def test_written_numbers_have_the_digits_their_uncertainty_supports(table):
                          "cv_percent": 832119.0}])
     assert tables.format_table(row).iloc[0].tolist() == [
         "t", "72", "33", "238", "10", "346", "1.006", "547", "> 1000"]
+
+
+def test_the_prior_is_told_where_the_answer_leans_on_it():
+    """A normal mean of known SD: a wide prior moves nothing, one as narrow as the data moves it."""
+    from carpk.posterior import sensitivity
+    rng = np.random.default_rng(1)
+    y, n = rng.normal(1.0, 1.0, 20), 20
+    for width, leans in ((50.0, False), (0.2, True)):
+        precision = n + width**-2
+        draws = (y.sum() / precision + rng.normal(size=(4, 1000)) / precision**0.5)
+        likelihood = -0.5 * (y - draws[..., None]) ** 2
+        table = sensitivity({"mu": draws}, {"mu": -0.5 * (draws / width) ** 2}, likelihood)
+        assert (table.loc["mu", "prior"] > 0.05) == leans
+        assert table.loc["mu", "likelihood"] > 0.05

@@ -47,6 +47,8 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
         made["covariates"] = tables.covariates(fit)
     for name, table in made.items():
         _write(folder / "tables" / f"{name}.csv", _csv(table))
+    if fit.posterior["posterior"].dataset.attrs["draws_from"] == "posterior":
+        made["prior_sensitivity"] = tables.prior_sensitivity(fit)
     figures = [f for name in registry.names("plots")
                if (f := _figures(fit, name, folder / "plots", png)).pages]
     page = folder / "report.html"
@@ -119,6 +121,8 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         fixed=[r for r in rows if r["parameter"] in fit.model.fixed],
         moved=[r for r in rows if r["parameter"] in fit.model.priors
                and fit.model.reasons.get(r["parameter"], "default") not in PLAIN],
+        swayed=[r for r in made["prior_sensitivity"]["remark"] if r]
+        if "prior_sensitivity" in made else [],
         outputs=_outputs(fit, made["predictions"]),
         excluded=_excluded(made["excluded"]),
         draws=DRAWS.get(of, of), of=of,
