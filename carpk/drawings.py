@@ -66,11 +66,13 @@ def simulated_cohort(structure: StructuralModel, cohort: Cohort, seen: Design, t
     for output, ax in sheet_of.panels():
         mine = rows[rows["DVID"] == output.dvid]
         own = paths[output.name]
-        _level_axis(ax, output, [mine["DV"].to_numpy()], [np.median(own, axis=0)])
-        shade = min(0.6, max(0.12, 6.0 / len(own)))
+        own = own[np.isfinite(own).all(axis=1)]  # those that could be solved
+        middle = np.median(own, axis=0) if len(own) else np.full(len(time), np.nan)
+        _level_axis(ax, output, [mine["DV"].to_numpy()], [middle])
+        shade = min(0.6, max(0.12, 6.0 / max(len(own), 1)))
         for path in own[:_LINES]:
             ax.plot(time, _on_axis(ax, path), color=BLUE, linewidth=0.5, alpha=shade)
-        ax.plot(time, _on_axis(ax, np.median(own, axis=0)), color=BLUE, linewidth=1.6)
+        ax.plot(time, _on_axis(ax, middle), color=BLUE, linewidth=1.6)
         if output.name in limits:
             ax.axhline(limits[output.name], color=ORANGE, linewidth=0.8, linestyle=(0, (4, 2)))
         many = len(mine) > POINTS
@@ -116,7 +118,7 @@ class _Sheet:
         write(self.figure.text, 0.09, 0.06 / self.height, "\n".join(lines), fontsize=SIZE - 1.5,
               color=GREY, va="bottom", linespacing=1.15)
         name = time_name(self.unit, times)
-        if structure.taxonomy and structure.taxonomy.setting == ("in_vitro",):
+        if not _from_infusion(structure):
             name = name.replace("Day after infusion", "Day")
         write(self.figure.supxlabel, name, fontsize=SIZE, color=INK, va="bottom",
               y=(foot - 0.36) / self.height)
@@ -142,6 +144,15 @@ class _Sheet:
         for text in legend.get_texts():
             text.set_parse_math(False)
         return self.figure
+
+
+def _from_infusion(structure: StructuralModel) -> bool:
+    """Whether time 0 is when cells are first given: not where chemotherapy, or a tumour that
+    grows for weeks, comes before, nor in a dish."""
+    dish = structure.taxonomy is not None and structure.taxonomy.setting == ("in_vitro",)
+    given = structure.doses
+    return not dish and (not given or (min(d.at for d in given) == 0
+                                       and len({d.state for d in given}) == 1))
 
 
 def _heading(output: Output, most: int) -> str:
