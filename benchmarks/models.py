@@ -1,11 +1,11 @@
-"""How long every ODE model takes to simulate 1,000 patients at 60 times: python benchmarks/models.py
+"""How long each ODE model takes to simulate 1,000 patients at 60 times: benchmarks/models.py
 
-Patients vary as `carpk simulate` lets them, get the usual doses, and are seen in every output at 60
-times within the usual follow-up. A row tells the method and the mesh steps that the most extreme of
-them need, how long that program takes to compile (nothing is cached) and then to run. Times are
-wall-clock seconds, the best of three runs; "load" is how many processes wanted a core meanwhile:
-above the number of cores, others were at work and the times are too long. Counts (steps, nodes,
-failed) are the same on every machine.
+Patients vary as `carpk simulate` lets them, get the usual doses, and are seen in every output at
+60 times within the usual follow-up. A row tells the method and the mesh steps that the most
+extreme of them need, how long that program takes to compile (nothing is cached) and then to run.
+Times are wall-clock seconds, the best of three runs; "load" is how many processes wanted a core
+meanwhile: above the number of cores, others were at work and the times are too long. Counts
+(steps, nodes, failed) are the same on every machine.
 
 With names of models only their rows are made anew. The result is kept in models.json and as the
 table of README.md.

@@ -17,7 +17,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "solve accuracy preparation likelihood empirical_bayes geometry simulation virtual_cohort "
     "trajectories",
     "posterior estimators/* fitting",
-    "prediction tables plots/* drawings reporting",
+    "prediction tables plots/* drawings zoo reporting",
     "requests progress cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
