@@ -17,11 +17,12 @@ from carpk.structure import Solver, StructuralModel
 Run = TypeVar("Run")
 Mesh = tuple[Solver, int]
 
-# what each costs is mostly its compilation, so the steps grow fast
 MESHES: dict[str, tuple[Mesh, ...]] = {
-    "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("tsit5", 8000)),
+    "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("rodas4", 8000),
+             ("tsit5", 8000)),
     "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
     "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000))}
+ROOM = {500: 2000, 250: 1000}  # what a mesh costs is mostly its compilation: two share one
 # of ln level; the finer of two meshes with 4 times the steps is then a hundred times nearer
 TOLERANCE = 1e-3
 
@@ -45,17 +46,20 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     values : each parameter as (P,), natural scale; mesh : the one to use instead of looking
     """
     own = {n: jnp.asarray(v, dtype=float) for n, v in values.items()}
+    solve = {method: jax.jit(lambda values, data, m=method: predict(
+        by(structure, (m, 0)), data, values)) for method in ("tsit5", "rodas4")}
 
-    def run(mesh: Mesh) -> np.ndarray:
-        solve = jax.jit(lambda values, data: predict(by(structure, mesh), data, values))
+    def run(mesh: Mesh, room: int = 0) -> np.ndarray:
+        method, steps = mesh
         return np.where(design.observed,
-                        solve(own, arrays(design, structure, mesh[1])), 0.0)
+                        solve[method](own, arrays(design, structure, steps, room)), 0.0)
 
     if mesh or not structure.states:
         chosen = mesh or ("tsit5", 1)
         return Solved(run(chosen), chosen, 0.0)
     _, (mesh, predicted), moved = agreeing(
-        MESHES[structure.solver], run, lambda a, b: apart(a, b, design.output), TOLERANCE)
+        MESHES[structure.solver], lambda m: run(m, ROOM.get(m[1], 0)),
+        lambda a, b: apart(a, b, design.output), TOLERANCE)
     return Solved(predicted, mesh, moved)
 
 
@@ -63,16 +67,18 @@ def agreeing(meshes: Iterable[Mesh], run: Callable[[Mesh], Run],
              differ: Callable[[Run, Run], float], tolerance: float) \
         -> tuple[tuple[Mesh, Run], tuple[Mesh, Run], float]:
     """The first two meshes in turn whose runs differ by no more than the tolerance, the runs, and
-    by how much they differ; the last two where none do."""
+    by how much they differ; where none do, the two that differ least, the last ones if all fail."""
     before, *finer = meshes
     earlier = later = (before, run(before))
-    difference = np.inf
+    best = (earlier, later, np.inf)
     for mesh in finer:
         earlier, later = later, (mesh, run(mesh))
-        difference = differ(earlier[1], later[1])
-        if difference <= tolerance:  # never true of a failed solve
+        difference = differ(earlier[1], later[1])  # infinite where a solve failed
+        if difference <= best[2]:
+            best = (earlier, later, difference)
+        if difference <= tolerance:
             break
-    return earlier, later, difference
+    return best
 
 
 def by(structure: StructuralModel, mesh: Mesh) -> StructuralModel:

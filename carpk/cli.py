@@ -227,7 +227,8 @@ def simulate(
             help="default: 100, or those of the design")] = None,
         times: Annotated[str | None, typer.Option(
             help="when each patient is sampled, in the model's unit of time; default: "
-            "1,3,7,14,28,60,90 days, or the samples of the design", metavar="1,3,7,...")] = None,
+            "the samples of the design, or 1,3,7,14,28,60,90 days after the first dose (to 28 in "
+            "mice, 0.25 to 5 in a dish)", metavar="1,3,7,...")] = None,
         seed: Annotated[int, typer.Option(help="the same seed gives the same file")] = 1,
         sets: Annotated[list[str] | None, typer.Option(
             "--set", help="typical values from this parameter set, or from all of a group (CR) "

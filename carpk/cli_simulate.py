@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
 from carpk.accuracy import TOLERANCE
 from carpk.cohort import Cohort, contents, design
@@ -30,12 +31,12 @@ from carpk.virtual_cohort import (
     sets_named,
     standing_in,
     usual_doses,
+    usual_times,
 )
 
 Result = TypeVar("Result")
 
 SIGMA = 0.3  # nothing is published for most models; an assay of transgene copies has 20 to 40 %
-TIMES = "1,3,7,14,28,60,90"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
         if file else None
     sets = _noted(found, lambda: sets_named(structure, asked.sets)) or []
     more = _noted(found, lambda: doses_written(structure, asked.doses)) if asked.doses else None
-    times = _times(asked, structure, found)
+    times = _times(asked, structure, more, found)
     sigma = _by_output("sigma", asked.sigma, structure, found)
     limits = _by_output("lloq", asked.lloq, structure, found)
     if asked.patients is not None and asked.patients < 1:
@@ -182,20 +183,24 @@ def _noted(found: list[Problem], call: Callable[[], Result]) -> Result | None:
         return None
 
 
-def _times(asked: Asked, structure: StructuralModel, found: list[Problem]) -> list[float]:
+def _times(asked: Asked, structure: StructuralModel, doses: pd.DataFrame | None,
+           found: list[Problem]) -> list[float]:
     """The sampling times, none where the design gives them."""
-    if asked.times is None and asked.like is not None:
-        return []
-    if asked.times is None and structure.time_unit != "day":
-        found.append(Problem("error", f"time is in {structure.time_unit} in {structure.name}: "
-                             "when are samples taken?", "for instance --times 0.5,1,2,4,8,24",
-                             column="--times"))
+    if asked.times is None:
+        if asked.like is not None:
+            return []
+        if structure.taxonomy is None and structure.time_unit != "day":
+            found.append(Problem("error", f"time is in {structure.time_unit} in {structure.name}: "
+                                 "when are samples taken?", "for instance --times 0.5,1,2,4,8,24",
+                                 column="--times"))
+        return usual_times(structure, usual_doses(structure) if doses is None else doses)
     times = []
-    for text in (asked.times or TIMES).split(","):
+    for text in asked.times.split(","):
         value = _number(text)
         if value is None or not 0 <= value < math.inf:
-            found.append(Problem("error", "not a time, 0 or later", f"for instance --times {TIMES}",
-                                 column="--times", found=text.strip()))
+            found.append(Problem("error", "not a time, 0 or later",
+                                 "for instance --times 1,3,7,14,28", column="--times",
+                                 found=text.strip()))
         else:
             times.append(value)
     return list(dict.fromkeys(times))

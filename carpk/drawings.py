@@ -37,16 +37,12 @@ _DEPTH = 1e-8  # of the highest level; a count that falls further is gone to any
 
 def typical_trajectories(structure: StructuralModel, paths: Trajectories) -> Any:
     """A panel for each output, a line for each parameter set."""
-    colours = _colours(paths.titles)
+    colours = set_colours(paths.titles)
     sheet_of = _Sheet(structure, f"{structure.name}: typical trajectories", paths.time,
                       _note(structure, paths.note), len(colours), max(map(len, colours)))
     for output, ax in sheet_of.panels():
-        levels = paths.values[output.name]
-        _level_axis(ax, output, [levels])
-        for k, title in enumerate(paths.titles):
-            key = next(c for c in (title, group(title), _MANY) if c in colours)
-            ax.plot(paths.time, _on_axis(ax, levels[k]), color=colours[key],
-                    linewidth=1.2 if len(paths.titles) <= 8 else 0.7, zorder=2 + k / 100)
+        level_axis(ax, output, [paths.values[output.name]])
+        draw_sets(ax, paths, output, colours)
     return sheet_of.done([({"color": c, "linewidth": 1.2}, plain(label, 40))
                           for label, c in colours.items()])
 
@@ -66,17 +62,19 @@ def simulated_cohort(structure: StructuralModel, cohort: Cohort, seen: Design, t
     for output, ax in sheet_of.panels():
         mine = rows[rows["DVID"] == output.dvid]
         own = paths[output.name]
-        _level_axis(ax, output, [mine["DV"].to_numpy()], [np.median(own, axis=0)])
-        shade = min(0.6, max(0.12, 6.0 / len(own)))
+        own = own[np.isfinite(own).all(axis=1)]  # those that could be solved
+        middle = np.median(own, axis=0) if len(own) else np.full(len(time), np.nan)
+        level_axis(ax, output, [mine["DV"].to_numpy()], [middle])
+        shade = min(0.6, max(0.12, 6.0 / max(len(own), 1)))
         for path in own[:_LINES]:
-            ax.plot(time, _on_axis(ax, path), color=BLUE, linewidth=0.5, alpha=shade)
-        ax.plot(time, _on_axis(ax, np.median(own, axis=0)), color=BLUE, linewidth=1.6)
+            ax.plot(time, on_axis(ax, path), color=BLUE, linewidth=0.5, alpha=shade)
+        ax.plot(time, on_axis(ax, middle), color=BLUE, linewidth=1.6)
         if output.name in limits:
             ax.axhline(limits[output.name], color=ORANGE, linewidth=0.8, linestyle=(0, (4, 2)))
         many = len(mine) > POINTS
         for cens, style in ((0, _MEASURED), (1, _CENSORED)):
             dots = mine[mine["CENS"] == cens]
-            ax.plot(dots["TIME"], _on_axis(ax, dots["DV"].to_numpy()), rasterized=many, **style)
+            ax.plot(dots["TIME"], on_axis(ax, dots["DV"].to_numpy()), rasterized=many, **style)
     marks: list[tuple[dict[str, Any], str]] = [
         (_MEASURED, "simulated level"), (_CENSORED, "censored at the limit"),
         ({"color": BLUE, "linewidth": 0.6, "alpha": 0.6}, "patient, no error"),
@@ -86,6 +84,17 @@ def simulated_cohort(structure: StructuralModel, cohort: Cohort, seen: Design, t
 
 
 _MANY = "parameter sets"
+
+
+def draw_sets(ax: Any, paths: Trajectories, output: Output,
+              colours: Mapping[str, str]) -> None:
+    """A line for each parameter set on axes that `level_axis` made."""
+    for k, title in enumerate(paths.titles):
+        key = next(c for c in (title, group(title), _MANY) if c in colours)
+        ax.plot(paths.time, on_axis(ax, paths.values[output.name][k]), color=colours[key],
+                linewidth=1.2 if len(paths.titles) <= 8 else 0.7, zorder=2 + k / 100)
+
+
 _MEASURED = {"marker": "o", "linestyle": "", "markersize": 2.2, "color": INK, "alpha": 0.45,
              "markeredgewidth": 0}
 _CENSORED = {"marker": "v", "linestyle": "", "markersize": 3.0, "markerfacecolor": "none",
@@ -115,9 +124,7 @@ class _Sheet:
         self.columns = columns
         write(self.figure.text, 0.09, 0.06 / self.height, "\n".join(lines), fontsize=SIZE - 1.5,
               color=GREY, va="bottom", linespacing=1.15)
-        name = time_name(self.unit, times)
-        if structure.taxonomy and structure.taxonomy.setting == ("in_vitro",):
-            name = name.replace("Day after infusion", "Day")
+        name = time_named(structure, times)
         write(self.figure.supxlabel, name, fontsize=SIZE, color=INK, va="bottom",
               y=(foot - 0.36) / self.height)
 
@@ -144,13 +151,24 @@ class _Sheet:
         return self.figure
 
 
+def time_named(structure: StructuralModel, times: np.ndarray) -> str:
+    """The name of a model's time axis; days are after infusion only where time 0 is when cells are
+    first given: not where chemotherapy, or a tumour that grows for weeks, comes before, nor in a
+    dish."""
+    dish = structure.taxonomy is not None and structure.taxonomy.setting == ("in_vitro",)
+    given = structure.doses
+    first = not given or (min(d.at for d in given) == 0 and len({d.state for d in given}) == 1)
+    name = time_name(structure.time_unit, times)
+    return name if first and not dish else name.replace("Day after infusion", "Day")
+
+
 def _heading(output: Output, most: int) -> str:
     """Name, meaning and unit; of a long meaning the end is left out, never the unit."""
     room = most - len(f"{output.name}:  ({output.unit})")
     return f"{output.name}: {plain(output.meaning, max(room, 8))} ({output.unit})"
 
 
-def _colours(titles: Sequence[str]) -> dict[str, str]:
+def set_colours(titles: Sequence[str]) -> dict[str, str]:
     """A colour for each set, each group of sets, or one for all, as far as colours go."""
     groups = list(dict.fromkeys(map(group, titles)))
     for labels in (list(titles), groups):
@@ -159,7 +177,7 @@ def _colours(titles: Sequence[str]) -> dict[str, str]:
     return {_MANY: BLUE}
 
 
-def _level_axis(ax: Any, output: Output, levels: Sequence[np.ndarray],
+def level_axis(ax: Any, output: Output, levels: Sequence[np.ndarray],
                 also: Sequence[np.ndarray] = ()) -> None:
     """Logarithmic for counts and for what moves over more than a factor of 30."""
     every = np.concatenate([np.ravel(v) for v in (*levels, *also)])
@@ -178,7 +196,7 @@ def _level_axis(ax: Any, output: Output, levels: Sequence[np.ndarray],
     ax.set_ylim(bottom - (edge if bottom < 0 else 0.0), top + edge)
 
 
-def _on_axis(ax: Any, levels: np.ndarray) -> np.ndarray:
+def on_axis(ax: Any, levels: np.ndarray) -> np.ndarray:
     """Levels as they are drawn: what has left a log axis below is not there."""
     if ax.get_yscale() != "log":
         return levels

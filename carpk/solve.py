@@ -20,10 +20,12 @@ Arrays = dict[str, Any]
 _LOG_FLOOR = -600.0
 
 
-def arrays(design: Design, structure: StructuralModel, steps: int) -> Arrays:
+def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0) -> Arrays:
     """What a compiled program reads of a design: observations, inputs and, for an ODE, its mesh.
 
     steps : graded mesh nodes per patient, to which observation and dose times are added.
+    room : nodes of the arrays where more than the steps, so that meshes share one program; the
+        spare ones lie at the end and last no time.
     """
     data: Arrays = {
         "time": jnp.asarray(design.time), "lower": jnp.asarray(design.lower),
@@ -32,7 +34,7 @@ def arrays(design: Design, structure: StructuralModel, steps: int) -> Arrays:
         "inputs": {k: jnp.asarray(v) for k, v in design.inputs.items()},
     }
     if structure.states:
-        data["mesh"] = jax.tree.map(jnp.asarray, _mesh(design, structure, steps))
+        data["mesh"] = jax.tree.map(jnp.asarray, _mesh(design, structure, steps, room))
     return data
 
 
@@ -145,7 +147,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
     return jax.vmap(patient)(p, data["mesh"], data["time"])
 
 
-def _mesh(design: Design, structure: StructuralModel, steps: int) -> dict[str, Any]:
+def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> dict[str, Any]:
     """Nodes of every patient: graded ones, every observation, every dose and infusion end.
 
     t, h (P, M): start and length of each step; seen (P, N): the step at whose start an
@@ -159,6 +161,7 @@ def _mesh(design: Design, structure: StructuralModel, steps: int) -> dict[str, A
     horizon = np.maximum(design.time.max(axis=1), 1e-6)
     restarts = [np.unique(d[g]) for d, g in zip(doses, given, strict=True)]
     graded = np.stack([_graded(end, r, steps) for end, r in zip(horizon, restarts, strict=True)])
+    graded = np.pad(graded, ((0, 0), (0, max(room - steps, 0))), mode="edge")
     time = np.concatenate([graded, design.time, doses, ends], axis=1)
     # at one time: rows written above the dose are read first, then it is given, then the rest
     late = (design.time[:, :, None] == doses[:, None, :]) & given[:, None, :] \
@@ -169,10 +172,11 @@ def _mesh(design: Design, structure: StructuralModel, steps: int) -> dict[str, A
     t = np.take_along_axis(time, order, axis=1)
     h = np.diff(t, axis=1, append=t[:, -1:])
     place = np.argsort(order, axis=1)
-    seen = place[:, steps:steps + n]
+    nodes = graded.shape[1]
+    seen = place[:, nodes:nodes + n]
     amount: dict[str, np.ndarray] = {}
     inflow: dict[str, np.ndarray] = {}
-    at = place[:, steps + n:steps + n + doses.shape[1]]
+    at = place[:, nodes + n:nodes + n + doses.shape[1]]
     for i, j in zip(*np.nonzero(given), strict=True):
         state, length = structure.states[design.dose_state[i, j]].name, design.dose_duration[i, j]
         if length == 0:

@@ -12,10 +12,16 @@ import pandas as pd
 from carpk.accuracy import Mesh, solved
 from carpk.cohort import Design, design
 from carpk.structure import StructuralModel
-from carpk.virtual_cohort import doses_said, each, planned, standing_in, usual_doses
+from carpk.virtual_cohort import (
+    doses_said,
+    each,
+    per_day,
+    planned,
+    standing_in,
+    usual_doses,
+)
 
 _DAYS = {"clinical": 360.0, "mouse": 60.0, "in_vitro": 7.0}  # how long such data are followed
-_PER_DAY = {"h": 24.0, "hour": 24.0, "min": 1440.0, "day": 1.0, "week": 1 / 7, "month": 12 / 365}
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,4 +110,4 @@ def _horizon(structure: StructuralModel) -> float:
     days = max((_DAYS[s] for s in setting), default=_DAYS["clinical"])
     if structure.taxonomy is None and structure.time_unit == "h":
         days = 1.0
-    return days * _PER_DAY.get(structure.time_unit, 1.0)
+    return days * per_day(structure)

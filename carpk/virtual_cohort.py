@@ -16,6 +16,10 @@ from carpk.simulation import Simulated
 from carpk.structure import StructuralModel
 
 _DIGITS = 4  # of a written level: no more than an assay gives
+_DAYS = {  # after the first dose, on which patients, mice and dishes are usually sampled
+    "clinical": (1, 3, 7, 14, 28, 60, 90), "mouse": (1, 3, 7, 10, 14, 21, 28),
+    "in_vitro": (0.25, 0.5, 1, 2, 3, 5)}
+_PER_DAY = {"h": 24.0, "hour": 24.0, "min": 1440.0, "day": 1.0, "week": 1 / 7, "month": 12 / 365}
 
 
 def sets_named(structure: StructuralModel, wanted: Iterable[str]) -> list[str]:
@@ -118,6 +122,30 @@ def doses_said(structure: StructuralModel, doses: pd.DataFrame) -> str:
     """
     rows = [(structure.states[int(d.CMT) - 1], d) for d in doses.itertuples()]
     return ", ".join(f"{d.AMT:g} {s.unit} into {s.name} at {d.TIME:g}" for s, d in rows)
+
+
+def usual_times(structure: StructuralModel, doses: pd.DataFrame) -> list[float]:
+    """When such data are usually sampled, counted from the first of one patient's doses.
+
+    >>> from carpk import registry
+    >>> model = registry.find_model("stein_2019")
+    >>> usual_times(model, usual_doses(model))
+    [1.0, 3.0, 7.0, 14.0, 28.0, 60.0, 90.0]
+    """
+    settings = structure.taxonomy.setting if structure.taxonomy else ()
+    days = max((_DAYS[s] for s in settings), key=max, default=_DAYS["clinical"])
+    first = float(doses["TIME"].min()) if len(doses) else 0.0
+    return [first + day * per_day(structure) for day in days]
+
+
+def per_day(structure: StructuralModel) -> float:
+    """How many of a model's units of time make a day; 1 where the unit is not one of them.
+
+    >>> from carpk import registry
+    >>> per_day(registry.find_model("one_compartment_oral"))
+    24.0
+    """
+    return _PER_DAY.get(structure.time_unit, 1.0)
 
 
 def each(doses: pd.DataFrame, ids: Iterable[str]) -> pd.DataFrame:

@@ -5,8 +5,9 @@ import pytest
 from models_for_tests import FOLLOWING, cohort
 
 from carpk import registry
-from carpk.accuracy import TOLERANCE, agreeing, apart, solved
+from carpk.accuracy import ROOM, TOLERANCE, agreeing, apart, by, solved
 from carpk.cohort import design
+from carpk.solve import arrays, predict
 
 ROWS = [("1", t, 50.0) for t in (1, 5, 20, 60.0)]
 
@@ -19,14 +20,26 @@ def test_meshes_are_tried_until_two_in_turn_agree():
         return min(len(asked), 3)
 
     meshes = [("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("tsit5", 8000)]
-    coarse, fine, by = agreeing(meshes, run, lambda a, b: abs(a - b), 0.5)
+    coarse, fine, moved = agreeing(meshes, run, lambda a, b: abs(a - b), 0.5)
     assert asked == meshes[:4]
-    assert (coarse, fine, by) == ((meshes[2], 3), (meshes[3], 3), 0)
+    assert (coarse, fine, moved) == ((meshes[2], 3), (meshes[3], 3), 0)
 
 
-def test_where_no_two_agree_the_last_is_left_and_says_how_far_it_moved():
-    _, last, by = agreeing([("tsit5", 1), ("tsit5", 2)], lambda m: m[1], lambda a, b: b - a, 0.5)
-    assert (last, by) == ((("tsit5", 2), 2), 1)
+def test_where_no_two_agree_the_nearest_are_left_and_say_how_far_it_moved():
+    meshes = [("tsit5", k) for k in (1, 5, 7, 100)]
+    _, nearest, moved = agreeing(meshes, lambda m: m[1], lambda a, b: b - a, 0.5)
+    assert (nearest, moved) == ((("tsit5", 7), 7), 2)
+    _, last, moved = agreeing(meshes, lambda m: m[1], lambda a, b: np.inf, 0.5)
+    assert (last, moved) == ((("tsit5", 100), 100), np.inf)
+
+
+def test_meshes_that_share_a_program_give_the_same_as_on_their_own():
+    seen, values = design(cohort(ROWS), FOLLOWING), FOLLOWING.typical
+    steps, room = next(iter(ROOM.items()))
+    stiff = by(FOLLOWING, ("rodas4", steps))
+    alone, sharing = (predict(stiff, arrays(seen, stiff, steps, r), {
+        n: np.array([v]) for n, v in values.items()}) for r in (0, room))
+    np.testing.assert_allclose(sharing, alone, rtol=1e-14)
 
 
 def test_solutions_are_compared_by_their_logarithm_above_a_millionth_of_their_peak():

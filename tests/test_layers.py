@@ -17,7 +17,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "solve accuracy likelihood preparation empirical_bayes geometry simulation virtual_cohort "
     "trajectories",
     "posterior estimators/* fitting",
-    "prediction covariate_effects tables plots/* drawings reporting",
+    "prediction covariate_effects tables plots/* drawings zoo reporting",
     "requests progress cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

@@ -76,6 +76,15 @@ def test_counts_have_a_log_axis_and_every_axis_its_unit():
     assert "100 mg into depot" in text_of(figure)
 
 
+@pytest.mark.parametrize(("name", "axis"), [
+    ("stein_2019", "Day after infusion"), ("hardiansyah_2019", "Day after infusion"),
+    ("barros_2021_cartmath", "Day"), ("owens_bozic_2021", "Day"), ("sahoo_2020_carrgo", "Day")])
+def test_days_are_after_infusion_only_where_time_0_is_the_infusion(name, axis):
+    model = registry.load("models", name)
+    figure = typical_trajectories(model, many(model, ["x"], [o.name for o in model.outputs]))
+    assert figure.get_supxlabel() == axis
+
+
 def many(model, titles, outputs):
     time = np.linspace(0.0, 10.0, 5)
     return Trajectories(tuple(titles), time, {

@@ -10,10 +10,20 @@ from carpk.nonmem import read_plan
 from carpk.population_model import population
 from carpk.problems import DataError, RequestError
 from carpk.simulation import simulate
-from carpk.virtual_cohort import enrolled, group, measured, planned, sets_named
+from carpk.virtual_cohort import (
+    doses_written,
+    enrolled,
+    group,
+    measured,
+    planned,
+    sets_named,
+    usual_doses,
+    usual_times,
+)
 
 LIU = registry.load("models", "liu_l_2022")
 STEIN = registry.load("models", "stein_2019")
+ORAL = registry.load("models", "one_compartment_oral")
 
 
 @pytest.fixture
@@ -157,3 +167,16 @@ def test_a_level_of_zero_is_left_out_and_said():
     assert any("20 levels of T are 0" in w.wrong for w in warnings)
     assert not [w for w in measured(cohort, LIU, seen, drawn, {"T": 1.0})[1]
                 if "are 0" in w.wrong]
+
+
+# when they are sampled
+
+
+def test_samples_usually_begin_with_the_first_dose_and_last_as_long_as_such_data_do():
+    def times(name):
+        structure = registry.load("models", name)
+        return usual_times(structure, usual_doses(structure))
+    assert times("barros_2021_cartmath") == [43, 45, 49, 52, 56, 63, 70], "mice, infused on day 42"
+    assert times("sahoo_2020_carrgo")[-1] == 5, "in a dish"
+    given = doses_written(ORAL, ["5@3", "5@1"])
+    assert usual_times(ORAL, given)[0] == 1 + 1 * 24

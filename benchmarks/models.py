@@ -1,0 +1,137 @@
+"""How long each ODE model takes to simulate 1,000 patients at 60 times: benchmarks/models.py
+
+Patients vary as `carpk simulate` lets them, get the usual doses, and are seen in every output at
+60 times within the usual follow-up. A row tells the method and the mesh steps that the most
+extreme of them need, how long that program takes to compile (nothing is cached) and then to run.
+Times are wall-clock seconds, the best of three runs; "load" is how many processes wanted a core
+meanwhile: above the number of cores, others were at work and the times are too long. Counts
+(steps, nodes, failed) are the same on every machine.
+
+With names of models only their rows are made anew. The result is kept in models.json and as the
+table of README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from carpk import registry
+from carpk.accuracy import by
+from carpk.cohort import design
+from carpk.population_model import population
+from carpk.simulation import simulate
+from carpk.solve import arrays, predict
+from carpk.virtual_cohort import enrolled, usual_doses, usual_times
+
+PATIENTS, TIMES, SIGMA = 1000, 60, 0.3
+TARGETS = {"tsit5": 2.0, "rodas4": 20.0}  # seconds to run, after compilation
+BEGIN, END = "<!-- models -->", "<!-- end of models -->"
+COLUMNS = ("model", "states", "solver", "steps", "found in s", "compile s", "run s", "target s",
+           "moved", "failed", "load")
+
+
+def measured(name: str, patients: int = PATIENTS, repeats: int = 3) -> dict[str, Any]:
+    """One model's row."""
+    model = population(name)
+    structure = model.structure
+    last = usual_times(structure, usual_doses(structure))[-1]
+    times = [float(t) for t in np.linspace(0.0, last, TIMES + 1)[1:]]
+    cohort, own = enrolled(structure, patients, times)
+    seen = design(cohort, structure)
+    sigma = {n: SIGMA for n in model.names if n.startswith("sigma_")}
+    began = time.perf_counter()
+    drawn = simulate(model, seen, sigma, seed=1, own=own)
+    found = time.perf_counter() - began
+    values = {n: jnp.asarray(drawn.parameters[n].to_numpy()) for n in drawn.parameters}
+    data = arrays(seen, structure, drawn.mesh[1])
+    began = time.perf_counter()
+    solve = jax.jit(lambda values, data: predict(by(structure, drawn.mesh), data, values)).lower(
+        values, data).compile()
+    compiled = time.perf_counter() - began
+    runs = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        predicted = np.asarray(solve(values, data))
+        runs.append(time.perf_counter() - began)
+    failed = ~np.isfinite(np.where(seen.observed, predicted, 0.0)).all(axis=1)
+    return {"states": len(structure.states), "outputs": len(structure.outputs),
+            "solver": drawn.mesh[0], "steps": drawn.mesh[1],
+            "nodes": int(data["mesh"]["t"].shape[1]), "patients": patients,
+            "found_seconds": round(found, 2), "compile_seconds": round(compiled, 2),
+            "run_seconds": round(min(runs), 3), "moved": float(f"{drawn.moved:.2g}")
+            if np.isfinite(drawn.moved) else None,
+            "failed": int(failed.sum()), "load": round(os.getloadavg()[0], 1)}
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on."""
+    return {**{n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "numpy")},
+            "python": platform.python_version(), "machine": platform.machine(),
+            "cores": str(os.cpu_count())}
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """The rows as a table in Markdown."""
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS)]
+    for name, r in sorted(rows.items()):
+        target = TARGETS[r["solver"]]
+        run = f"{r['run_seconds']:.2f}"
+        lines.append((name, r["states"], r["solver"], r["steps"], f"{r['found_seconds']:.1f}",
+                      f"{r['compile_seconds']:.1f}",
+                      run if r["run_seconds"] <= target else f"**{run}**", f"{target:g}",
+                      "-" if r["moved"] is None else f"{r['moved']:.1g}", r["failed"], r["load"]))
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def keep(rows: dict[str, dict[str, Any]]) -> None:
+    """Writes models.json and the table of README.md."""
+    (HERE / "models.json").write_text(json.dumps(
+        {"versions": versions(), "models": dict(sorted(rows.items()))}, indent=1) + "\n", "utf-8")
+    page = (HERE / "README.md").read_text("utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    said = ", ".join(f"{n} {v}" for n, v in versions().items())
+    (HERE / "README.md").write_text(
+        f"{before}{BEGIN}\n{table(rows)}\n\n{said}\n{END}{after}", "utf-8")
+
+
+def main() -> None:
+    """Measures, prints and keeps."""
+    about, _, more = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(description=about, epilog=more)
+    parser.add_argument("names", nargs="*", help="only these models")
+    parser.add_argument("--patients", type=int, default=PATIENTS,
+                        help="another number is printed, and not kept")
+    asked = parser.parse_args()
+    ode = [n for n in registry.names("models") if registry.load("models", n).states]
+    kept = HERE / "models.json"
+    before = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    rows = {n: r for n, r in before.get("models", {}).items() if n in ode} \
+        if asked.names and before.get("versions") == versions() else {}
+    print(table({}), flush=True)
+    for name in asked.names or ode:
+        row = measured(name, asked.patients)
+        print(table({name: row}).splitlines()[-1], flush=True)
+        rows[name] = row
+        jax.clear_caches()
+        if asked.patients == PATIENTS:
+            keep(rows)
+
+
+if __name__ == "__main__":
+    main()
