@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import gammaln
 
 from carpk.problems import Problem, RequestError
@@ -51,21 +52,39 @@ SOFTPLUS = Scale(lambda x: x + jnp.log(-jnp.expm1(-x)), jax.nn.softplus)
 TANH = Scale(jnp.arctanh, jnp.tanh)
 LINKS = {"log": LOG, "logit": LOGIT, "identity": IDENTITY}
 
-# family: (numbers it takes, scale to sample on, log density, median)
-_FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float]]] = {
-    "normal": (2, IDENTITY, _normal, lambda m, s: m),
+# family: (numbers it takes, scale to sample on, log density, median, a draw)
+_FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float],
+                           Callable[..., float]]] = {
+    "normal": (2, IDENTITY, _normal, lambda m, s: m, lambda r, m, s: r.normal(m, s)),
     "lognormal": (2, LOG, lambda x, m, s: _normal(jnp.log(x), jnp.log(m), s) - jnp.log(x),
-                  lambda m, s: m),
+                  lambda m, s: m, lambda r, m, s: m * math.exp(r.normal(0.0, s))),
     "logitnormal": (2, LOGIT, lambda x, m, s: _normal(logit(x), logit(m), s)
-                    - jnp.log(x) - jnp.log1p(-x), lambda m, s: m),
+                    - jnp.log(x) - jnp.log1p(-x), lambda m, s: m,
+                    lambda r, m, s: 1.0 / (1.0 + (1.0 / m - 1.0) * math.exp(-r.normal(0.0, s)))),
     "halfnormal": (1, SOFTPLUS, lambda x, s: math.log(2.0) + _normal(x, 0.0, s),
-                   lambda s: 0.6744897501960817 * s),
+                   lambda s: 0.6744897501960817 * s, lambda r, s: abs(r.normal(0.0, s))),
     "halfcauchy": (1, LOG, lambda x, s: math.log(2.0 / math.pi) - jnp.log(s)
-                   - jnp.log1p((x / s) ** 2), lambda s: s),
-    "exponential": (1, LOG, lambda x, s: -x / s - jnp.log(s), lambda s: math.log(2.0) * s),
+                   - jnp.log1p((x / s) ** 2), lambda s: s,
+                   lambda r, s: s * abs(r.standard_cauchy())),
+    "exponential": (1, LOG, lambda x, s: -x / s - jnp.log(s), lambda s: math.log(2.0) * s,
+                    lambda r, s: r.exponential(s)),
     # of two correlated parameters; of more, the density is that of their partial correlations
-    "lkj": (1, TANH, _symmetric_beta, lambda s: 0.0),
+    "lkj": (1, TANH, _symmetric_beta, lambda s: 0.0, lambda r, s: 2.0 * r.beta(s, s) - 1.0),
 }
+
+
+def lkj_draw(random: np.random.Generator, eta: float, size: int) -> np.ndarray:
+    """(size, size), a correlation matrix drawn from LKJ(eta) by its partial correlations."""
+    low = np.eye(size)
+    for i in range(1, size):
+        left = 1.0
+        for j in range(i):
+            b = eta + (size - 2 - j) / 2.0
+            z = 2.0 * random.beta(b, b) - 1.0
+            low[i, j] = z * math.sqrt(left)
+            left *= 1.0 - z**2
+        low[i, i] = math.sqrt(left)
+    return low @ low.T
 
 
 def lkj_log_density(eta: float, partial: Rows) -> Any:
@@ -144,6 +163,10 @@ class Prior:
     def median(self) -> float:
         """The value in the middle; the start where the data say nothing."""
         return float(_FAMILIES[self.family][3](*self.numbers))
+
+    def draw(self, random: np.random.Generator) -> float:
+        """One value."""
+        return float(_FAMILIES[self.family][4](random, *self.numbers))
 
     def log_density(self, x: Any) -> jax.Array:
         """Log density at x on the natural scale."""

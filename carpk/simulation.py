@@ -15,8 +15,9 @@ from carpk.accuracy import Mesh, solved
 from carpk.cohort import Design
 from carpk.geometry import noncentred
 from carpk.likelihood import population_location
-from carpk.population_model import PopulationModel
+from carpk.population_model import PopulationModel, correlations
 from carpk.preparation import with_effects
+from carpk.priors import lkj_draw
 from carpk.problems import Problem, RequestError
 from carpk.tails import TAILS
 
@@ -48,6 +49,30 @@ def published(model: PopulationModel) -> dict[str, float]:
     values = {f"{p.name}_pop": p.typical for p in structure.parameters}
     values |= {f"omega_{p.name}": p.omega.omega for p in model.varying if p.omega}
     return values | {n: float(v) for n, v in model.fixed.items()}
+
+
+def drawn_from_prior(model: PopulationModel, seed: int) -> dict[str, float]:
+    """Every population value of a resolved model, the free ones drawn from their priors.
+
+    >>> from carpk import examples
+    >>> from carpk.cohort import design
+    >>> from carpk.population_model import population
+    >>> from carpk.preparation import resolve
+    >>> asked = population("stein_2019", correlated="full")
+    >>> model, _ = resolve(asked, design(examples.example("tisacel_like"), asked.structure), {})
+    >>> drawn_from_prior(model, seed=1).keys() == set(model.names)
+    True
+    """
+    random = np.random.default_rng(seed)
+    values = {n: float(v) for n, v in model.fixed.items()}
+    values |= {n: model.priors[n].draw(random) for n in model.free}
+    for block in model.blocks:
+        names = correlations(block)
+        if names[0] in model.free:
+            matrix = lkj_draw(random, model.priors[names[0]].numbers[0], len(block))
+            values |= dict(zip(names, matrix[np.tril_indices(len(block), -1)].tolist(),
+                               strict=True))
+    return values
 
 
 def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,

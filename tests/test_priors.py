@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from carpk.priors import Prior
+from carpk.priors import Prior, lkj_draw
 from carpk.problems import RequestError
 
 PRIORS = {
@@ -69,3 +69,25 @@ def test_a_prior_that_is_not_one_is_refused_with_what_was_found(text):
     with pytest.raises(RequestError) as refused:
         Prior.parse(text)
     assert refused.value.problems[0].found is not None
+
+
+@pytest.mark.parametrize("text", ["normal(1, 2)", "lognormal(5, 0.5)", "logitnormal(0.2, 1)",
+                                  "halfnormal(0.7)", "halfcauchy(2)", "exponential(3)", "lkj(2)"])
+def test_draws_follow_the_density(text):
+    """Against the density summed over the real line it is sampled on."""
+    prior, random = Prior.parse(text), np.random.default_rng(1)
+    u = np.linspace(-30, 30, 200_001)
+    density = np.exp(np.asarray(prior.log_density_real(jnp.asarray(u))))
+    density = np.where(np.isfinite(density), density, 0.0)
+    below = np.cumsum(density) * (u[1] - u[0])
+    assert below[-1] == pytest.approx(1.0, abs=2e-3)
+    draws = np.asarray(prior.scale.to_real(jnp.asarray([prior.draw(random) for _ in range(3000)])))
+    assert stats.kstest(draws, lambda x: np.interp(x, u, below / below[-1])).pvalue > 0.001
+
+
+def test_drawn_correlation_matrices_have_the_marginals_of_lkj():
+    random = np.random.default_rng(2)
+    drawn = np.stack([lkj_draw(random, 1.5, 4) for _ in range(2000)])
+    assert (np.linalg.eigvalsh(drawn)[:, 0] > 0).all()
+    for i, j in ((1, 0), (3, 0), (3, 2)):  # each Beta(eta + (size - 2) / 2)
+        assert stats.kstest((1 + drawn[:, i, j]) / 2, stats.beta(2.5, 2.5).cdf).pvalue > 0.001
