@@ -101,7 +101,8 @@ def compiled(rates, observe, states):
 
 def integrated(model, values, doses, until, rtol=1e-11, atol=1e-25):
     """Times -> every output and state, and ln_<name> of a log state: scipy, restarted at every
-    dose and infusion end. doses : {state: amount} at time 0, or (time, state, amount, duration)s.
+    dose and infusion end. Stiff models by LSODA, which agrees with Radau and is ten times as fast.
+    doses : {state: amount} at time 0, or (time, state, amount, duration)s.
     """
     if isinstance(doses, dict):
         doses = [(0.0, state, amount, 0.0) for state, amount in doses.items()]
@@ -124,7 +125,7 @@ def integrated(model, values, doses, until, rtol=1e-11, atol=1e-25):
         held = jax.device_put((p, inflow))  # once: each transfer costs as much as a call
         path = solve_ivp(
             lambda t, u, held=held: np.asarray(slopes(t, u, *held)), (begin, end), first,
-            method="Radau" if stiff else "DOP853", rtol=rtol, atol=atol, dense_output=True,
+            method="LSODA" if stiff else "DOP853", rtol=rtol, atol=atol, dense_output=True,
             **({"jac": lambda t, u, held=held: np.asarray(jacobian(t, u, *held))}
                if stiff else {}))
         assert path.success
