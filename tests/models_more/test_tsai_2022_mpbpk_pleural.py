@@ -1,4 +1,4 @@
-"""Tsai 2022, pleural tumour: exposure by route, peaks of CAR T cells, what is kept, who is cured."""
+"""Tsai 2022, pleural tumour: exposure by route, peaks of CAR T cells, cures, what is kept."""
 
 import jax
 import jax.numpy as jnp
