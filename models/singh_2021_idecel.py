@@ -179,7 +179,8 @@ MODEL = StructuralModel(
         "M-protein responses; those of K12, K21, Kel_e and Kel_m were assumed to be 50 %, taken "
         "as SD 0.5, and the printed 4e-5 of Rm is none. The residual error was not found.",
         "Exposure hardly depends on the dose and steeply on T0, which no patient is without: "
-        "give each patient's own. The paper's in-vitro and mouse layers are no models here: the "
-        "volume of medium was not found, and the equations do not return the mouse figure.",
+        "give each patient's own. The paper's mouse layer, of these equations, is no model here: "
+        "they do not return its figure (CAR T cells never contract), and two of its rates and "
+        "its tumour at the start were guessed.",
     ),
 )
