@@ -164,6 +164,8 @@ MODEL = StructuralModel(
         "13 patients, each fitted alone: typical values are those of F0104, near the median of "
         "ndiv and fmem, and every spread is assumed. Which dose a patient was given was not "
         "found; 1e6 cells/kg is the article's.",
+        "Nothing limits T: past some 100 days, where few effectors are left, its growth is the "
+        "equation's, not a patient's.",
         "Lss is 1e9 per L in the text, and 15877 CD19 per cell is listed besides 5000.",
     ),
 )
