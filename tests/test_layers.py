@@ -17,7 +17,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "solve accuracy likelihood preparation empirical_bayes geometry simulation virtual_cohort "
     "trajectories",
     "posterior estimators/* fitting",
-    "prediction tables plots/* drawings reporting",
+    "noncompartmental exposure_summary prediction fit_exposure predictive_check tables plots/* "
+    "drawings reporting",
     "requests progress cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
