@@ -17,7 +17,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "solve accuracy likelihood preparation empirical_bayes geometry simulation virtual_cohort "
     "trajectories",
     "posterior estimators/* fitting",
-    "noncompartmental exposure_summary prediction fit_exposure predictive_check tables plots/* "
+    "noncompartmental exposure_summary prediction fit_exposure predictive_check "
+    "normalised_errors endpoint_check tables plots/* "
     "drawings reporting",
     "requests progress cli*",
 )
