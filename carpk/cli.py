@@ -269,6 +269,50 @@ def simulate(
 
 @app.command()
 @refusing
+def nca(data: Annotated[str, typer.Argument(
+        metavar="DATA", help="a CSV file or example:NAME; or the folder of a fit, whose "
+        "model-based exposure is printed")],
+        by: Annotated[str | None, typer.Option(
+            help="summarise the groups of this column", metavar="RESPONSE")] = None,
+        blq: Annotated[str | None, typer.Option(
+            help="levels below the limit: zero-then-missing (default: 0 before the first "
+            "quantified level, left out after it), half of the limit, missing, or m3, which "
+            "needs a fit", metavar="RULE")] = None,
+        rule: Annotated[str | None, typer.Option(
+            help="trapezoids: linear-up-log-down (default), linear or log",
+            metavar="RULE")] = None,
+        auc: Annotated[list[str] | None, typer.Option(
+            help="another area, from day to day; may be repeated", metavar="28:90")] = None,
+        terminal: Annotated[str | None, typer.Option(
+            help="points of the half-life: best (default: highest adjusted R2), the last so "
+            "many, or those from day to day", metavar="best|3|28:180")] = None,
+        peak_from: Annotated[float, typer.Option(
+            help="samples before this day are no peak", metavar="DAY")] = 0.0,
+        to_zero: Annotated[bool, typer.Option(
+            "--to-zero", help="In areas to a day, the first sample below the limit after Tlast "
+            "is 0.")] = False,
+        extrapolate: Annotated[bool, typer.Option(
+            "--extrapolate", help="Areas to a day that Tlast does not reach go on by the "
+            "terminal half-life.")] = False,
+        dvid: Dvid = None, unit: Unit = None, column: Column = None,
+        out: Annotated[str | None, typer.Option(
+            help="the table of the patients; the summary and what the rules decide are written "
+            "beside it; default: NAME_nca.csv", metavar="FILE.csv")] = None,
+        overwrite: Annotated[bool, typer.Option(
+            "--overwrite", help="Replace files that are there.")] = False) -> None:
+    """Cmax, Tmax, areas, half-life and persistence from the samples alone, by group."""
+    from carpk import cli_nca, cli_request
+    reading = cli_request.options(dvid=dvid, units=unit, columns=column)
+    written = cli_nca.run(
+        data, reading, by=by, blq=blq, rule=rule,
+        auc=auc or (), terminal=terminal, peak_from=peak_from, to_zero=to_zero,
+        extrapolate=extrapolate, out=out, overwrite=overwrite, show=lambda found: show(found, 12))
+    for file in written:
+        typer.echo(file)
+
+
+@app.command()
+@refusing
 def report(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a fit")]) \
         -> None:
     """Make the tables, plots and page of a fit anew."""

@@ -25,7 +25,8 @@ class Cohort:
     observations : one row per usable observation, in file order
         line (of the file), ID (str), TIME, DVID (int), DV, CENS (-1 above, 0 measured,
         1 below or within). The truth lies in [LOWER, UPPER]: both equal DV on a measured row,
-        LOWER is -inf on a row below its limit, UPPER is +inf on a row above it.
+        LOWER is -inf on a row below its limit, UPPER is +inf on a row above it. A file with a
+        column LLOQ adds LLOQ, NaN where a row has none; see `quantification_limits`.
     doses : one row per dose
         AMT in the unit of the state it enters, DURATION of the infusion (0 for a bolus),
         CMT counts the model's states from 1.
@@ -73,7 +74,8 @@ class Design:
     P patients, N observations, D doses. Observation arrays are (P, N), dose arrays (P, D),
     each input is (P,). Padding repeats the patient's last time and is not `observed`.
     `line` points back to the line of the CSV, `excluded` and `warnings` extend the cohort's;
-    `covariates` and `varying` are the cohort's.
+    `covariates` and `varying` are the cohort's. `lloq` (P, N) is the file's, NaN where it says
+    none, and None where it has no such column.
     """
 
     ids: tuple[str, ...]
@@ -93,6 +95,7 @@ class Design:
     warnings: tuple[Problem, ...]
     covariates: pd.DataFrame = field(default_factory=pd.DataFrame)
     varying: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    lloq: np.ndarray | None = None
 
     @property
     def censored(self) -> np.ndarray:
@@ -113,6 +116,7 @@ class Design:
             self, time=wider(self.time, n), lower=wider(self.lower, n, 1.0),
             upper=wider(self.upper, n, 1.0), output=wider(self.output, n, 0),
             observed=wider(self.observed, n, False), line=wider(self.line, n, 0),
+            lloq=None if self.lloq is None else wider(self.lloq, n, math.nan),
             dose_time=wider(self.dose_time, d, 0.0), dose_amount=wider(self.dose_amount, d, 0.0),
             dose_duration=wider(self.dose_duration, d, 0.0),
             dose_state=wider(self.dose_state, d, 0), dose_line=wider(self.dose_line, d, 0))
@@ -139,7 +143,8 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
         raise DataError(found)
     names = [o.dvid for o in structure.outputs]
     n = _padded(rows, cohort.ids, {
-        "TIME": None, "LOWER": 1.0, "UPPER": 1.0, "DVID": names[0], "line": 0})
+        "TIME": None, "LOWER": 1.0, "UPPER": 1.0, "DVID": names[0], "line": 0,
+        **({"LLOQ": math.nan} if "LLOQ" in rows else {})})
     counts = np.bincount(_patient(rows, cohort.ids), minlength=len(cohort.ids))
     observed = np.arange(n["TIME"].shape[1])[None, :] < counts[:, None]
     output = np.select([n["DVID"] == dvid for dvid in names], [*range(len(names))])
@@ -150,7 +155,37 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
         inputs=inputs, dose_time=d["TIME"], dose_amount=d["AMT"], dose_duration=d["DURATION"],
         dose_state=d["CMT"].astype(np.int64) - 1, dose_line=d["line"].astype(np.int64),
         excluded=excluded, warnings=(*cohort.warnings, *found), covariates=cohort.covariates,
-        varying=cohort.varying)
+        varying=cohort.varying, lloq=n.get("LLOQ"))
+
+
+def quantification_limits(patient: np.ndarray, kind: np.ndarray, time: np.ndarray,
+                          lower: np.ndarray, upper: np.ndarray, given: np.ndarray | None) \
+        -> np.ndarray:
+    """The limit below which each row would have been censored, as far as the file tells.
+
+    patient, kind (the DVID or output), time, lower, upper, given (LLOQ, or None) : (rows,)
+    returns : the row's own LLOQ, or the limit it is censored at; for a row with neither that of
+        the patient's censored row nearest in time, else the most frequent of all patients; -inf
+        where nobody was censored
+
+    >>> quantification_limits(np.array([1, 1, 2]), np.ones(3), np.array([7.0, 90.0, 7.0]),
+    ...                       np.array([400.0, -np.inf, 90.0]), np.array([400.0, 50.0, 90.0]),
+    ...                       None).tolist()
+    [50.0, 50.0, 50.0]
+    """
+    limit = np.full(len(time), np.nan) if given is None else np.array(given, float)
+    below = (lower < upper) & np.isfinite(upper)
+    limit = np.where(np.isnan(limit) & below, upper, limit)
+    table = pd.DataFrame({"kind": kind, "patient": patient, "time": time, "limit": limit})
+    known = table[table["limit"].notna()]
+    common = known.groupby("kind")["limit"].agg(lambda v: v.mode().iloc[0]).to_dict()
+    own = {k: (g["time"].to_numpy(), g["limit"].to_numpy())
+           for k, g in known.groupby(["patient", "kind"])}
+    for k in np.flatnonzero(np.isnan(limit)):
+        times, limits = own.get((patient[k], kind[k]), (None, None))
+        limit[k] = common.get(kind[k], -np.inf) if times is None else \
+            limits[np.argmin(np.abs(times - time[k]))]
+    return limit
 
 
 def ignored_columns(cohort: Cohort, structure: StructuralModel, read: Iterable[str] = ()) \

@@ -137,7 +137,8 @@ def to_csv(cohort: Cohort, path: str | Path | TextIO) -> None:
     rows = pd.concat([t for t in (doses, seen, unused) if len(t)] or [seen], ignore_index=True)
     place = rows["ID"].map({patient: k for k, patient in enumerate(cohort.ids)})
     rows = rows.assign(place=place).sort_values(["place", "TIME", "line"])
-    wanted = ["ID", "TIME", "DV", "DVID", "EVID", "MDV", "CENS", "LIMIT", "AMT", "RATE", "CMT"]
+    wanted = ["ID", "TIME", "DV", "DVID", "EVID", "MDV", "CENS", "LLOQ", "LIMIT", "AMT", "RATE",
+              "CMT"]
     rows = rows[[c for c in wanted if c in rows and (c != "LIMIT" or rows[c].notna().any())]]
     rows = rows.astype({c: "Int64" for c in ("DVID", "CENS", "CMT") if c in rows})
     rows.join(cohort.covariates, on="ID").to_csv(path, index=False, na_rep=".",
@@ -240,8 +241,9 @@ def _observations(rows: Records, time: np.ndarray, used: np.ndarray, which: np.n
                 "interval: it must be above DV", "correct it, or leave it empty")
     lower = np.where(below, np.where(np.isnan(limit), -np.inf, limit), bound)
     upper = np.where(above, np.where(np.isnan(limit), np.inf, limit), bound)
-    return pd.DataFrame({"line": rows.line, "ID": rows.ids, "TIME": time, "DVID": which,
-                         "DV": bound, "LOWER": lower, "UPPER": upper, "CENS": cens})[used]
+    table = pd.DataFrame({"line": rows.line, "ID": rows.ids, "TIME": time, "DVID": which,
+                          "DV": bound, "LOWER": lower, "UPPER": upper, "CENS": cens})
+    return (table.assign(LLOQ=lloq) if rows.has("LLOQ") else table)[used]
 
 
 def _patients(rows: Records) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

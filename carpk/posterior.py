@@ -78,7 +78,7 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     sample_stats : (chain, draw); log_likelihood : y (chain, draw, observation)
     posterior_predictive : y simulated and ipred, (chain, draw, observation), thinned
     observed_data : lower, upper, censored (observation)
-    constant_data : time, output, line, patient_index (observation), inputs and covariates
+    constant_data : time, output, line, lloq, patient_index (observation), inputs and covariates
         (patient), doses
     """
     chains, draws = phi.shape[:2]
@@ -106,6 +106,7 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
         **{f"input_{n}": (("patient",), v) for n, v in design.inputs.items()},
         **{f"covariate_{n}": (("patient",), _plain(design.covariates[n]))
            for n in design.covariates},
+        **({} if design.lloq is None else {"lloq": (observation, design.lloq[rows])}),
         **{n: (("patient", "dose"), getattr(design, n)) for n in _DOSES}}
     groups = {
         "posterior": xr.Dataset(
@@ -227,4 +228,5 @@ def design_of(stored: xr.DataTree) -> Design:
              if str(n).startswith("covariate_")}, index=pd.Index(ids, dtype=object, name="ID")),
         dose_time=constant["dose_time"].values, dose_amount=constant["dose_amount"].values,
         dose_duration=constant["dose_duration"].values, dose_state=constant["dose_state"].values,
-        dose_line=constant["dose_line"].values)
+        dose_line=constant["dose_line"].values,
+        lloq=block(constant["lloq"].values, np.nan) if "lloq" in constant else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,11 @@ def predictions(fit: Fit) -> pd.DataFrame:
     loglik: posterior mean of the row's log-likelihood.
     Levels are in the unit of the row's output.
     """
+    return _predictions(fit).copy()
+
+
+@lru_cache(maxsize=2)  # a report asks for the same table six times
+def _predictions(fit: Fit) -> pd.DataFrame:
     constant = fit.posterior["constant_data"].dataset
     observed = fit.posterior["observed_data"].dataset
     lower, upper = observed["lower"].values, observed["upper"].values

@@ -15,6 +15,7 @@ from carpk import covariate_effects, fitting, posterior, prediction
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
 from carpk.fitting import Fit
+from carpk.normalised_errors import npde
 from carpk.population_model import correlations
 from carpk.prediction import quantiles, some_draws
 from carpk.priors import Prior
@@ -45,7 +46,7 @@ def parameters(fit: Fit) -> pd.DataFrame:
     weak = prior_dominated(fit)
     rows = []
     for name in (*model.names, *derived):
-        row: dict[str, Any] = dict(_described(fit, name))
+        row: dict[str, Any] = dict(described(fit, name))
         if name in model.fixed:
             row |= {"mean": float(model.fixed[name]), "median": float(model.fixed[name]),
                     "note": f"fixed: {model.reasons.get(name, 'on request')}"}
@@ -133,8 +134,9 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
 
 
 def predictions(fit: Fit) -> pd.DataFrame:
-    """One row per fitted observation; see `carpk.prediction.predictions`."""
-    return prediction.predictions(fit)
+    """One row per fitted observation; see `carpk.prediction.predictions`. And NPDE, of
+    `carpk.normalised_errors.npde`."""
+    return prediction.predictions(fit).assign(NPDE=npde(fit))
 
 
 def excluded(fit: Fit) -> pd.DataFrame:
@@ -231,7 +233,7 @@ def rounded(value: float, uncertainty: float) -> str:
     return f"{shown:.{max(math.floor(math.log10(abs(shown))) + places, 0)}e}"
 
 
-def _described(fit: Fit, name: str) -> Mapping[str, str]:
+def described(fit: Fit, name: str) -> Mapping[str, str]:
     """Kind, unit and meaning of a row; a unit of the output is the cohort's."""
     structure = fit.model.structure
     given = {o.unit: fit.manifest["data"]["units"][str(o.dvid)]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carpk import registry
-from carpk.cohort import Cohort, Design, design
+from carpk.cohort import Cohort, Design, design, quantification_limits
+from carpk.nonmem import read_csv, to_csv
 from carpk.problems import DataError, Problem
 
 STEIN = registry.find_model("stein_2019")
@@ -220,3 +221,21 @@ def test_a_large_cohort_becomes_a_design_in_a_second():
     assert time.process_time() - begin < 1
     assert seen.observed.all()
     assert seen.time.shape == (patients, each)
+
+
+def test_the_limit_of_a_measured_row_is_its_own_or_that_of_the_nearest_censored_row(tmp_path):
+    file = tmp_path / "run.csv"
+    file.write_text("ID,TIME,DV,CENS,LLOQ\n1,1,50,1,50\n1,7,900,0,.\n1,90,20,1,20\n"
+                    "2,7,900,0,10\n3,7,900,0,.\n4,1,50,1,50\n")
+    cohort = read_csv(file)
+    rows = cohort.observations
+    limits = quantification_limits(
+        rows["ID"].to_numpy(), rows["DVID"].to_numpy(), rows["TIME"].to_numpy(),
+        rows["LOWER"].to_numpy(), rows["UPPER"].to_numpy(), rows["LLOQ"].to_numpy())
+    assert limits.tolist() == [50, 50, 20, 10, 50, 50]
+    seen = design(cohort, STEIN)
+    np.testing.assert_array_equal(seen.lloq[0], [50, np.nan, 20])
+    assert np.isnan(seen.padded(observations=2).lloq[0, -1])
+    to_csv(cohort, tmp_path / "again.csv")
+    again = read_csv(tmp_path / "again.csv").observations
+    pd.testing.assert_series_equal(again["LLOQ"], rows["LLOQ"])

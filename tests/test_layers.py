@@ -17,7 +17,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "solve accuracy likelihood preparation empirical_bayes geometry simulation virtual_cohort "
     "trajectories",
     "posterior estimators/* fitting",
-    "prediction covariate_effects tables plots/* drawings zoo reporting",
+    "noncompartmental exposure_summary prediction fit_exposure predictive_check "
+    "normalised_errors endpoint_check covariate_effects tables plots/* drawings zoo reporting",
     "requests progress cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

@@ -17,6 +17,8 @@ import jinja2
 import pandas as pd
 
 from carpk import plots, registry, tables
+from carpk.endpoint_check import checked
+from carpk.fit_exposure import ENDPOINTS, model_exposure
 from carpk.fitting import Fit
 
 DRAWS = {
@@ -42,15 +44,16 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
     folder = Path(folder)
     made = {"parameters": tables.parameters(fit), "individuals": tables.individuals(fit),
             "predictions": tables.predictions(fit), "excluded": tables.excluded(fit),
-            "correlations": tables.correlations_of_estimates(fit)}
+            "correlations": tables.correlations_of_estimates(fit),
+            "exposure": model_exposure(fit), "endpoints": checked(fit)}
     if fit.model.effects:
         made["covariates"] = tables.covariates(fit)
-    for name, table in made.items():
-        _write(folder / "tables" / f"{name}.csv", _csv(table))
     if fit.posterior["posterior"].dataset.attrs["draws_from"] == "posterior":
         made["prior_sensitivity"] = tables.prior_sensitivity(fit)
-    figures = [f for name in registry.names("plots")
-               if (f := _figures(fit, name, folder / "plots", png)).pages]
+    for name, table in made.items():
+        _write(folder / "tables" / f"{name}.csv", _csv(table))
+    drawn = [_figures(fit, name, folder / "plots", png) for name in registry.names("plots")]
+    figures = [f for f in drawn if f.pages]
     page = folder / "report.html"
     _write(page, _html(fit, made, figures).encode())
     return page
@@ -124,7 +127,7 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         swayed=[r for r in made["prior_sensitivity"]["remark"] if r]
         if "prior_sensitivity" in made else [],
         outputs=_outputs(fit, made["predictions"]),
-        excluded=_excluded(made["excluded"]),
+        excluded=_excluded(made["excluded"]), exposure=_exposure(fit, made["exposure"]),
         draws=DRAWS.get(of, of), of=of,
         sizes=fit.posterior["posterior"].dataset.sizes,
         request=json.dumps(manifest["request"], indent=1, ensure_ascii=False))
@@ -150,6 +153,39 @@ def _outputs(fit: Fit, predictions: pd.DataFrame) -> list[dict[str, Any]]:
             "share": f"{100 * hidden / len(rows):.0f} %" if len(rows) else "",
             "error": fit.model.error_models()[output.name].title})
     return said
+
+
+def _exposure(fit: Fit, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Of each output the rows of exposure as text: the typical patient first."""
+    time = fit.model.structure.time_unit
+    said = []
+    for output, part in table.groupby("output", sort=False):
+        level = part["unit"].iloc[0]
+        shown = [n for n in ENDPOINTS if part[f"{n}_median"].notna().any()]
+        units = {"Cmax": level, "AUC0_28": f"{level}*{time}"}
+        rows = []
+        for row in part.sort_values("kind", ascending=False, kind="stable").to_dict("records"):
+            cells = [_interval(row, n) for n in shown]
+            if "Tbelow" in shown and pd.isna(row["Tbelow_median"]):
+                share = row["below_share"]
+                cells[shown.index("Tbelow")] = "" if pd.isna(share) else f"{100 * share:.0f} % are"
+            rows.append((row["ID"] if row["kind"] == "patient" else "typical patient", cells))
+        said.append({"output": output, "limit": part["limit"].iloc[0], "rows": rows, "columns": [
+            f"{n.replace('_', '-') if n.startswith('AUC') else n.replace('_', ' ')} "
+            f"({units.get(n, time)})" for n in shown]})
+    return said
+
+
+def _interval(row: Mapping[Any, Any], name: str) -> str:
+    """A median and its interval; what lies beyond the horizon is left open."""
+    median, low, high = (row[f"{name}_{k}"] for k in ("median", "lower95", "upper95"))
+    if pd.isna(median):
+        return ""
+    uncertainty = (median - low) / 2 if pd.isna(high) else (high - low) / 4
+    written = [tables.rounded(v, uncertainty) if uncertainty > 0 else f"{v:.4g}"
+               for v in (median, low, high) if not pd.isna(v)]
+    return f"{written[0]} ({written[1]} to {written[2]})" if len(written) == 3 else \
+        f"{written[0]} ({written[1]} to later)"
 
 
 def _excluded(table: pd.DataFrame) -> dict[str, Any]:
