@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_PLACES` says the same to P
     from carpk.cohort import Cohort, Design, design
     from carpk.examples import example
     from carpk.fitting import Fit, fit, load_fit
+    from carpk.marginal import objective
     from carpk.nonmem import read_csv, to_csv
     from carpk.population_model import PopulationModel, population
     from carpk.priors import Prior
@@ -24,6 +25,7 @@ _PLACES = {
     "cohort": ("Cohort", "Design", "design"),
     "examples": ("example",),
     "fitting": ("Fit", "fit", "load_fit"),
+    "marginal": ("objective",),
     "nonmem": ("read_csv", "to_csv"),
     "population_model": ("PopulationModel", "population"),
     "priors": ("Prior",),
@@ -34,8 +36,8 @@ _PLACES = {
 _HOME = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [
     "CarpkError", "Cohort", "DataError", "Design", "Fit", "ModelError", "PopulationModel", "Prior",
-    "Problem", "RequestError", "__version__", "design", "example", "fit", "load_fit", "population",
-    "read_csv", "report", "simulate", "to_csv"]
+    "Problem", "RequestError", "__version__", "design", "example", "fit", "load_fit", "objective",
+    "population", "read_csv", "report", "simulate", "to_csv"]
 
 # JAX reads this when it is first imported, which is late: `carpk --help` does without it
 os.environ["JAX_ENABLE_X64"] = "1"

@@ -14,9 +14,9 @@ LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache taxonomy laws integrators small_matrices",
     "structure cohort csvfile records nonmem examples models/*",
     "priors error_models/* covariate_models/* effects population_model",
-    "solve accuracy likelihood preparation empirical_bayes geometry simulation virtual_cohort "
-    "trajectories",
-    "posterior estimators/* fitting",
+    "solve accuracy likelihood preparation empirical_bayes geometry conditional "
+    "approximations importance simulation virtual_cohort trajectories",
+    "posterior marginal estimators/* fitting",
     "prediction tables plots/* drawings reporting",
     "requests progress cli*",
 )

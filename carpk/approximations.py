@@ -1,0 +1,296 @@
+"""-2 log-likelihood of each patient by FO, FOCE, FOCEI and Laplace, with its exact gradient.
+
+All leave out N log 2 pi, N the rows that enter through a density: NONMEM's scale. With phi at its
+mode, J = -log p(y, phi) there and H a curvature of J,
+
+    -2 log p(y) = 2 J + ln det H - K log 2 pi.
+
+Laplace takes H exactly. FOCEI takes the expected information of every measured row and the exact
+curvature of censored ones, and leaves second derivatives of the predictions out; FOCE also holds
+the residual SDs at the typical patient's, and FO looks at nobody but the typical patient.
+
+The gradient in the population parameters is by implicit differentiation: the mode follows the
+population by -J_phiphi^-1 J_phiu. What it needs of second and third derivatives of the predictions
+are central differences of looks along the axes of the posterior, one or two dozen looks in all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from carpk.conditional import Look, Modes, Patients, by_entries, row_terms, uphill
+from carpk.empirical_bayes import dense, shared_places
+from carpk.likelihood import (
+    patient_log_density,
+    population_location,
+    row_log_likelihood,
+    to_theta,
+)
+from carpk.population_model import PopulationModel
+from carpk.small_matrices import Rows, cholesky, inverse_of, solve_lower, solve_upper
+from carpk.solve import Arrays
+
+Method = Literal["fo", "foce", "focei", "laplace"]
+METHODS: tuple[Method, ...] = ("fo", "foce", "focei", "laplace")
+_LOG_2PI = 1.8378770664093453
+# of a posterior SD: first differences lose 1e-8 of a third derivative to it, second ones 1e-6
+# of a fifth, and 1e-16 of rounding is divided by its square
+_FIRST, _SECOND = 1e-4, 3e-3
+
+
+class Likelihood(NamedTuple):
+    """patients : (P,), each one's -2 log-likelihood without N log 2 pi; scores : (P, Q), their
+    gradients in the free population parameters on the real line, or None."""
+
+    patients: jax.Array
+    modes: Modes
+    scores: jax.Array | None
+
+
+class Approximation:
+    """One method on one model's patients, compiled once.
+
+    >>> from carpk import design, example, population
+    >>> from carpk.likelihood import data_of, from_theta
+    >>> from carpk.preparation import resolve
+    >>> few, asked = example("tisacel_like").select(["1", "2", "3"]), population("stein_2019")
+    >>> seen = design(few, asked.structure)
+    >>> model, _ = resolve(asked, seen, {})
+    >>> method = Approximation(model, data_of(model, seen), "laplace")
+    >>> u = from_theta(model, {n: model.priors[n].median for n in model.free})
+    >>> method.likelihood(u).patients.shape
+    (3,)
+    """
+
+    def __init__(self, model: PopulationModel, data: Arrays, method: Method) -> None:
+        self.model, self.data, self.method = model, data, method
+        self.patients = Patients(model, data, interaction=method in ("focei", "laplace"))
+        self.constant = _LOG_2PI * jnp.sum(
+            data["observed"] & (data["lower"] == data["upper"]), axis=1)
+        self._run = {f: jax.jit(lambda *args, f=f: f(model, data, *args)) for f in (
+            _first_order, _conditional, _joint, _log_det, _axes, _exact, _focei_scores,
+            _laplace_scores)}
+
+    def likelihood(self, u: jax.Array, start: jax.Array | None = None,
+                   scores: bool = False) -> Likelihood:
+        """At the population u (Q,), the free parameters on the real line.
+
+        start : (P, K), where to look for the modes; those of a near u, say
+        scores : with the gradients; of focei and laplace alone
+        """
+        if self.method == "fo":
+            phi = self.patients.typical(u)
+            look = self.patients.look(u, phi)
+            return Likelihood(self._run[_first_order](u, look) - self.constant,
+                              Modes(phi, look, jnp.zeros(phi.shape[0])), None)
+        modes = self.patients.modes(u, start)
+        if self.method == "laplace":
+            value, slopes = self._laplace(u, modes, scores)
+        else:
+            value = self._run[_conditional](u, modes.phi, modes.look)
+            slopes = self._focei(u, modes) if scores else None
+        return Likelihood(value - self.constant, modes, slopes)
+
+    def exact(self, u: jax.Array, modes: Modes) -> Curvature:
+        """The exact curvature of J at the modes, by differences along the axes of its scoring
+        approximation."""
+        return self._exact(u, modes, self._looks_along(u, modes.phi, self._run[_axes](
+            u, modes.look), _FIRST))
+
+    def _exact(self, u: jax.Array, modes: Modes, sides: list[tuple[Look, Look]]) -> Curvature:
+        slopes = [(a.gradient - b.gradient) / (2 * _FIRST) for a, b in sides]
+        return self._run[_exact](u, modes.look, _stack(slopes, modes.look.gradient))
+
+    def _looks_along(self, u: jax.Array, phi: jax.Array, axes: jax.Array, size: float) \
+            -> list[tuple[Look, Look]]:
+        """Looks a step to either side along each axis of every patient."""
+        look = self.patients.look
+        return [(look(u, phi + size * axes[:, :, m]), look(u, phi - size * axes[:, :, m]))
+                for m in range(axes.shape[2])]
+
+    def _laplace(self, u: jax.Array, modes: Modes, scores: bool) \
+            -> tuple[jax.Array, jax.Array | None]:
+        curvature = self.exact(u, modes)
+        value = self._run[_joint](u, modes.phi, modes.look) + curvature.log_det
+        if not scores:
+            return value, None
+        sides = [side for pair in self._looks_along(u, modes.phi, curvature.axes, _SECOND)
+                 for side in pair]
+        bend = sum(((s.gradient - modes.look.gradient) / _SECOND**2 for s in sides),
+                   jnp.zeros_like(modes.look.gradient))
+        moved = jnp.stack([s.predicted for s in sides]) if sides else \
+            jnp.zeros((0, *modes.look.predicted.shape))
+        return value, self._run[_laplace_scores](u, modes.phi, modes.look, curvature, -bend, moved)
+
+    def _focei(self, u: jax.Array, modes: Modes) -> jax.Array:
+        """(P, Q), scores."""
+        sides = self._looks_along(u, modes.phi, self._run[_axes](u, modes.look), _FIRST)
+        curvature = self._exact(u, modes, sides)
+        for k in self.patients.shared:
+            sides.append((self.patients.look(u.at[k].add(_FIRST), modes.phi),
+                          self.patients.look(u.at[k].add(-_FIRST), modes.phi)))
+        log_det = self._run[_log_det]
+        slopes = [(log_det(u, a) - log_det(u, b)) / (2 * _FIRST) for a, b in sides]
+        return self._run[_focei_scores](u, modes.phi, modes.look, curvature,
+                                        _stack(slopes, modes.look.value))
+
+
+class Curvature(NamedTuple):
+    """Of J at each patient's mode.
+
+    log_det : (P,), NaN where the curvature is not positive definite
+    axes : W (P, K, K), W W' the inverse of the curvature
+    rough : (P, K, K), such axes of its scoring approximation; turn : T (P, K, K), W = rough T
+    mixed : (P, K + S, K), second derivatives of the log-likelihood along the rough axes
+    """
+
+    log_det: jax.Array
+    axes: jax.Array
+    rough: jax.Array
+    turn: jax.Array
+    mixed: jax.Array
+
+
+def _stack(columns: list[jax.Array], like: jax.Array) -> jax.Array:
+    return jnp.stack(columns, axis=-1) if columns else jnp.zeros((*like.shape, 0))
+
+
+def _precision(model: PopulationModel, data: Arrays, theta: Any) -> jax.Array:
+    """Omega^-1 (K, K)."""
+    return dense(inverse_of(population_location(model, data, theta)[1]))
+
+
+def _factor(model: PopulationModel, data: Arrays, theta: Any, information: jax.Array) -> Rows:
+    """Lower factor of information (P, K, K) + Omega^-1, by entries."""
+    return cholesky(by_entries(information + _precision(model, data, theta)[None]))
+
+
+def _logarithms(low: Rows, like: jax.Array) -> jax.Array:
+    """(P,), ln det of low low'."""
+    return sum((2.0 * jnp.log(row[k]) for k, row in enumerate(low)), jnp.zeros(like.shape[0]))
+
+
+def _inverse_transposed(low: Rows, like: jax.Array) -> jax.Array:
+    """(P, K, K), the inverse of low'."""
+    size, one = len(low), jnp.ones(like.shape[0])
+    columns = [jnp.stack(solve_upper(low, [one * (k == m) for k in range(size)]), axis=1)
+               for m in range(size)]
+    return jnp.stack(columns, axis=2) if columns else jnp.zeros((like.shape[0], 0, 0))
+
+
+def _joint(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look) \
+        -> jax.Array:
+    """(P,), 2 J - K log 2 pi."""
+    density = look.value + patient_log_density(model, data, to_theta(model, u), phi)
+    return -2.0 * density - phi.shape[1] * _LOG_2PI
+
+
+def _log_det(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
+    """(P,), ln det H of FOCE and FOCEI."""
+    return _logarithms(_factor(model, data, to_theta(model, u), _information(look)), look.value)
+
+
+def _information(look: Look) -> jax.Array:
+    """(P, K, K), also where the curvature of a censored row is negative."""
+    k = look.information.shape[-1]
+    own = look.jacobian[..., :k]
+    return jnp.einsum("pn,pnk,pnl->pkl", look.weight, own, own)
+
+
+def _conditional(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
+                 look: Look) -> jax.Array:
+    """(P,), FOCE and FOCEI with the constant."""
+    return _joint(model, data, u, phi, look) + _log_det(model, data, u, look)
+
+
+def _first_order(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
+    """(P,), FO with the constant: a normal y with what the predictions' slopes at the typical
+    patient make of Omega. b' H^-1 b is what a mode of the linear model would gain."""
+    k = look.information.shape[-1]
+    low = _factor(model, data, to_theta(model, u), _information(look))
+    gain = solve_lower(low, [look.gradient[:, i] for i in range(k)])
+    _, spread = population_location(model, data, to_theta(model, u))
+    return (-2.0 * look.value - sum((x**2 for x in gain), jnp.zeros_like(look.value))
+            + _logarithms(low, look.value)
+            + sum((2.0 * jnp.log(row[i]) for i, row in enumerate(spread)), jnp.zeros(())))
+
+
+def _axes(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
+    """(P, K, K), axes of the scoring approximation of the curvature."""
+    return _inverse_transposed(_factor(model, data, to_theta(model, u), look.information),
+                               look.value)
+
+
+def _exact(model: PopulationModel, data: Arrays, u: jax.Array, look: Look,
+           mixed: jax.Array) -> Curvature:
+    theta, k = to_theta(model, u), look.information.shape[-1]
+    low = _factor(model, data, theta, look.information)
+    rough = _inverse_transposed(low, look.value)
+    seen = jnp.einsum("pkm,pkl->pml", rough, mixed[:, :k])
+    whole = jnp.einsum("pkm,kj,pjl->pml", rough, _precision(model, data, theta), rough) \
+        - 0.5 * (seen + jnp.swapaxes(seen, 1, 2))
+    inner = cholesky(by_entries(whole))
+    turn = _inverse_transposed(inner, look.value)
+    return Curvature(_logarithms(low, look.value) + _logarithms(inner, look.value),
+                     jnp.einsum("pkm,pml->pkl", rough, turn), rough, turn, mixed)
+
+
+def _scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look,
+            curvature: Curvature, along: jax.Array, shared: jax.Array, extra: Any) -> jax.Array:
+    """(P, Q), gradients of 2 J + ln det H with the mode following u.
+
+    along : (P, K), slope of ln det H along the rough axes; shared : (P, S), in the shared places
+    extra : u -> (P,), what of ln det H depends on u at a fixed phi, predictions held
+    """
+    k = phi.shape[1]
+    y = jnp.einsum("pkl,pml,pm->pk", curvature.turn, curvature.turn, along)
+    v = jnp.einsum("pkm,pm->pk", curvature.rough, y)
+
+    def value(u: jax.Array) -> jax.Array:
+        theta = to_theta(model, u)
+        rows, slope, _ = row_terms(model, data, theta, look.predicted)
+        density = rows.sum(axis=1) + patient_log_density(model, data, theta, phi)
+        gradient = jnp.einsum("pn,pnk->pk", slope, look.jacobian[..., :k])
+        rising = uphill(model, data, theta, phi, gradient)
+        return -2.0 * density + extra(u) + jnp.einsum("pk,pk->p", v, rising)
+
+    scores = jax.jacfwd(value)(u)
+    moved = -2.0 * look.gradient[:, k:] + shared + jnp.einsum(
+        "psm,pm->ps", curvature.mixed[:, k:], y)
+    return scores.at[:, shared_places(model)].add(moved)
+
+
+def _focei_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
+                  look: Look, curvature: Curvature, slopes: jax.Array) -> jax.Array:
+    """slopes : (P, K + S), of ln det H along the rough axes and in the shared places."""
+    k = phi.shape[1]
+
+    def log_det(u: jax.Array) -> jax.Array:
+        _, _, weight = row_terms(model, data, to_theta(model, u), look.predicted)
+        return _log_det(model, data, u, look._replace(weight=weight))
+
+    return _scores(model, data, u, phi, look, curvature, slopes[:, :k], slopes[:, k:], log_det)
+
+
+def _laplace_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
+                    look: Look, curvature: Curvature, bend: jax.Array, moved: jax.Array) \
+        -> jax.Array:
+    """bend : (P, K + S), slope of ln det H = tr(H^-1 dH), a sum of third derivatives of J along
+    the axes W of H^-1 = W W'; moved : (2 K, P, N), predictions to either side along them."""
+    k = phi.shape[1]
+
+    def trace(u: jax.Array) -> jax.Array:
+        theta = to_theta(model, u)
+
+        def rows(predicted: jax.Array) -> jax.Array:
+            return row_log_likelihood(model, data, theta, predicted).sum(axis=1)
+
+        second = (jax.vmap(rows)(moved) - rows(look.predicted)[None]).sum(axis=0) / _SECOND**2
+        return -second + jnp.einsum("pkm,kl,plm->p", curvature.axes,
+                                    _precision(model, data, theta), curvature.axes)
+
+    along = jnp.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
+    return _scores(model, data, u, phi, look, curvature, along, bend[:, k:], trace)
