@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from carpk.conditional import Look, Modes, Patients, by_entries, row_terms, uphill
 from carpk.empirical_bayes import dense, shared_places
@@ -45,9 +46,9 @@ class Likelihood(NamedTuple):
     """patients : (P,), each one's -2 log-likelihood without N log 2 pi; scores : (P, Q), their
     gradients in the free population parameters on the real line, or None."""
 
-    patients: jax.Array
+    patients: np.ndarray
     modes: Modes
-    scores: jax.Array | None
+    scores: np.ndarray | None
 
 
 class Approximation:
@@ -68,13 +69,13 @@ class Approximation:
     def __init__(self, model: PopulationModel, data: Arrays, method: Method) -> None:
         self.model, self.data, self.method = model, data, method
         self.patients = Patients(model, data, interaction=method in ("focei", "laplace"))
-        self.constant = _LOG_2PI * jnp.sum(
-            data["observed"] & (data["lower"] == data["upper"]), axis=1)
+        self.constant = _LOG_2PI * np.sum(np.asarray(data["observed"]) & (
+            np.asarray(data["lower"]) == np.asarray(data["upper"])), axis=1)
         self._run = {f: jax.jit(lambda *args, f=f: f(model, data, *args)) for f in (
             _first_order, _conditional, _joint, _log_det, _axes, _exact, _focei_scores,
             _laplace_scores)}
 
-    def likelihood(self, u: jax.Array, start: jax.Array | None = None,
+    def likelihood(self, u: Any, start: Any = None,
                    scores: bool = False) -> Likelihood:
         """At the population u (Q,), the free parameters on the real line.
 
@@ -84,56 +85,65 @@ class Approximation:
         if self.method == "fo":
             phi = self.patients.typical(u)
             look = self.patients.look(u, phi)
-            return Likelihood(self._run[_first_order](u, look) - self.constant,
-                              Modes(phi, look, jnp.zeros(phi.shape[0])), None)
+            value = np.asarray(self._run[_first_order](u, look))
+            return Likelihood(value - self.constant,
+                              Modes(phi, look, np.zeros(len(value))), None)
         modes = self.patients.modes(u, start)
         if self.method == "laplace":
             value, slopes = self._laplace(u, modes, scores)
         else:
             value = self._run[_conditional](u, modes.phi, modes.look)
             slopes = self._focei(u, modes) if scores else None
-        return Likelihood(value - self.constant, modes, slopes)
+        return Likelihood(np.asarray(value) - self.constant, modes,
+                          None if slopes is None else np.asarray(slopes))
 
-    def exact(self, u: jax.Array, modes: Modes) -> Curvature:
+    def exact(self, u: Any, modes: Modes) -> Curvature:
         """The exact curvature of J at the modes, by differences along the axes of its scoring
         approximation."""
         return self._exact(u, modes, self._looks_along(u, modes.phi, self._run[_axes](
             u, modes.look), _FIRST))
 
-    def _exact(self, u: jax.Array, modes: Modes, sides: list[tuple[Look, Look]]) -> Curvature:
-        slopes = [(a.gradient - b.gradient) / (2 * _FIRST) for a, b in sides]
+    def _exact(self, u: Any, modes: Modes, sides: list[tuple[Look, Look]]) -> Curvature:
+        slopes = [(np.asarray(a.gradient) - np.asarray(b.gradient)) / (2 * _FIRST)
+                  for a, b in sides]
         return self._run[_exact](u, modes.look, _stack(slopes, modes.look.gradient))
 
-    def _looks_along(self, u: jax.Array, phi: jax.Array, axes: jax.Array, size: float) \
+    def _looks_along(self, u: Any, phi: jax.Array, axes: jax.Array, size: float) \
             -> list[tuple[Look, Look]]:
         """Looks a step to either side along each axis of every patient."""
-        look = self.patients.look
-        return [(look(u, phi + size * axes[:, :, m]), look(u, phi - size * axes[:, :, m]))
-                for m in range(axes.shape[2])]
+        look, middle, steps = self.patients.look, np.asarray(phi), size * np.asarray(axes)
+        return [(look(u, middle + steps[:, :, m]), look(u, middle - steps[:, :, m]))
+                for m in range(steps.shape[2])]
 
-    def _laplace(self, u: jax.Array, modes: Modes, scores: bool) \
-            -> tuple[jax.Array, jax.Array | None]:
+    def _laplace(self, u: Any, modes: Modes, scores: bool) \
+            -> tuple[np.ndarray, jax.Array | None]:
         curvature = self.exact(u, modes)
-        value = self._run[_joint](u, modes.phi, modes.look) + curvature.log_det
+        value = np.asarray(self._run[_joint](u, modes.phi, modes.look)) \
+            + np.asarray(curvature.log_det)
         if not scores:
             return value, None
         sides = [side for pair in self._looks_along(u, modes.phi, curvature.axes, _SECOND)
                  for side in pair]
-        bend = sum(((s.gradient - modes.look.gradient) / _SECOND**2 for s in sides),
-                   jnp.zeros_like(modes.look.gradient))
-        moved = jnp.stack([s.predicted for s in sides]) if sides else \
-            jnp.zeros((0, *modes.look.predicted.shape))
+        here = np.asarray(modes.look.gradient)
+        bend = sum(((np.asarray(s.gradient) - here) / _SECOND**2 for s in sides),
+                   np.zeros_like(here))
+        moved = np.stack([s.predicted for s in sides]) if sides else \
+            np.zeros((0, *modes.look.predicted.shape))
         return value, self._run[_laplace_scores](u, modes.phi, modes.look, curvature, -bend, moved)
 
-    def _focei(self, u: jax.Array, modes: Modes) -> jax.Array:
+    def _focei(self, u: Any, modes: Modes) -> jax.Array:
         """(P, Q), scores."""
         sides = self._looks_along(u, modes.phi, self._run[_axes](u, modes.look), _FIRST)
         curvature = self._exact(u, modes, sides)
         for k in self.patients.shared:
-            sides.append((self.patients.look(u.at[k].add(_FIRST), modes.phi),
-                          self.patients.look(u.at[k].add(-_FIRST), modes.phi)))
-        log_det = self._run[_log_det]
-        slopes = [(log_det(u, a) - log_det(u, b)) / (2 * _FIRST) for a, b in sides]
+            step = _FIRST * (np.arange(len(u)) == k)
+            sides.append((self.patients.look(u + step, modes.phi),
+                          self.patients.look(u - step, modes.phi)))
+
+        def log_det(look: Look) -> np.ndarray:
+            return np.asarray(self._run[_log_det](u, look))
+
+        slopes = [(log_det(a) - log_det(b)) / (2 * _FIRST) for a, b in sides]
         return self._run[_focei_scores](u, modes.phi, modes.look, curvature,
                                         _stack(slopes, modes.look.value))
 
@@ -154,8 +164,8 @@ class Curvature(NamedTuple):
     mixed: jax.Array
 
 
-def _stack(columns: list[jax.Array], like: jax.Array) -> jax.Array:
-    return jnp.stack(columns, axis=-1) if columns else jnp.zeros((*like.shape, 0))
+def _stack(columns: list[np.ndarray], like: Any) -> np.ndarray:
+    return np.stack(columns, axis=-1) if columns else np.zeros((*like.shape, 0))
 
 
 def _precision(model: PopulationModel, data: Arrays, theta: Any) -> jax.Array:

@@ -45,7 +45,7 @@ class Modes(NamedTuple):
 
     phi: jax.Array
     look: Look
-    decrement: jax.Array
+    decrement: Any
 
 
 class Patients:
@@ -65,20 +65,22 @@ class Patients:
         self._turn = jax.jit(lambda data, *state: _turn(model, data, *state))
         self._typical = jax.jit(lambda data, u: population_location(
             model, data, to_theta(model, u))[0])
+        self._theta = jax.jit(lambda u: to_theta(model, u))
+        self._likelier = jax.jit(lambda data, *args: _likelier(model, data, *args))
         self._sds = jax.jit(lambda data, u: typical_sds(model, data, u))
 
-    def typical(self, u: jax.Array) -> jax.Array:
+    def typical(self, u: Any) -> jax.Array:
         """(P, K): where phi lies by the population alone."""
         return self._typical(self.data, u)
 
-    def look(self, u: jax.Array, phi: jax.Array) -> Look:
+    def look(self, u: Any, phi: Any) -> Look:
         """What there is to see at phi."""
         return cast(Look, self._look(self.data, u, phi, self._held(u)))
 
-    def _held(self, u: jax.Array) -> dict[str, jax.Array] | None:
+    def _held(self, u: Any) -> dict[str, jax.Array] | None:
         return None if self.interaction else self._sds(self.data, u)
 
-    def modes(self, u: jax.Array, start: jax.Array | None = None) -> Modes:
+    def modes(self, u: Any, start: Any = None) -> Modes:
         """The most likely phi by damped scoring, each patient accepting or refusing its own step.
 
         start : (P, K); without it the search begins at the typical patient and at the best of
@@ -87,15 +89,14 @@ class Patients:
         if start is not None:
             return self._search(u, start)
         first = self._search(u, self.typical(u))
-        drawn = guess(self.model, to_theta(self.model, u), self.data, jax.random.key(0))
-        second = self._search(u, drawn)
-        return _likelier(self.model, self.data, u, first, second)
+        drawn = guess(self.model, self._theta(u), self.data, jax.random.key(0))
+        return cast(Modes, self._likelier(self.data, u, first, self._search(u, drawn)))
 
-    def _search(self, u: jax.Array, start: jax.Array) -> Modes:
+    def _search(self, u: Any, start: Any) -> Modes:
         """Rounds of one step for every patient."""
         sds, patients = self._held(u), start.shape[0]
         seen = self._look(self.data, u, start, sds)
-        state = (start, seen, jnp.full(patients, -jnp.inf), jnp.full(patients, 1e-2))
+        state = (start, seen, np.full(patients, -np.inf), np.full(patients, 1e-2))
         trial = start
         for _ in range(_MOST):
             state, trial, decrement, left = self._turn(self.data, u, state, trial, seen)
@@ -234,10 +235,10 @@ def _solved(matrices: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _likelier(model: PopulationModel, data: Arrays, u: jax.Array, a: Modes, b: Modes) -> Modes:
+    """Of two modes the likelier; of the same mode twice the first, which needed no luck."""
     theta = to_theta(model, u)
-    heights = [np.asarray(m.look.value + patient_log_density(model, data, theta, m.phi))
-               for m in (a, b)]
-    # the same mode twice stays the first, which needs no luck
-    second = jnp.asarray(~(heights[0] >= heights[1] - 1e-6) & np.isfinite(heights[1]))
+    first, second = (m.look.value + patient_log_density(model, data, theta, m.phi)
+                     for m in (a, b))
+    other = ~(first >= second - 1e-6) & jnp.isfinite(second)
     return cast(Modes, jax.tree.map(lambda x, y: jnp.where(
-        second.reshape(-1, *[1] * (x.ndim - 1)), y, x), a, b))
+        other.reshape(-1, *[1] * (x.ndim - 1)), y, x), a, b))

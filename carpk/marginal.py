@@ -7,6 +7,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from carpk import posterior
-from carpk.approximations import METHODS, Approximation
+from carpk.approximations import METHODS, Approximation, Method
 from carpk.cohort import Cohort, Design, design
 from carpk.importance import importance_sampled
 from carpk.likelihood import data_of, from_theta
@@ -74,28 +75,30 @@ def objective(model: PopulationModel, cohort: Cohort, theta: Mapping[str, float]
     at = _at(resolved, theta)
     _must_be_normal(at, seen, method)
     chosen = choose_steps(at, seen)
-    data, u = data_of(chosen, seen), from_theta(chosen, theta)
-    return evaluated(Approximation(chosen, data, "laplace" if method == SAMPLING else method),
-                     u, seen.ids, method, draws, seed)
+    inner = cast(Method, "laplace" if method == SAMPLING else method)
+    u = np.asarray(jax.jit(lambda theta: from_theta(chosen, theta))(
+        {n: float(theta[n]) for n in chosen.free}))
+    return evaluated(Approximation(chosen, data_of(chosen, seen), inner), u, seen.ids, method,
+                     draws, seed)
 
 
-def evaluated(approximation: Approximation, u: jax.Array, ids: tuple[str, ...], method: str,
-              draws: int = 3000, seed: int = 1, start: jax.Array | None = None) -> Objective:
+def evaluated(approximation: Approximation, u: np.ndarray, ids: tuple[str, ...], method: str,
+              draws: int = 3000, seed: int = 1, start: Any = None) -> Objective:
     """The objective of a model whose programs are compiled; u (Q,) on the real line."""
     constant = float(approximation.constant.sum())
     if method != SAMPLING:
         found = approximation.likelihood(u, start)
-        patients = pd.DataFrame({"ofv": np.asarray(found.patients)}, index=_index(ids))
+        patients = pd.DataFrame({"ofv": found.patients}, index=_index(ids))
         return Objective(method, float(patients["ofv"].sum()), patients, constant)
     modes = approximation.patients.modes(u, start)
     exact = approximation.exact(u, modes)
-    usable = jnp.isfinite(exact.axes).all(axis=(1, 2), keepdims=True)
+    axes = np.asarray(exact.axes)
+    usable = np.isfinite(axes).all(axis=(1, 2), keepdims=True)
     sampled = importance_sampled(approximation.model, approximation.data, u, modes.phi,
-                                 jnp.where(usable, exact.axes, exact.rough), draws, seed)
-    weights = np.asarray(sampled.log_weights)
+                                 np.where(usable, axes, np.asarray(exact.rough)), draws, seed)
     patients = pd.DataFrame({
-        "ofv": np.asarray(sampled.patients - approximation.constant),
-        "se": np.asarray(sampled.se), "pareto_k": posterior.pareto_k(weights)}, index=_index(ids))
+        "ofv": sampled.patients - approximation.constant, "se": sampled.se,
+        "pareto_k": posterior.pareto_k(sampled.log_weights)}, index=_index(ids))
     return Objective(method, float(patients["ofv"].sum()), patients, constant,
                      float(np.sqrt((patients["se"]**2).sum())))
 
