@@ -22,8 +22,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.conditional import Look, Modes, Patients, by_entries, row_terms, uphill
-from carpk.empirical_bayes import dense, shared_places
+from carpk.conditional import (
+    FIRST,
+    Curvature,
+    Look,
+    Modes,
+    Patients,
+    factor,
+    log_determinant,
+    precision,
+    row_terms,
+    stacked,
+    uphill,
+)
+from carpk.empirical_bayes import shared_places
 from carpk.likelihood import (
     patient_log_density,
     population_location,
@@ -31,15 +43,15 @@ from carpk.likelihood import (
     to_theta,
 )
 from carpk.population_model import PopulationModel
-from carpk.small_matrices import Rows, cholesky, inverse_of, solve_lower, solve_upper
+from carpk.small_matrices import solve_lower
 from carpk.solve import Arrays
 
 Method = Literal["fo", "foce", "focei", "laplace"]
 METHODS: tuple[Method, ...] = ("fo", "foce", "focei", "laplace")
 _LOG_2PI = 1.8378770664093453
-# of a posterior SD: first differences lose 1e-8 of a third derivative to it, second ones 1e-6
-# of a fifth, and 1e-16 of rounding is divided by its square
-_FIRST, _SECOND = 1e-4, 3e-3
+# of a posterior SD, in second differences: they lose 1e-6 of a fifth derivative, and divide
+# 1e-16 of rounding by the square
+_SECOND = 3e-3
 
 
 class Likelihood(NamedTuple):
@@ -72,8 +84,7 @@ class Approximation:
         self.constant = _LOG_2PI * np.sum(np.asarray(data["observed"]) & (
             np.asarray(data["lower"]) == np.asarray(data["upper"])), axis=1)
         self._run = {f: jax.jit(lambda *args, f=f: f(model, data, *args)) for f in (
-            _first_order, _conditional, _joint, _log_det, _axes, _exact, _focei_scores,
-            _laplace_scores)}
+            _first_order, _conditional, _joint, _log_det, _focei_scores, _laplace_scores)}
 
     def likelihood(self, u: Any, start: Any = None,
                    scores: bool = False) -> Likelihood:
@@ -97,32 +108,15 @@ class Approximation:
         return Likelihood(np.asarray(value) - self.constant, modes,
                           None if slopes is None else np.asarray(slopes))
 
-    def exact(self, u: Any, modes: Modes) -> Curvature:
-        """The exact curvature of J at the modes, by differences along the axes of its scoring
-        approximation."""
-        return self._exact(u, modes, self._looks_along(u, modes.phi, self._run[_axes](
-            u, modes.look), _FIRST))
-
-    def _exact(self, u: Any, modes: Modes, sides: list[tuple[Look, Look]]) -> Curvature:
-        slopes = [(np.asarray(a.gradient) - np.asarray(b.gradient)) / (2 * _FIRST)
-                  for a, b in sides]
-        return self._run[_exact](u, modes.look, _stack(slopes, modes.look.gradient))
-
-    def _looks_along(self, u: Any, phi: jax.Array, axes: jax.Array, size: float) \
-            -> list[tuple[Look, Look]]:
-        """Looks a step to either side along each axis of every patient."""
-        look, middle, steps = self.patients.look, np.asarray(phi), size * np.asarray(axes)
-        return [(look(u, middle + steps[:, :, m]), look(u, middle - steps[:, :, m]))
-                for m in range(steps.shape[2])]
-
     def _laplace(self, u: Any, modes: Modes, scores: bool) \
             -> tuple[np.ndarray, jax.Array | None]:
-        curvature = self.exact(u, modes)
+        curvature = self.patients.curvature(u, modes)[0]
         value = np.asarray(self._run[_joint](u, modes.phi, modes.look)) \
             + np.asarray(curvature.log_det)
         if not scores:
             return value, None
-        sides = [side for pair in self._looks_along(u, modes.phi, curvature.axes, _SECOND)
+        sides = [side for pair in self.patients.both_sides(
+            u, modes.phi, curvature.axes, _SECOND)
                  for side in pair]
         here = np.asarray(modes.look.gradient)
         bend = sum(((np.asarray(s.gradient) - here) / _SECOND**2 for s in sides),
@@ -133,62 +127,18 @@ class Approximation:
 
     def _focei(self, u: Any, modes: Modes) -> jax.Array:
         """(P, Q), scores."""
-        sides = self._looks_along(u, modes.phi, self._run[_axes](u, modes.look), _FIRST)
-        curvature = self._exact(u, modes, sides)
+        curvature, sides = self.patients.curvature(u, modes)
         for k in self.patients.shared:
-            step = _FIRST * (np.arange(len(u)) == k)
+            step = FIRST * (np.arange(len(u)) == k)
             sides.append((self.patients.look(u + step, modes.phi),
                           self.patients.look(u - step, modes.phi)))
 
         def log_det(look: Look) -> np.ndarray:
             return np.asarray(self._run[_log_det](u, look))
 
-        slopes = [(log_det(a) - log_det(b)) / (2 * _FIRST) for a, b in sides]
+        slopes = [(log_det(a) - log_det(b)) / (2 * FIRST) for a, b in sides]
         return self._run[_focei_scores](u, modes.phi, modes.look, curvature,
-                                        _stack(slopes, modes.look.value))
-
-
-class Curvature(NamedTuple):
-    """Of J at each patient's mode.
-
-    log_det : (P,), NaN where the curvature is not positive definite
-    axes : W (P, K, K), W W' the inverse of the curvature
-    rough : (P, K, K), such axes of its scoring approximation; turn : T (P, K, K), W = rough T
-    mixed : (P, K + S, K), second derivatives of the log-likelihood along the rough axes
-    """
-
-    log_det: jax.Array
-    axes: jax.Array
-    rough: jax.Array
-    turn: jax.Array
-    mixed: jax.Array
-
-
-def _stack(columns: list[np.ndarray], like: Any) -> np.ndarray:
-    return np.stack(columns, axis=-1) if columns else np.zeros((*like.shape, 0))
-
-
-def _precision(model: PopulationModel, data: Arrays, theta: Any) -> jax.Array:
-    """Omega^-1 (K, K)."""
-    return dense(inverse_of(population_location(model, data, theta)[1]))
-
-
-def _factor(model: PopulationModel, data: Arrays, theta: Any, information: jax.Array) -> Rows:
-    """Lower factor of information (P, K, K) + Omega^-1, by entries."""
-    return cholesky(by_entries(information + _precision(model, data, theta)[None]))
-
-
-def _logarithms(low: Rows, like: jax.Array) -> jax.Array:
-    """(P,), ln det of low low'."""
-    return sum((2.0 * jnp.log(row[k]) for k, row in enumerate(low)), jnp.zeros(like.shape[0]))
-
-
-def _inverse_transposed(low: Rows, like: jax.Array) -> jax.Array:
-    """(P, K, K), the inverse of low'."""
-    size, one = len(low), jnp.ones(like.shape[0])
-    columns = [jnp.stack(solve_upper(low, [one * (k == m) for k in range(size)]), axis=1)
-               for m in range(size)]
-    return jnp.stack(columns, axis=2) if columns else jnp.zeros((like.shape[0], 0, 0))
+                                        stacked(slopes, modes.look.value))
 
 
 def _joint(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look) \
@@ -200,7 +150,7 @@ def _joint(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, l
 
 def _log_det(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
     """(P,), ln det H of FOCE and FOCEI."""
-    return _logarithms(_factor(model, data, to_theta(model, u), _information(look)), look.value)
+    return log_determinant(factor(model, data, to_theta(model, u), _information(look)), look.value)
 
 
 def _information(look: Look) -> jax.Array:
@@ -220,32 +170,12 @@ def _first_order(model: PopulationModel, data: Arrays, u: jax.Array, look: Look)
     """(P,), FO with the constant: a normal y with what the predictions' slopes at the typical
     patient make of Omega. b' H^-1 b is what a mode of the linear model would gain."""
     k = look.information.shape[-1]
-    low = _factor(model, data, to_theta(model, u), _information(look))
+    low = factor(model, data, to_theta(model, u), _information(look))
     gain = solve_lower(low, [look.gradient[:, i] for i in range(k)])
     _, spread = population_location(model, data, to_theta(model, u))
     return (-2.0 * look.value - sum((x**2 for x in gain), jnp.zeros_like(look.value))
-            + _logarithms(low, look.value)
+            + log_determinant(low, look.value)
             + sum((2.0 * jnp.log(row[i]) for i, row in enumerate(spread)), jnp.zeros(())))
-
-
-def _axes(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
-    """(P, K, K), axes of the scoring approximation of the curvature."""
-    return _inverse_transposed(_factor(model, data, to_theta(model, u), look.information),
-                               look.value)
-
-
-def _exact(model: PopulationModel, data: Arrays, u: jax.Array, look: Look,
-           mixed: jax.Array) -> Curvature:
-    theta, k = to_theta(model, u), look.information.shape[-1]
-    low = _factor(model, data, theta, look.information)
-    rough = _inverse_transposed(low, look.value)
-    seen = jnp.einsum("pkm,pkl->pml", rough, mixed[:, :k])
-    whole = jnp.einsum("pkm,kj,pjl->pml", rough, _precision(model, data, theta), rough) \
-        - 0.5 * (seen + jnp.swapaxes(seen, 1, 2))
-    inner = cholesky(by_entries(whole))
-    turn = _inverse_transposed(inner, look.value)
-    return Curvature(_logarithms(low, look.value) + _logarithms(inner, look.value),
-                     jnp.einsum("pkm,pml->pkl", rough, turn), rough, turn, mixed)
 
 
 def _scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look,
@@ -300,7 +230,7 @@ def _laplace_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax
 
         second = (jax.vmap(rows)(moved) - rows(look.predicted)[None]).sum(axis=0) / _SECOND**2
         return -second + jnp.einsum("pkm,kl,plm->p", curvature.axes,
-                                    _precision(model, data, theta), curvature.axes)
+                                    precision(model, data, theta), curvature.axes)
 
     along = jnp.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
     return _scores(model, data, u, phi, look, curvature, along, bend[:, k:], trace)

@@ -18,7 +18,8 @@ from carpk.small_matrices import Rows, cholesky, inverse_of, solve_lower, solve_
 from carpk.solve import Arrays
 
 _TOLERANCE = 1e-12  # Newton decrement: a mode within a millionth of its SD
-_MOST = 200  # rounds of the search
+_MOST, _NEWTON = 60, 20  # rounds of the search by scoring, and by Newton's steps after it
+FIRST = 1e-4  # of a posterior SD, in first differences: they lose 1e-8 of a third derivative
 _STUCK = 1e10  # damping at which a patient has stopped moving
 
 
@@ -48,6 +49,22 @@ class Modes(NamedTuple):
     decrement: Any
 
 
+class Curvature(NamedTuple):
+    """Of J at each patient's mode.
+
+    log_det : (P,), NaN where the curvature is not positive definite
+    axes : W (P, K, K), W W' the inverse of the curvature
+    rough : (P, K, K), such axes of its scoring approximation; turn : T (P, K, K), W = rough T
+    mixed : (P, K + S, K), second derivatives of the log-likelihood along the rough axes
+    """
+
+    log_det: jax.Array
+    axes: jax.Array
+    rough: jax.Array
+    turn: jax.Array
+    mixed: jax.Array
+
+
 class Patients:
     """The patients of a model, with the programs that look at them.
 
@@ -65,8 +82,11 @@ class Patients:
         self._turn = jax.jit(lambda data, *state: _turn(model, data, *state))
         self._typical = jax.jit(lambda data, u: population_location(
             model, data, to_theta(model, u))[0])
-        self._theta = jax.jit(lambda u: to_theta(model, u))
+        self._axes, self._exact, self._newton, self._risen = (
+            jax.jit(lambda data, *args, f=f: f(model, data, *args))
+            for f in (_axes, _exact, _newton, _risen))
         self._likelier = jax.jit(lambda data, *args: _likelier(model, data, *args))
+        self._theta = jax.jit(lambda u: to_theta(model, u))
         self._sds = jax.jit(lambda data, u: typical_sds(model, data, u))
 
     def typical(self, u: Any) -> jax.Array:
@@ -84,13 +104,46 @@ class Patients:
         """The most likely phi by damped scoring, each patient accepting or refusing its own step.
 
         start : (P, K); without it the search begins at the typical patient and at the best of
-            200 draws, and the more likely of the two modes stays
+            200 draws, and the likelier of the two modes stays
         """
         if start is not None:
             return self._search(u, start)
         first = self._search(u, self.typical(u))
         drawn = guess(self.model, self._theta(u), self.data, jax.random.key(0))
         return cast(Modes, self._likelier(self.data, u, first, self._search(u, drawn)))
+
+    def both_sides(self, u: Any, phi: Any, axes: Any, size: float) -> list[tuple[Look, Look]]:
+        """Looks a step to either side along each axis of every patient.
+
+        axes : (P, K, K), the axes in its columns
+        """
+        middle, steps = np.asarray(phi), size * np.asarray(axes)
+        return [(self.look(u, middle + steps[:, :, m]), self.look(u, middle - steps[:, :, m]))
+                for m in range(steps.shape[2])]
+
+    def curvature(self, u: Any, modes: Modes) -> tuple[Curvature, list[tuple[Look, Look]]]:
+        """The exact curvature at phi by differences along the axes of its scoring approximation,
+        and the looks that were taken for it."""
+        sides = self.both_sides(u, modes.phi, self._axes(self.data, u, modes.look), FIRST)
+        slopes = [(np.asarray(a.gradient) - np.asarray(b.gradient)) / (2 * FIRST)
+                  for a, b in sides]
+        return cast(Curvature, self._exact(self.data, u, modes.look, stacked(
+            slopes, modes.look.gradient))), sides
+
+    def _polished(self, u: Any, modes: Modes) -> Modes:
+        """Newton's steps by the exact curvature, where scoring creeps: along a ridge that bends.
+        """
+        size = np.ones(len(modes.decrement))
+        for _ in range(_NEWTON):
+            step, decrement = self._newton(self.data, u, modes, self.curvature(u, modes)[0])
+            modes = modes._replace(decrement=np.asarray(decrement))
+            left = modes.decrement > _TOLERANCE
+            if not left.any():
+                break
+            trial = np.asarray(modes.phi) + (size * left)[:, None] * np.asarray(step)
+            modes, better = self._risen(self.data, u, modes, trial, self.look(u, trial))
+            size = np.where(better, 1.0, 0.2 * size)
+        return modes
 
     def _search(self, u: Any, start: Any) -> Modes:
         """Rounds of one step for every patient."""
@@ -103,7 +156,9 @@ class Patients:
             if not int(left):
                 break
             seen = self._look(self.data, u, trial, sds)
-        return Modes(state[0], state[1], decrement)
+        modes = Modes(state[0], state[1], np.asarray(decrement))
+        creeping = modes.decrement > _TOLERANCE  # NaN: where nothing is solved
+        return self._polished(u, modes) if creeping.any() else modes
 
 
 def _look(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
@@ -203,21 +258,18 @@ def _turn(model: PopulationModel, data: Arrays, u: jax.Array, state: Any, trial:
     """
     phi, at, height, damping = state
     theta, k = to_theta(model, u), phi.shape[1]
-    risen = seen.value + patient_log_density(model, data, theta, trial)
+    risen = _height(model, data, u, trial, seen)
     # an equal height is no refusal: at a mode differences drown in rounding
     better = jnp.isfinite(risen) & (
         (risen >= height - 1e-12 * (1.0 + jnp.abs(height))) | ~jnp.isfinite(height))
-    phi = jnp.where(better[:, None], trial, phi)
-    at = jax.tree.map(lambda new, old: jnp.where(
-        better.reshape(-1, *[1] * (new.ndim - 1)), new, old), seen, at)
-    height = jnp.where(better, risen, height)
+    phi, at, height = _where(better, (trial, seen, risen), (phi, at, height))
     damping = jnp.clip(damping * jnp.where(better, 0.1, 10.0), 1e-12, 10 * _STUCK)
     slope = uphill(model, data, theta, phi, at.gradient[:, :k])
     _, low = population_location(model, data, theta)
-    precision = at.information + dense(inverse_of(low))[None]
-    diagonal = jnp.einsum("pkk->pk", precision)
-    damped = precision + jnp.eye(k)[None] * (damping[:, None] * diagonal)[:, None, :]
-    step, newton = (_solved(m, slope) for m in (damped, precision))
+    whole = at.information + precision(model, data, theta)[None]
+    diagonal = jnp.einsum("pkk->pk", whole)
+    damped = whole + jnp.eye(k)[None] * (damping[:, None] * diagonal)[:, None, :]
+    step, newton = (_solved(m, slope) for m in (damped, whole))
     decrement = jnp.einsum("pk,pk->p", slope, newton)
     going = ~(decrement < _TOLERANCE) & (damping < _STUCK)
     z = solve_lower(low, [step[:, i] for i in range(k)])
@@ -236,9 +288,86 @@ def _solved(matrices: jax.Array, b: jax.Array) -> jax.Array:
 
 def _likelier(model: PopulationModel, data: Arrays, u: jax.Array, a: Modes, b: Modes) -> Modes:
     """Of two modes the likelier; of the same mode twice the first, which needed no luck."""
-    theta = to_theta(model, u)
-    first, second = (m.look.value + patient_log_density(model, data, theta, m.phi)
-                     for m in (a, b))
-    other = ~(first >= second - 1e-6) & jnp.isfinite(second)
-    return cast(Modes, jax.tree.map(lambda x, y: jnp.where(
-        other.reshape(-1, *[1] * (x.ndim - 1)), y, x), a, b))
+    first, second = (_height(model, data, u, m.phi, m.look) for m in (a, b))
+    return _where(~(first >= second - 1e-6) & jnp.isfinite(second), b, a)
+
+
+def _height(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look) \
+        -> jax.Array:
+    """(P,), log p(y, phi | population)."""
+    return look.value + patient_log_density(model, data, to_theta(model, u), phi)
+
+
+def _where(chosen: jax.Array, a: Any, b: Any) -> Any:
+    """Patient by patient, of trees of (P, ...) arrays."""
+    return jax.tree.map(lambda x, y: jnp.where(
+        chosen.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)
+
+
+def _newton(model: PopulationModel, data: Arrays, u: jax.Array, modes: Modes,
+            curvature: Curvature) -> tuple[jax.Array, jax.Array]:
+    """Newton's step (P, K), 0 where the curvature is not positive definite, and decrements."""
+    k = modes.phi.shape[1]
+    slope = uphill(model, data, to_theta(model, u), modes.phi, modes.look.gradient[:, :k])
+    along = jnp.einsum("pkm,pk->pm", curvature.axes, slope)
+    step = jnp.einsum("pkm,pm->pk", curvature.axes, along)
+    usable = jnp.isfinite(step).all(axis=1)
+    return jnp.where(usable[:, None], step, 0.0), jnp.where(
+        usable, jnp.sum(along**2, axis=1), 0.0)
+
+
+def _risen(model: PopulationModel, data: Arrays, u: jax.Array, modes: Modes, trial: jax.Array,
+           look: Look) -> tuple[Modes, jax.Array]:
+    """The modes with the trials of those patients that rise, and who they are."""
+    before = _height(model, data, u, modes.phi, modes.look)
+    after = _height(model, data, u, trial, look)
+    better = after >= before - 1e-12 * (1.0 + jnp.abs(before))
+    return _where(better, Modes(trial, look, modes.decrement), modes), better
+
+
+def stacked(columns: list[np.ndarray], like: Any) -> np.ndarray:
+    """The columns as a last axis, of which there may be none."""
+    return np.stack(columns, axis=-1) if columns else np.zeros((*like.shape, 0))
+
+
+def precision(model: PopulationModel, data: Arrays, theta: Any) -> jax.Array:
+    """Omega^-1 (K, K)."""
+    return dense(inverse_of(population_location(model, data, theta)[1]))
+
+
+def factor(model: PopulationModel, data: Arrays, theta: Any, information: jax.Array) -> Rows:
+    """Lower factor of information (P, K, K) + Omega^-1, by entries."""
+    return cholesky(by_entries(information + precision(model, data, theta)[None]))
+
+
+def log_determinant(low: Rows, like: jax.Array) -> jax.Array:
+    """(P,), ln det of low low'."""
+    return sum((2.0 * jnp.log(row[k]) for k, row in enumerate(low)), jnp.zeros(like.shape[0]))
+
+
+def _inverse_transposed(low: Rows, like: jax.Array) -> jax.Array:
+    """(P, K, K), the inverse of low'."""
+    size, one = len(low), jnp.ones(like.shape[0])
+    columns = [jnp.stack(solve_upper(low, [one * (k == m) for k in range(size)]), axis=1)
+               for m in range(size)]
+    return jnp.stack(columns, axis=2) if columns else jnp.zeros((like.shape[0], 0, 0))
+
+
+def _axes(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
+    """(P, K, K), axes of the scoring approximation of the curvature."""
+    return _inverse_transposed(factor(model, data, to_theta(model, u), look.information),
+                               look.value)
+
+
+def _exact(model: PopulationModel, data: Arrays, u: jax.Array, look: Look,
+           mixed: jax.Array) -> Curvature:
+    theta, k = to_theta(model, u), look.information.shape[-1]
+    low = factor(model, data, theta, look.information)
+    rough = _inverse_transposed(low, look.value)
+    seen = jnp.einsum("pkm,pkl->pml", rough, mixed[:, :k])
+    whole = jnp.einsum("pkm,kj,pjl->pml", rough, precision(model, data, theta), rough) \
+        - 0.5 * (seen + jnp.swapaxes(seen, 1, 2))
+    inner = cholesky(by_entries(whole))
+    turn = _inverse_transposed(inner, look.value)
+    return Curvature(log_determinant(low, look.value) + log_determinant(inner, look.value),
+                     jnp.einsum("pkm,pml->pkl", rough, turn), rough, turn, mixed)

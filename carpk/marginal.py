@@ -91,7 +91,7 @@ def evaluated(approximation: Approximation, u: np.ndarray, ids: tuple[str, ...],
         patients = pd.DataFrame({"ofv": found.patients}, index=_index(ids))
         return Objective(method, float(patients["ofv"].sum()), patients, constant)
     modes = approximation.patients.modes(u, start)
-    exact = approximation.exact(u, modes)
+    exact, _ = approximation.patients.curvature(u, modes)
     axes = np.asarray(exact.axes)
     usable = np.isfinite(axes).all(axis=(1, 2), keepdims=True)
     sampled = importance_sampled(approximation.model, approximation.data, u, modes.phi,

@@ -68,8 +68,8 @@ BOLUS = model(
 
 INFUSED = model(
     "infusion of 5 h, one compartment", ("CL", "V"),
-    lambda t, p: {"C": 200.0 / p.CL * (1.0 - jnp.exp(-p.CL / p.V * jnp.minimum(t, 5.0)))
-                  * jnp.exp(-p.CL / p.V * jnp.maximum(t - 5.0, 0.0))})
+    lambda t, p: {"C": p.DOSE / 5.0 / p.CL * (1.0 - jnp.exp(-p.CL / p.V * jnp.minimum(t, 5.0)))
+                  * jnp.exp(-p.CL / p.V * jnp.maximum(t - 5.0, 0.0))}, (DOSE,))
 
 
 def biexponential(t, dose, cl, v1, q, v2):
