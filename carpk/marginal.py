@@ -45,13 +45,16 @@ class Objective:
 
 
 def objective(model: PopulationModel, cohort: Cohort, theta: Mapping[str, float],
-              method: str = "focei", *, draws: int = 3000, seed: int = 1) -> Objective:
+              method: str = "focei", *, draws: int = 3000, seed: int = 1,
+              etas: pd.DataFrame | None = None) -> Objective:
     """The objective function value of population values, and each patient's contribution.
 
     theta : every population parameter by name on the natural scale: CL_pop, omega_CL (SD on the
         link scale), corr_CL_V, beta_CL_WT, sigma_Cc_prop; one the model fixes may be left out
     method : fo, foce (residual SD at eta = 0), focei, laplace, or importance_sampling, which is
         exact but for the noise of its `draws` per patient, drawn by `seed`
+    etas : index ID, a column per varying parameter: where to look for each patient's mode; the
+        likeliest of two searches is taken without it
 
     A log-normal error gives the density of DV itself: a data set that holds ln DV under an
     additive error has a value lower by 2 sum(ln DV).
@@ -78,8 +81,10 @@ def objective(model: PopulationModel, cohort: Cohort, theta: Mapping[str, float]
     inner = cast(Method, "laplace" if method == SAMPLING else method)
     u = np.asarray(jax.jit(lambda theta: from_theta(chosen, theta))(
         {n: float(theta[n]) for n in chosen.free}))
-    return evaluated(Approximation(chosen, data_of(chosen, seen), inner), u, seen.ids, method,
-                     draws, seed)
+    approximation = Approximation(chosen, data_of(chosen, seen), inner)
+    start = None if etas is None else np.asarray(approximation.patients.typical(u)) + \
+        etas.loc[list(seen.ids), list(chosen.spread)].to_numpy(float)
+    return evaluated(approximation, u, seen.ids, method, draws, seed, start)
 
 
 def evaluated(approximation: Approximation, u: np.ndarray, ids: tuple[str, ...], method: str,

@@ -15,8 +15,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "structure cohort csvfile records nonmem examples models/*",
     "priors error_models/* covariate_models/* effects population_model",
     "solve accuracy likelihood preparation empirical_bayes geometry conditional "
-    "approximations importance simulation virtual_cohort trajectories",
-    "posterior marginal estimators/* fitting",
+    "approximations importance asymptotics simulation virtual_cohort trajectories",
+    "posterior marginal maximum_likelihood estimators/* fitting",
     "prediction tables plots/* drawings reporting",
     "requests progress cli*",
 )
