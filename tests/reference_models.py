@@ -13,9 +13,15 @@ TEXTBOOK = Source("textbook")
 DOSE = Input("DOSE", "mg", "the one dose")
 
 
-def parameters(*names, **links):
-    return tuple(Parameter(n, 1.0, "-", n, omega=sd(0.3), link=links.get(n, "log"))
-                 for n in names)
+# where a fit begins: round numbers a reader of the data would guess, not estimates
+ROUND = {"ka": 1.0, "Ka": 1.0, "KA": 1.0, "Ke": 0.1, "K": 0.1, "ke": 0.5, "lag": 0.5, "Cl": 0.05,
+         "a": 20.0, "b": 1.0, "CIRC0": 5.0, "MTT": 5000.0, "SLOPU": 500.0}
+
+
+def parameters(*values, **links):
+    """Names that vary, each with a round typical value; or name=value."""
+    return tuple(Parameter(n, float(v), "-", n, omega=sd(0.3), link=links.get(n, "log"))
+                 for n, v in ((x if isinstance(x, tuple) else (x, ROUND[x])) for x in values))
 
 
 def model(title, names, solution=None, inputs=(), error="proportional", **more):
@@ -35,16 +41,16 @@ def absorbed(t, dose, ka, ke, v):
 WANG = model("one rate", (Parameter("ke", 0.5, "1/h", "rate", omega=sd(0.2)),),
              lambda t, p: {"C": 10.0 * jnp.exp(-p.ke * t)})
 
-ORAL = model("oral, ka CL V", ("ka", "CL", "V"),
+ORAL = model("oral, ka CL V", ("ka", ("CL", 1.0), ("V", 10.0)),
              lambda t, p: {"C": absorbed(t, p.DOSE, p.ka, p.CL / p.V, p.V)}, (DOSE,), "combined")
 
 LAGGED = model(
-    "oral with a lag", ("lag", "ka", "CL", "V"),
+    "oral with a lag", ("lag", "ka", ("CL", 0.1), ("V", 10.0)),
     lambda t, p: {"C": jnp.where(t > p.lag, absorbed(
         jnp.maximum(t - p.lag, 0.0), p.DOSE, p.ka, p.CL / p.V, p.V), 0.0)}, (DOSE,), "combined")
 
 ORAL_ODE = model(
-    "oral, as an ODE", ("ka", "CL", "V"), error="combined",
+    "oral, as an ODE", ("ka", ("CL", 1.0), ("V", 10.0)), error="combined",
     states=(State("depot", "mg", "depot"), State("central", "mg", "central")),
     rates=lambda t, y, p: {"depot": -p.ka * y.depot,
                            "central": p.ka * y.depot - p.CL / p.V * y.central},
@@ -52,7 +58,7 @@ ORAL_ODE = model(
     observe=lambda t, y, p: {"C": y.central / p.V})
 
 THEO_FO = model(
-    "theophylline, normal effects", parameters("KA", "K", "CL", KA="identity", K="identity",
+    "theophylline, normal effects", parameters("KA", "K", ("CL", 3.0), KA="identity", K="identity",
                                                CL="identity"),
     lambda t, p: {"C": absorbed(t, p.DOSE, p.KA, p.K, p.CL / p.K / p.WT)},
     (DOSE, Input("WT", "kg", "weight")), "additive")
@@ -62,12 +68,12 @@ THEO_NLME = model(
     lambda t, p: {"C": absorbed(t, p.DOSE, p.Ka, p.Ke, p.Cl / p.Ke)}, (DOSE,), "additive")
 
 BOLUS = model(
-    "bolus doses, one compartment", ("CL", "V"), states=(State("A", "mg", "amount"),),
+    "bolus doses, one compartment", (("CL", 0.01), ("V", 1.0)), states=(State("A", "mg", "amount"),),
     rates=lambda t, y, p: {"A": -p.CL / p.V * y.A}, initial=lambda p: {"A": 0.0},
     observe=lambda t, y, p: {"C": y.A / p.V})
 
 INFUSED = model(
-    "infusion of 5 h, one compartment", ("CL", "V"),
+    "infusion of 5 h, one compartment", (("CL", 3.0), ("V", 30.0)),
     lambda t, p: {"C": p.DOSE / 5.0 / p.CL * (1.0 - jnp.exp(-p.CL / p.V * jnp.minimum(t, 5.0)))
                   * jnp.exp(-p.CL / p.V * jnp.maximum(t - 5.0, 0.0))}, (DOSE,))
 
@@ -82,11 +88,11 @@ def biexponential(t, dose, cl, v1, q, v2):
         / (fast - slow)
 
 
-TWO = model("two compartments, bolus", ("CL", "V1", "Q", "V2"),
+TWO = model("two compartments, bolus", (("CL", 5.0), ("V1", 50.0), ("Q", 5.0), ("V2", 50.0)),
             lambda t, p: {"C": biexponential(t, p.DOSE, p.CL, p.V1, p.Q, p.V2)}, (DOSE,))
 
 TWO_LOG = model(
-    "two compartments, ln C", ("CL", "V1", "Q", "V2"),
+    "two compartments, ln C", (("CL", 5.0), ("V1", 5.0), ("Q", 2.0), ("V2", 10.0)),
     lambda t, p: {"C": jnp.log(biexponential(t, 100.0, p.CL, p.V1, p.Q, p.V2))},
     error="additive")
 
