@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_PLACES` says the same to P
     from carpk.cohort import Cohort, Design, design
     from carpk.examples import example
     from carpk.fitting import Fit, fit, load_fit
+    from carpk.marginal import objective
     from carpk.noncompartmental import nca
     from carpk.nonmem import read_csv, to_csv
     from carpk.population_model import PopulationModel, population
@@ -25,6 +26,7 @@ _PLACES = {
     "cohort": ("Cohort", "Design", "design"),
     "examples": ("example",),
     "fitting": ("Fit", "fit", "load_fit"),
+    "marginal": ("objective",),
     "noncompartmental": ("nca",),
     "nonmem": ("read_csv", "to_csv"),
     "population_model": ("PopulationModel", "population"),
@@ -37,7 +39,7 @@ _HOME = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [
     "CarpkError", "Cohort", "DataError", "Design", "Fit", "ModelError", "PopulationModel", "Prior",
     "Problem", "RequestError", "__version__", "design", "example", "fit", "load_fit", "nca",
-    "population", "read_csv", "report", "simulate", "to_csv"]
+    "objective", "population", "read_csv", "report", "simulate", "to_csv"]
 
 # JAX reads this when it is first imported, which is late: `carpk --help` does without it
 os.environ["JAX_ENABLE_X64"] = "1"

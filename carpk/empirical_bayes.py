@@ -48,7 +48,7 @@ class Start(NamedTuple):
     sweeps: int
 
 
-def _moved_rows(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array,
+def moved_rows(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array,
                 shift: jax.Array) -> jax.Array:
     """Row log-likelihoods (P, N) with each prediction moved by `shift` on the scale its residual
     is added to."""
@@ -59,12 +59,12 @@ def _moved_rows(model: PopulationModel, data: Arrays, theta: Any, predicted: jax
     return row_log_likelihood(model, data, theta, moved)
 
 
-def _row_derivatives(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array) \
+def row_derivatives(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array) \
         -> tuple[jax.Array, jax.Array, jax.Array]:
     """Each row's log-likelihood, its slope and its bend (at most 0) in the prediction, taken on
     the scale the row's residual is added to; (P, N) each, 0 on padding."""
     def slopes(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(lambda s: _moved_rows(model, data, theta, predicted, s), (shift,), (one,))
+        return jax.jvp(lambda s: moved_rows(model, data, theta, predicted, s), (shift,), (one,))
 
     zero, one = jnp.zeros_like(predicted), jnp.ones_like(predicted)
     (value, slope), (_, bend) = jax.jvp(slopes, (zero,), (one,))
@@ -72,12 +72,12 @@ def _row_derivatives(model: PopulationModel, data: Arrays, theta: Any, predicted
     return value, jnp.where(seen, slope, 0.0), jnp.where(seen, jnp.minimum(bend, 0.0), 0.0)
 
 
-def _columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) \
+def columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) \
         -> tuple[jax.Array, jax.Array]:
     """Predictions (P, N) and their derivatives (P, N, K + S) on their error model's own scale:
     in phi, then in u of the S shared places. One forward sweep carries all directions, so that a
     solver is compiled once."""
-    shared = _shared(model)
+    shared = shared_places(model)
     k = phi.shape[1]
 
     def predicted(phi: jax.Array, v: jax.Array) -> jax.Array:
@@ -94,7 +94,7 @@ def _columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array)
     return f, jnp.where(data["observed"][..., None], jacobian, 0.0)
 
 
-def _shared(model: PopulationModel) -> np.ndarray:
+def shared_places(model: PopulationModel) -> np.ndarray:
     """Places in model.free of the typical values that no patient varies in, and of the
     coefficients of covariates on them: the predictions depend on these directly."""
     return np.array([k for k, n in enumerate(model.free)
@@ -124,7 +124,7 @@ def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Ar
 
     def objective(u: jax.Array) -> jax.Array:
         theta = to_theta(model, u)
-        value = sum((_moved_rows(model, data, theta, f, side * away).sum() for side in (-1, 1)),
+        value = sum((moved_rows(model, data, theta, f, side * away).sum() for side in (-1, 1)),
                     jnp.zeros(()))
         return 0.5 * value + log_prior(model, theta) + log_jacobian(model, u)
 
@@ -210,7 +210,7 @@ def _density(model: PopulationModel, data: Arrays, theta: Any, phi: jax.Array) -
     return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
 
-def _guess(model: PopulationModel, theta: Any, data: Arrays, key: jax.Array) -> jax.Array:
+def guess(model: PopulationModel, theta: Any, data: Arrays, key: jax.Array) -> jax.Array:
     """phi (P, K): for each patient the best of 200 draws around its location."""
     @jax.jit
     def best(data: Arrays, key: jax.Array) -> jax.Array:
@@ -251,8 +251,8 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         theta = to_theta(model, u)
         mu, low = population_location(model, data, theta)
         precision = dense(inverse_of(low))
-        f, jacobian = _columns(model, data, u, phi)
-        rows, slope, bend = _row_derivatives(model, data, theta, f)
+        f, jacobian = columns(model, data, u, phi)
+        rows, slope, bend = row_derivatives(model, data, theta, f)
         by_output = [jnp.where(data["output"] == o, 1.0, 0.0)
                      for o in range(len(model.structure.outputs))]
         own, shared = jacobian[..., :k], jacobian[..., k:]
@@ -278,13 +278,13 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         new = from_theta(model, _spreads(model, to_theta(model, new), away, covariance))
         new = _residual_step(model, data, new, f,
                              jnp.einsum("pnk,pkl,pnl->pn", own, covariance, own))
-        new = _newton(model, new, _shared(model), jnp.einsum("pn,pns->s", slope, shared),
+        new = _newton(model, new, shared_places(model), jnp.einsum("pn,pns->s", slope, shared),
                       jnp.einsum("pn,pns,pnt->st", -bend, shared, shared))
         damping = jnp.clip(damping * jnp.where(better, 0.2, 8.0), 1e-9, 1e6)
         return (new, jnp.where(better[:, None], trial, phi), damping), \
             (phi, gradient, information, rows.sum(axis=1))
 
-    u, phi = from_theta(model, theta), _guess(model, theta, data, jax.random.key(seed))
+    u, phi = from_theta(model, theta), guess(model, theta, data, jax.random.key(seed))
     damping = jnp.full(patients, 0.1)
     moved, count = 1.0, 0
     while count < 8 or (moved > 0.003 and count < rounds):

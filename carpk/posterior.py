@@ -69,6 +69,14 @@ def sensitivity(draws: Mapping[str, np.ndarray], log_prior: Mapping[str, np.ndar
     return table[["prior", "likelihood"]].astype(float)
 
 
+def pareto_k(log_weights: np.ndarray) -> np.ndarray:
+    """(P,): Pareto k of each column of log importance weights (draw, P): how heavy their tail is.
+    """
+    from arviz_stats.base import array_stats
+
+    return np.array([float(array_stats.psislw(-column)[1]) for column in log_weights.T])
+
+
 def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[str, np.ndarray],
          phi: np.ndarray, sample_stats: Mapping[str, np.ndarray], draws_from: str,
          seed: int) -> xr.DataTree:

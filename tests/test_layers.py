@@ -14,9 +14,9 @@ LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache taxonomy laws integrators small_matrices",
     "structure cohort censoring csvfile records nonmem examples models/*",
     "priors tails error_models/* covariate_models/* effects population_model",
-    "solve accuracy likelihood preparation empirical_bayes geometry simulation virtual_cohort "
-    "trajectories",
-    "posterior estimators/* fitting",
+    "solve accuracy likelihood preparation empirical_bayes geometry conditional "
+    "approximations importance asymptotics simulation virtual_cohort trajectories",
+    "posterior marginal maximum_likelihood estimators/* fitting",
     "noncompartmental exposure_summary prediction predictive_check fit_exposure "
     "normalised_errors endpoint_check covariate_effects tables plots/* drawings zoo reporting",
     "requests progress cli*",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = [
     "CarpkError", "Cohort", "DataError", "Design", "Fit", "ModelError", "PopulationModel", "Prior",
     "Problem", "RequestError", "__version__", "design", "example", "fit", "load_fit", "nca",
-    "population", "read_csv", "report", "simulate", "to_csv"]
+    "objective", "population", "read_csv", "report", "simulate", "to_csv"]
 
 
 def in_a_new_process(code):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from carpk.maximum_likelihood import Found
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
@@ -37,6 +38,7 @@ class Estimate:
     sample_stats : by name, (chain, draw)
     draws_from : "posterior", "guide", "asymptotic" or "point"
     seconds : wall time by stage
+    estimates : of maximum likelihood, by free parameter: estimate, se, lower95, upper95, ...
     """
 
     theta: Mapping[str, np.ndarray]
@@ -45,6 +47,7 @@ class Estimate:
     draws_from: str
     convergence: Convergence
     seconds: Mapping[str, float]
+    estimates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Estimator(abc.ABC):
@@ -54,6 +57,19 @@ class Estimator(abc.ABC):
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
             progress: Progress) -> Estimate:
         """The estimate of a resolved model on the arrays of a design."""
+
+
+def of_maximum(found: Found) -> Estimate:
+    """The estimate of a fit by maximum likelihood."""
+    convergence = Convergence(not found.reasons, found.reasons, found.remarks, found.measures)
+    return Estimate(found.theta, found.phi, {}, "asymptotic", convergence, found.seconds,
+                    found.estimates)
+
+
+def odd(draws: object) -> list[Problem]:
+    """What is wrong with a number of asymptotic draws: the estimate, and pairs beside it."""
+    return [] if isinstance(draws, int) and draws >= 3 and draws % 2 else [Problem(
+        "error", "must be an odd number of at least 3", column="draws", found=str(draws))]
 
 
 def with_settings(estimator: type, settings: Mapping[str, Any]) -> Any:

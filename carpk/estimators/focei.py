@@ -1,0 +1,46 @@
+"""First-order conditional estimation with interaction: NONMEM's method 1, quick and well known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from carpk.approximations import Method
+from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
+from carpk.maximum_likelihood import estimated
+from carpk.population_model import PopulationModel
+from carpk.problems import Problem, RequestError
+from carpk.solve import Arrays
+
+
+@dataclass(frozen=True)
+class Focei(Estimator):
+    """Maximum likelihood by FOCEI, or by what came before it.
+
+    method : focei, foce (residual SD of the typical patient), fo (around the typical patient)
+    draws : from the asymptotic normal, an odd number
+    """
+
+    method: str = "focei"
+    draws: int = 401
+
+    def __post_init__(self) -> None:
+        found = odd(self.draws)
+        if self.method not in ("focei", "foce", "fo"):
+            found.append(Problem("error", "must be focei, foce or fo", column="method",
+                                 found=str(self.method)))
+        if found:
+            raise RequestError(found)
+
+    def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
+            progress: Progress) -> Estimate:
+        """See Estimator."""
+        if self.method != "focei" and bool((data["observed"] & (
+                data["lower"] < data["upper"])).any()):
+            raise RequestError(Problem("error", f"{self.method} has no place for censored rows",
+                                       "take focei, laplace or saem", column="CENS"))
+        return of_maximum(estimated(model, data, ids, seed, progress,
+                                    cast(Method, self.method), self.draws))
+
+
+ESTIMATOR = Focei

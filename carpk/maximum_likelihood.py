@@ -1,0 +1,285 @@
+"""The most likely population by an approximation: quasi-Newton on its exact gradient."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from carpk.approximations import Approximation, Likelihood, Method
+from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
+from carpk.conditional import Curvature, Modes, row_terms, uphill
+from carpk.empirical_bayes import laplace_start, shared_places
+from carpk.likelihood import to_theta
+from carpk.population_model import PopulationModel
+from carpk.problems import Problem, RequestError
+from carpk.solve import Arrays
+
+_ROUNDS = 200  # quasi-Newton steps
+_STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
+_NUMERIC = 1e-4  # on the real line, for the gradients of FO and FOCE by differences
+
+
+Progress = Callable[[str, int, int], None]
+
+
+class Found(NamedTuple):
+    """What a fit by maximum likelihood is made of; see `carpk.estimators.Estimate`."""
+
+    theta: dict[str, np.ndarray]
+    phi: np.ndarray
+    reasons: tuple[str, ...]
+    remarks: tuple[str, ...]
+    measures: dict[str, float]
+    seconds: dict[str, float]
+    estimates: dict[str, dict[str, float]]
+
+
+class Maximum(NamedTuple):
+    """u (Q,), the likelihood there with its scores, the expected gain in OFV of a further step,
+    and steps taken."""
+
+    u: np.ndarray
+    found: Likelihood
+    gain: float
+    steps: int
+
+    @property
+    def ofv(self) -> float:
+        """-2 log-likelihood without N log 2 pi."""
+        return float(self.found.patients.sum())
+
+
+def refuse_priors(model: PopulationModel) -> None:
+    """Maximum likelihood has no place for a prior that was asked for; defaults are not used."""
+    asked = [n for n in model.free if model.reasons.get(n) == "asked for"]
+    if asked:
+        raise RequestError(Problem("error", "maximum likelihood has no place for a prior",
+                                   "drop it, or take the estimator nuts", column=n,
+                                   found=str(model.priors[n])) for n in asked)
+
+
+def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
+              told: Callable[[int], None]) -> Maximum:
+    """BFGS in coordinates in which the patients' scores at the start are uncorrelated.
+
+    Modes are warm: each search starts at those of the best population so far. A step is halved
+    until the objective falls, and where a solve fails it has not fallen.
+    """
+    best, slopes = _with_scores(approximation, u, phi)
+    factor = _metric(slopes)
+    inverse, gain, steps = np.eye(len(u)), np.inf, 0
+    while steps < _ROUNDS:
+        gradient = factor.T @ slopes.sum(axis=0)
+        direction = -inverse @ gradient
+        gain = -0.5 * float(gradient @ direction)
+        told(steps)
+        if not gain > _STANDING:
+            break
+        direction *= min(1.0, 4.0 / float(np.linalg.norm(direction)))  # four standard errors
+        for share in 0.4 ** np.arange(14):
+            trial = u + factor @ (share * direction)
+            found, at = _with_scores(approximation, trial, best.modes.phi)
+            fallen = float(found.patients.sum() - best.patients.sum())
+            if np.isfinite(at).all() and fallen <= 1e-4 * share * float(gradient @ direction):
+                break
+        else:
+            if np.array_equal(inverse, np.eye(len(u))):
+                break
+            inverse = np.eye(len(u))  # the metric was misled: begin it again
+            factor = _metric(slopes)
+            steps += 1
+            continue
+        inverse = _updated(inverse, share * direction, factor.T @ at.sum(axis=0) - gradient)
+        u, best, slopes, steps = trial, found, at, steps + 1
+    return Maximum(u, best._replace(scores=slopes), gain, steps)
+
+
+def _with_scores(approximation: Approximation, u: np.ndarray, phi: Any) \
+        -> tuple[Likelihood, np.ndarray]:
+    """The likelihood and the patients' gradients (P, Q): exact, or of FO and FOCE by central
+    differences, whose residual SDs follow the population in ways of their own."""
+    exact = approximation.method in ("focei", "laplace")
+    found = approximation.likelihood(u, phi, scores=exact)
+    if exact:
+        assert found.scores is not None
+        return found, found.scores
+    columns = []
+    for k in range(len(u)):
+        step = _NUMERIC * (np.arange(len(u)) == k)
+        a, b = (approximation.likelihood(u + s, found.modes.phi).patients for s in (step, -step))
+        columns.append((a - b) / (2 * _NUMERIC))
+    return found, np.stack(columns, axis=1)
+
+
+def _metric(scores: np.ndarray) -> np.ndarray:
+    """F (Q, Q): F F' is about the inverse Hessian of -2 log-likelihood, by the patients' scores."""
+    squares = 0.5 * scores.T @ scores
+    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(squares), 1e-12))
+    own, axes = np.linalg.eigh(squares * np.outer(scale, scale))
+    return scale[:, None] * axes / np.sqrt(np.maximum(own, 1e-3))
+
+
+def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """BFGS update of an inverse Hessian; none where the step saw no positive curvature."""
+    along = float(step @ change)
+    if not along > 1e-8 * float(np.linalg.norm(step) * np.linalg.norm(change)):
+        return inverse
+    left = np.eye(len(step)) - np.outer(step, change) / along
+    return left @ inverse @ left.T + np.outer(step, step) / along
+
+
+def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], None]) \
+        -> tuple[Maximum, np.ndarray]:
+    """The maximum and the Hessian there, after Newton's steps by that Hessian, with the modes
+    that a search from nothing finds: those of a fit must not depend on its path."""
+    best = begun
+    for _ in range(4):
+        fresh = approximation.likelihood(best.u)
+        if float(fresh.patients.sum()) < best.ofv - 1e-3:
+            best = maximised(approximation, best.u, fresh.modes.phi, told)
+        sizes = np.sqrt(2.0 / np.maximum(np.diagonal(0.5 * _scores(best).T @ _scores(best)), 1e-12))
+        phi = best.found.modes.phi
+        hessian = hessian_of(lambda u, phi=phi: _with_scores(  # type: ignore[misc]
+            approximation, u, phi)[1].sum(axis=0), best.u, np.minimum(sizes, 1.0))
+        gradient = _scores(best).sum(axis=0)
+        own = np.linalg.eigvalsh(hessian)
+        if own.min() <= 0:
+            return best, hessian
+        step = -np.linalg.solve(hessian, gradient)
+        gain = -0.5 * float(gradient @ step)
+        if gain < 1e-4:
+            return best._replace(gain=gain), hessian
+        found = approximation.likelihood(best.u + step, best.found.modes.phi)
+        if not float(found.patients.sum()) < best.ofv:
+            best = maximised(approximation, best.u, best.found.modes.phi, told)
+            return best, hessian
+        best = maximised(approximation, best.u + step, found.modes.phi, told)
+    return best, hessian
+
+
+def _scores(at: Maximum) -> np.ndarray:
+    assert at.found.scores is not None
+    return at.found.scores
+
+
+def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
+              progress: Progress, method: Method, draws: int) -> Found:
+    """A maximum-likelihood fit by one of the approximations."""
+    refuse_priors(model)
+    clock = time.perf_counter()
+    progress("start", 0, 1)
+    start = laplace_start(model, data, seed)
+    progress("start", 1, 1)
+    begun = time.perf_counter()
+    approximation = Approximation(model, data, method)
+
+    def told(steps: int) -> None:
+        progress("estimate", min(steps, 40), 41)
+
+    first = maximised(approximation, np.asarray(start.u), np.asarray(start.phi), told)
+    best, hessian = settled(approximation, first, told)
+    progress("estimate", 41, 41)
+    done = time.perf_counter()
+    known = uncertainty(model, hessian, _scores(best))
+    theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
+    return Found(theta, phi, *judged(approximation, ids, best, known),
+                 {"start": begun - clock, "estimate": done - begun,
+                  "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known))
+
+
+def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \
+        -> dict[str, dict[str, float]]:
+    """By name: estimate, se, lower95, upper95 (from the real line, so that they keep to the
+    bounds), and se_sandwich."""
+    values, ses = natural_scale(model, u, known.covariance)
+    _, robust = natural_scale(model, u, known.sandwich)
+    half = 1.959963984540054 * np.sqrt(np.diagonal(known.covariance))
+    ends = [jax.jit(lambda u: to_theta(model, u))(u + sign * half) for sign in (-1.0, 1.0)]
+    joint = {n for n in model.free if n.startswith("corr_")}  # ends of partial ones would mislead
+    table = {}
+    for n in model.free:
+        low, high = (float(e[n]) for e in ends)
+        if n in joint:
+            wide = 1.959963984540054 * ses[n] / max(1.0 - values[n]**2, 1e-12)
+            low, high = (float(np.tanh(np.arctanh(values[n]) + s * wide)) for s in (-1, 1))
+        table[n] = {"estimate": values[n], "se": ses[n], "lower95": low, "upper95": high,
+                    "se_sandwich": robust[n]}
+    return table
+
+
+def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Modes,
+                     known: Uncertainty, draws: int, seed: int) \
+        -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Population values (1, draws) by name, and phi (1, draws, P, K): of each drawn population the
+    modes that follow it, and around them the normal of their curvature."""
+    model, data = approximation.model, approximation.data
+    curvature, _ = approximation.patients.curvature(u, modes)
+    follows = np.asarray(jax.jit(lambda data, *args: _following(model, data, *args))(
+        data, u, modes, curvature))
+    drawn = normal_draws(u, known.covariance, draws, seed)
+    axes = np.asarray(curvature.axes)
+    axes = np.where(np.isfinite(axes), axes, np.asarray(curvature.rough))
+    random = np.random.default_rng([seed, 1])
+    z = random.normal(size=((len(drawn) - 1) // 2, *modes.phi.shape))
+    noise = np.concatenate([np.zeros((1, *modes.phi.shape)), z, -z])
+    phi = np.asarray(modes.phi)[None] + np.einsum("pkq,mq->mpk", follows, drawn - u) \
+        + np.einsum("pkl,mpl->mpk", axes, noise)
+    theta = jax.jit(jax.vmap(lambda u: to_theta(model, u)))(drawn)
+    return {n: np.asarray(theta[n])[None] for n in model.free}, phi[None]
+
+
+def _following(model: PopulationModel, data: Arrays, u: jax.Array, modes: Modes,
+               curvature: Curvature) -> jax.Array:
+    """(P, K, Q): how the modes move with the population; 0 where the curvature is unusable."""
+    k, look = modes.phi.shape[1], modes.look
+
+    def rising(u: jax.Array) -> jax.Array:
+        theta = to_theta(model, u)
+        _, slope, _ = row_terms(model, data, theta, look.predicted)
+        gradient = jnp.einsum("pn,pnk->pk", slope, look.jacobian[..., :k])
+        return uphill(model, data, theta, modes.phi, gradient)
+
+    cross = jnp.einsum("pkq,pkm->pmq", jax.jacfwd(rising)(u), curvature.axes)
+    shared = jnp.einsum("psm,pml->pls", curvature.mixed[:, k:], curvature.turn)
+    moved = jnp.einsum("pkm,pmq->pkq", curvature.axes,
+                       cross.at[:, :, shared_places(model)].add(shared))
+    return jnp.where(jnp.isfinite(moved), moved, 0.0)
+
+
+def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
+           known: Uncertainty) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, float]]:
+    """Reasons against a fit, remarks and measures: it stands still, its likelihood is curved,
+    every patient has a mode."""
+    model = approximation.model
+    reasons, remarks = [], []
+    if not best.gain < 1e-3:
+        reasons.append(f"the objective could still fall by {best.gain:.2g}: the search did not "
+                       "come to rest; fix or drop what the data do not inform")
+    if known.flat:
+        reasons.append(f"{known.flat}: fix one of them, or take it out of the model")
+    elif known.condition > 1000:
+        remarks.append(f"the estimates are strongly correlated (condition number "
+                       f"{known.condition:.3g})")
+    lost = [i for i, v in zip(ids, best.found.patients, strict=True) if not np.isfinite(v)]
+    if lost:
+        reasons.append(f"no solution, or no mode, for patients {', '.join(lost)}")
+    restless = [i for i, v in zip(ids, np.asarray(best.found.modes.decrement), strict=True)
+                if v > 1e-6]
+    if restless:
+        remarks.append(f"the mode of patients {', '.join(restless)} is a kink or a ridge")
+    near = [n for n in model.free if n.startswith("omega_")
+            and float(to_theta(model, jnp.asarray(best.u))[n]) < 1e-3]
+    remarks += [f"{n} is at its bound of 0: the patients do not differ in it" for n in near]
+    constant, count = float(approximation.constant.sum()), len(model.free)
+    minus_two = best.ofv + constant
+    rows = float((np.asarray(approximation.data["observed"])).sum())
+    measures = {
+        "ofv": best.ofv, "minus_two_log_likelihood": minus_two, "aic": minus_two + 2 * count,
+        "bic": minus_two + count * float(np.log(rows)), "gain": best.gain,
+        "steps": float(best.steps), "condition_number": known.condition}
+    return tuple(reasons), tuple(remarks), measures
