@@ -18,9 +18,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "trajectories",
     "posterior estimators/* fitting",
     "noncompartmental exposure_summary prediction fit_exposure predictive_check "
-    "normalised_errors endpoint_check tables plots/* "
-    "drawings reporting",
-    "requests progress cli*",
+    "normalised_errors endpoint_check tables plots/* drawings reporting",
+    "requests progress outfiles cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
           for place, name in enumerate(names.split())]
