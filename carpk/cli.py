@@ -313,9 +313,39 @@ def nca(data: Annotated[str, typer.Argument(
 
 @app.command()
 @refusing
+def vpc(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a fit")],
+        output: Annotated[str | None, typer.Option(
+            help="which to check; default: the first", metavar="C")] = None,
+        by: Annotated[str | None, typer.Option(
+            help="a covariate whose groups (or halves) are checked apart",
+            metavar="RESPONSE")] = None,
+        corrected: Annotated[bool, typer.Option(
+            "--corrected", help="Prediction-corrected.")] = False,
+        bins: Annotated[str, typer.Option(
+            help="of time: adaptive; none (a moving window); or the nominal days",
+            metavar="1,7,14,...")] = "adaptive",
+        scale: Annotated[str, typer.Option(
+            help="of the time axis: auto, linear, log, or split at day 28")] = "auto",
+        replicates: Annotated[int, typer.Option(help="simulated data sets")] = 1000,
+        out: Annotated[str | None, typer.Option(
+            help="the picture, .svg or .png; its numbers are written beside it as .csv",
+            metavar="FILE.svg")] = None,
+        overwrite: Annotated[bool, typer.Option(
+            "--overwrite", help="Replace files that are there.")] = False) -> None:
+    """A visual predictive check of a fit: percentiles, and the share below the limit."""
+    from carpk import cli_vpc
+    for file in cli_vpc.run(fit, output, by=by, corrected=corrected, bins=bins, scale=scale,
+                            count=replicates, out=out, overwrite=overwrite):
+        typer.echo(file)
+
+
+@app.command()
+@refusing
 def report(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a fit")]) \
         -> None:
     """Make the tables, plots and page of a fit anew."""
     from carpk.fitting import load_fit
+    from carpk.program_cache import keep_programs
     from carpk.reporting import report as remake
+    keep_programs()
     typer.echo(remake(load_fit(fit), fit))

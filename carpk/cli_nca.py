@@ -17,6 +17,7 @@ from carpk.cohort import Cohort, contents
 from carpk.exposure_summary import by_group, sensitivity
 from carpk.noncompartmental import BLQ, RULES
 from carpk.noncompartmental import nca as analysed
+from carpk.outfiles import not_free
 from carpk.problems import Problem, RequestError
 
 _SAID = {
@@ -39,7 +40,9 @@ def run(data: str, reading: Mapping[str, Any], *, by: str | None, blq: str | Non
     stem = data.removeprefix("example:") if data.startswith("example:") else Path(data).stem
     target = Path(out or f"{stem}_nca.csv")
     beside = [target.with_name(f"{target.stem}_{n}.csv") for n in ("summary", "rules")]
-    _must_be_free([target, *beside], overwrite)
+    taken = not_free([target, *beside], overwrite)
+    if taken:
+        raise RequestError(taken)
     cohort = requests.cohort_of(asked)
     show(cohort.warnings)
     table = analysed(cohort, **settings)
@@ -158,9 +161,3 @@ def _points(text: str) -> str | int | tuple[float, float]:
         return _window(text)
     return int(text) if text.isdecimal() else text
 
-
-def _must_be_free(files: Iterable[Path], overwrite: bool) -> None:
-    found = [Problem("error", "is there already", "give another name, or --overwrite", str(f))
-             for f in files if f.exists() and not (overwrite and f.is_file())]
-    if found:
-        raise RequestError(found)

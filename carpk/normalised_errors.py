@@ -91,6 +91,10 @@ def imputed(lower: np.ndarray, upper: np.ndarray, limit: np.ndarray, simulated: 
             start[0] = np.searchsorted(column, lower[j]) / len(column)
         up_to[above[:, j]] = 1.0
         drawn = np.quantile(column, start + u[:, j] * np.maximum(up_to - start, 0.0))
+        # interpolation may step over the bound
+        drawn = np.where(below[:, j], np.minimum(drawn, limit[j]), drawn)
+        drawn = np.where(above[:, j], np.maximum(drawn, beyond[j]), drawn)
+        drawn[0] = max(drawn[0], lower[j]) if below[0, j] else drawn[0]
         levels[:, j] = np.where(below[:, j] | above[:, j], drawn, levels[:, j])
     return levels
 

@@ -96,8 +96,8 @@ def vpc(fit: Fit, output: str, *, corrected: bool = False, by: str | None = None
         bins: str | Sequence[float] = "adaptive", count: int = COUNT) -> pd.DataFrame:
     """Observed percentiles and share below the limit, and what replicates make of them.
 
-    corrected : levels are multiplied by the bin's median PRED over their own (where a PRED is
-        not above 0, shifted by the difference), so that what differs between the patients of a
+    corrected : levels are multiplied by the bin's median PRED over their own (where one of them
+        is not above 0, shifted by the difference), so that what differs between the patients of a
         bin by dose, inputs and covariates is no spread
     by : a covariate whose values, or halves at its median, are checked apart
     bins : "adaptive" joins neighbouring times until at least ten observations lie in each bin
@@ -162,7 +162,9 @@ def _checked(rows: pd.DataFrame, y: np.ndarray, limit: np.ndarray, corrected: bo
     weights, at = _weights(time, bins)
     if corrected:
         typical = _typical(pred, weights, at, time)
-        levels = levels * (typical / pred) if (pred > 0).all() else levels + (typical - pred)
+        scaled = (pred > 0) & (typical > 0)  # a level predicted to be 0 cannot be
+        levels = np.where(scaled, levels * (typical / np.where(scaled, pred, 1.0)),
+                          levels + (typical - pred))
     levels = np.where(lost, -np.inf, levels)
     levels[1:][y >= over] = np.inf
     levels[0, above] = np.inf

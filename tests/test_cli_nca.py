@@ -39,7 +39,7 @@ def test_a_file_that_is_there_is_replaced_only_on_request(carpk):
     Path("mine_summary.csv").write_text("keep me")
     refused = carpk("nca", "example:tisacel_like", "--out", "mine.csv")
     assert refused.exit_code == 1
-    assert "mine_summary.csv: is there already" in refused.stderr
+    assert "mine_summary.csv: it is there already" in refused.stderr
     assert not Path("mine.csv").exists()
     done = carpk("nca", "example:tisacel_like", "--out", "mine.csv", "--overwrite")
     assert done.exit_code == 0, done.output

@@ -19,7 +19,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "posterior marginal maximum_likelihood estimators/* fitting",
     "noncompartmental exposure_summary prediction predictive_check fit_exposure "
     "normalised_errors endpoint_check covariate_effects tables plots/* drawings zoo reporting",
-    "requests progress cli*",
+    "requests progress outfiles cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
           for place, name in enumerate(names.split())]

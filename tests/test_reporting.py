@@ -59,8 +59,10 @@ def test_tables_and_plots_lie_beside_the_primary_files(folder):
     assert found == {
         "manifest.json", "posterior.nc", "model.py", "report.html",
         *(f"tables/{n}.csv" for n in ("parameters", "individuals", "predictions", "excluded",
-                                         "correlations", "prior_sensitivity")),
-        *(f"plots/{n}.svg" for n in ("individual_fits", "observed_predicted", "traces"))}
+                                       "correlations", "prior_sensitivity", "exposure",
+                                       "endpoints")),
+        *(f"plots/{n}.svg" for n in ("individual_fits", "observed_predicted", "residuals", "vpc",
+                                     "endpoints", "eta_covariates_pairs", "priors", "traces"))}
 
 
 def test_a_blank_in_a_table_is_blank(folder):
@@ -79,7 +81,7 @@ def test_the_page_is_well_formed_and_loads_nothing(page):
 
 
 def test_every_picture_says_in_words_what_it_shows(page):
-    assert len(page.all("img")) == 3
+    assert len(page.all("img")) == 8
     assert all(len(i["alt"]) > 80 for i in page.all("img"))
 
 
@@ -87,6 +89,16 @@ def test_every_link_within_the_page_leads_somewhere(page):
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for a in page.all("a") if a["href"].startswith("#")} <= set(ids)
+
+
+def test_exposure_is_told_of_the_typical_patient_and_of_each(page, folder):
+    said = " ".join(page.text.split())
+    assert "typical patient" in said
+    assert all(i in page.text for i in IDS)
+    rows = pd.read_csv(folder / "tables" / "exposure.csv", dtype={"ID": str})
+    assert rows["kind"].tolist() == ["patient"] * len(IDS) + ["typical"]
+    typical = rows.iloc[-1]
+    assert typical["Cmax_lower95"] < typical["Cmax_median"] < typical["Cmax_upper95"]
 
 
 def test_a_fit_that_did_not_converge_is_announced_first_with_its_reasons(page, small_fit):

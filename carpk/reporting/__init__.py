@@ -32,6 +32,10 @@ KINDS = {
     "residual": "Residual error", "derived": "Derived, of the typical patient",
 }
 
+# how a reader goes on from the parameters; figures that are not named here come last
+_ORDER = ("individual_fits", "observed_predicted", "residuals", "vpc", "endpoints",
+          "eta_covariates", "priors", "traces")
+
 PLAIN = ("default", "default: around the model file's value")  # reasons that need no word
 
 
@@ -52,7 +56,9 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
         made["prior_sensitivity"] = tables.prior_sensitivity(fit)
     for name, table in made.items():
         _write(folder / "tables" / f"{name}.csv", _csv(table))
-    drawn = [_figures(fit, name, folder / "plots", png) for name in registry.names("plots")]
+    names = sorted(registry.names("plots"), key=lambda n: (
+        _ORDER.index(n) if n in _ORDER else len(_ORDER), n))
+    drawn = [_figures(fit, name, folder / "plots", png) for name in names]
     figures = [f for f in drawn if f.pages]
     page = folder / "report.html"
     _write(page, _html(fit, made, figures).encode())
