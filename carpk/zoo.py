@@ -8,11 +8,11 @@ from typing import Any
 
 from carpk.drawings import draw_sets, level_axis, set_colours, time_named
 from carpk.plots import ALARM, BLUE, GREY, INK, SEVERAL, SIZE, dress, plain, sheet, time_axis, write
-from carpk.structure import StructuralModel
+from carpk.structure import Output, StructuralModel
 from carpk.taxonomy import ALLOWED, LAYERS
 from carpk.trajectories import Trajectories
 
-PANELS = 3  # outputs of a row; a model of more shows its first ones
+PANELS = 3  # outputs of a row
 _WIDTH, _ROW, _TEXT = 10.5, 1.62, 2.75  # inches: the page, a row, what is written beside it
 _COLUMN, _LINE = 1.4, 0.26  # inches of the map: an index, and a model within it
 _DESIGN = {"empirical": "empirical", "semi_mechanistic": "semi-mechanistic",
@@ -54,14 +54,13 @@ def _row(figure: Any, structure: StructuralModel, paths: Trajectories, height: f
     lines += [(said, INK, "normal", SIZE - 1.5)
               for said in textwrap.wrap(structure.title, 46)[:2]]
     if structure.source.citation != "textbook":
-        lines += [(said, GREY, "normal", SIZE - 2)
-                  for said in textwrap.wrap(structure.source.citation, 50)[:1]]
-    untrue = "to be trusted" in paths.note
+        lines += [(plain(structure.source.citation, 50), GREY, "normal", SIZE - 2)]
+    untrue = "to be trusted" in paths.note.lower()
     lines += [(said, ALARM if untrue else GREY, "normal", SIZE - 2)
               for said in textwrap.wrap(paths.note, 50)[:3]]
-    shown = structure.outputs[:PANELS]
+    shown = _shown(structure.outputs)
     if len(structure.outputs) > PANELS:
-        others = ", ".join(o.name for o in structure.outputs[PANELS:])
+        others = ", ".join(o.name for o in structure.outputs if o not in shown)
         lines += [(plain(f"not shown: {others}", 50), GREY, "normal", SIZE - 2)]
     if len(colours) > 1:
         lines += [(plain(label, 40), colour, "normal", SIZE - 1.5)
@@ -81,6 +80,7 @@ def _row(figure: Any, structure: StructuralModel, paths: Trajectories, height: f
         time_axis(ax, paths.time, structure.time_unit)
         level_axis(ax, output, [paths.values[output.name]])
         draw_sets(ax, paths, output, colours)
+        ax.yaxis.get_offset_text().set_fontsize(SIZE - 1.5)
         meaning = plain(output.meaning, 40 - len(output.name))
         write(ax.set_title, f"{output.name}: {meaning}", fontsize=SIZE - 1.5, color=INK, pad=3,
               loc="left")
@@ -88,6 +88,13 @@ def _row(figure: Any, structure: StructuralModel, paths: Trajectories, height: f
         if k == 0:
             write(ax.set_xlabel, time_named(structure, paths.time), fontsize=SIZE - 1.5,
                   color=INK, labelpad=1, loc="left")
+
+
+def _shown(outputs: Sequence[Output]) -> list[Output]:
+    """At most PANELS outputs in their order: one of each unit before a second one of any."""
+    units = [o.unit for o in outputs]
+    dear = sorted(range(len(outputs)), key=lambda k: units[:k].count(units[k]))
+    return [outputs[k] for k in sorted(dear[:PANELS])]
 
 
 def complexity_map(structures: Sequence[StructuralModel]) -> Any:

@@ -58,7 +58,7 @@ def rates(t, y, p):
     called = p.theta * y.T * y.CM
     growth = jnp.where(y.T >= EXTINCT, p.r * y.T * (1.0 - p.b * y.T), 0.0)
     return {
-        "CT": (p.phi - p.rho) * CT + called - p.alpha * y.T * CT,
+        "CT": (p.phi - p.rho) * CT + called - p.alpha * y.T * y.CT,
         "CM": p.eps * CT - called - p.mu * y.CM,
         "T": growth - p.gamma * CT * y.T,
     }
