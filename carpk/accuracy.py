@@ -17,12 +17,9 @@ from carpk.structure import Solver, StructuralModel
 Run = TypeVar("Run")
 Mesh = tuple[Solver, int]
 
-_EXPLICIT: tuple[Mesh, ...] = (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000))
 MESHES: dict[str, tuple[Mesh, ...]] = {
-    # the implicit method last: of many states that all depend on one another it takes minutes to
-    # compile
-    "auto": (*_EXPLICIT, ("rodas4", 500), ("rodas4", 2000), ("rodas4", 8000)),
-    "tsit5": _EXPLICIT,
+    "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("rodas4", 8000)),
+    "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
     "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000))}
 ROOM = {500: 2000, 250: 1000}  # what a mesh costs is mostly its compilation: two share one
 # of ln level; the finer of two meshes with 4 times the steps is then a hundred times nearer
