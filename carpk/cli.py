@@ -349,3 +349,16 @@ def report(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder o
     from carpk.reporting import report as remake
     keep_programs()
     typer.echo(remake(load_fit(fit), fit))
+
+
+@app.command()
+@refusing
+def compare(
+        fits: Annotated[list[Path], typer.Argument(metavar="FIT FIT ...", help="folders of fits")],
+        out: Annotated[str | None, typer.Option(
+            help="write the table here as well", metavar="FILE.csv")] = None,
+        overwrite: Annotated[bool, typer.Option(
+            "--overwrite", help="Replace a file that is there.")] = False) -> None:
+    """Say which of several fits to the same data predicts better: leave-one-out."""
+    from carpk import cli_compare
+    cli_compare.run(fits, out, overwrite)

@@ -15,7 +15,7 @@ from carpk.population_model import PopulationModel
 from carpk.small_matrices import Rows, cholesky, multiplied
 from carpk.solve import Arrays
 
-_FREEDOM = 5.0  # of the proposal's Student t: heavier tails than any posterior met here
+FREEDOM = 5.0  # of the proposal's Student t: heavier tails than any posterior met here
 _ROUND = 500  # draws of one call; the first only shape the proposal
 
 
@@ -37,12 +37,12 @@ def importance_sampled(model: PopulationModel, data: Arrays, u: Any, centre: jax
     centre : (P, K), modes; axes : (P, K, K), W with W W' the first scale
     """
     random = np.random.default_rng(seed)
-    run = jax.jit(lambda data, *args: _weighed(model, data, *args))
+    run = jax.jit(lambda data, *args: weighed(model, data, *args))
     patients, k = centre.shape
 
     def draw() -> np.ndarray:
         """Draws (M, P, K) of an uncorrelated t."""
-        scale = random.chisquare(_FREEDOM, size=(_ROUND, patients, 1)) / _FREEDOM
+        scale = random.chisquare(FREEDOM, size=(_ROUND, patients, 1)) / FREEDOM
         return random.normal(size=(_ROUND, patients, k)) / np.sqrt(scale)
 
     low = jax.jit(_lower)(axes)
@@ -57,19 +57,19 @@ def importance_sampled(model: PopulationModel, data: Arrays, u: Any, centre: jax
                    2.0 * share.std(axis=0, ddof=1) / mean / len(share)**0.5, weights)
 
 
-def _weighed(model: PopulationModel, data: Arrays, u: jax.Array, centre: jax.Array, low: Any,
-             z: jax.Array) -> tuple[jax.Array, jax.Array]:
+def weighed(model: PopulationModel, data: Arrays, u: jax.Array, centre: jax.Array, low: Any,
+            z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Log weights (M, P) and the draws (M, P, K); one whose solve failed weighs nothing."""
     theta, (patients, k) = to_theta(model, u), centre.shape
     volume = sum((jnp.log(row[i]) for i, row in enumerate(low)), jnp.zeros(patients))
-    constant = gammaln((_FREEDOM + k) / 2) - gammaln(_FREEDOM / 2) \
-        - 0.5 * k * jnp.log(_FREEDOM * jnp.pi)
+    constant = gammaln((FREEDOM + k) / 2) - gammaln(FREEDOM / 2) \
+        - 0.5 * k * jnp.log(FREEDOM * jnp.pi)
 
     def one(z: jax.Array) -> tuple[jax.Array, jax.Array]:
         phi = centre + jnp.stack(multiplied(low, [z[:, i] for i in range(k)]), axis=1) \
             if k else centre
-        proposed = constant - volume - 0.5 * (_FREEDOM + k) * jnp.log1p(
-            jnp.sum(z**2, axis=1) / _FREEDOM)
+        proposed = constant - volume - 0.5 * (FREEDOM + k) * jnp.log1p(
+            jnp.sum(z**2, axis=1) / FREEDOM)
         target = patient_log_likelihood(model, data, theta, phi) \
             + patient_log_density(model, data, theta, phi)
         return jnp.where(jnp.isfinite(target), target - proposed, -jnp.inf), phi

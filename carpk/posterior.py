@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -67,6 +68,41 @@ def sensitivity(draws: Mapping[str, np.ndarray], log_prior: Mapping[str, np.ndar
     with warnings.catch_warnings(action="ignore"):  # what it would tell is in the numbers
         table = psense_summary(data, round_to=6)
     return table[["prior", "likelihood"]].astype(float)
+
+
+@dataclass(frozen=True)
+class Left:
+    """Leave-one-out of one model: elpd with its SE, effective parameters, the difference to the
+    best model with its SE, the stacking weight, and the Pareto k of each unit."""
+
+    elpd: float
+    se: float
+    p: float
+    difference: float
+    difference_se: float
+    weight: float
+    pareto_k: np.ndarray
+
+
+def left_out(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, Left]:
+    """Models by their leave-one-out predictions, best first: PSIS, Vehtari et al. 2017, Stat
+    Comput 27:1413; stacking, Yao et al. 2018, Bayesian Anal 13:917.
+
+    log_likelihoods : (chain, draw, unit) of each model, over the same units
+    """
+    from arviz_stats import compare, loo
+
+    dims = ("chain", "draw")
+    with warnings.catch_warnings(action="ignore"):  # a large k is in the numbers
+        each = {n: loo(xr.DataTree.from_dict({
+            "posterior": xr.Dataset({"none": (dims, np.zeros(v.shape[:2]))}),
+            "log_likelihood": xr.Dataset({"y": ((*dims, "unit"), v)})}), pointwise=True, reff=1.0)
+            for n, v in log_likelihoods.items()}
+        table = compare(each, method="stacking")
+    return {str(n): Left(
+        float(row["elpd"]), float(row["se"]), float(row["p"]), float(
+            row["elpd"] - table["elpd"].iloc[0]), float(row["dse"]), float(row["weight"]),
+        np.asarray(each[str(n)].pareto_k)) for n, row in table.iterrows()}
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:

@@ -1,0 +1,157 @@
+"""Which of several fits to the same data predicts better: patients left out, and observations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from carpk import posterior
+from carpk.fitting import Fit
+from carpk.importance import weighed
+from carpk.likelihood import data_of, from_theta
+from carpk.posterior import Left
+from carpk.prediction import some_draws
+from carpk.problems import Problem, RequestError
+from carpk.small_matrices import Rows, cholesky
+
+COLUMNS = ("fit", "unit", "elpd", "se", "p_loo", "difference", "difference_se", "weight",
+           "pareto_k", "unreliable", "differs")
+_DRAWS, _INNER = 400, 100  # of the posterior, and of each patient's phi for each of them
+_BAD = 0.7  # a Pareto k above it: leaving the patient out cannot be read off these draws
+
+
+def compare(fits: Mapping[str, Fit], seed: int = 1) -> pd.DataFrame:
+    """Leave-one-out predictions of fits to the same data, best first, in two blocks by `unit`.
+
+    patient: a whole patient is left out and predicted as a new one, the random effects integrated
+    out by importance sampling; observation: one level is left out of a patient who is known from
+    the others. They answer different questions. elpd: expected log density of what was left out,
+    higher is better; se; p_loo: effective parameters; difference and difference_se to the best;
+    weight: stacking; pareto_k: the largest; unreliable: patients (or rows' lines) whose k is above
+    0.7; differs: how the request of the fit differs from the first's.
+
+    Raises RequestError where the fits are not draws of posteriors on the same observations.
+    """
+    _must_be_comparable(fits)
+    differs = _differences(fits)
+    rows = []
+    for unit in ("patient", "observation"):
+        seen = next(iter(fits.values()))
+        if unit == "patient":
+            likelihoods = {n: patient_log_likelihoods(f, seed) for n, f in fits.items()}
+            names = list(seen.design.ids)
+        else:
+            likelihoods = {n: f.posterior["log_likelihood"].dataset["y"].values
+                           for n, f in fits.items()}
+            names = [f"line {k}" for k in seen.posterior["constant_data"].dataset["line"].values]
+        for name, left in posterior.left_out(likelihoods).items():
+            rows.append(_row(name, unit, left, names, differs[name]))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def patient_log_likelihoods(fit: Fit, seed: int = 1) -> np.ndarray:
+    """(chain, draw, patient): log p(y_i | population) of some draws, phi integrated out.
+
+    The proposal of each patient is a multivariate t with the mean and covariance of the patient's
+    own posterior.
+    """
+    model, stored = fit.model, fit.posterior["posterior"].dataset
+    data = data_of(model, fit.design)
+    some = some_draws(fit, _DRAWS)
+    some = some[:len(some) - len(some) % stored.sizes["chain"]]
+    theta = {n: jnp.asarray(stored[n].values.reshape(-1)[some]) for n in model.free}
+    centre, low = _proposal(fit)
+    z = _spread_t(seed, (len(some), _INNER, *centre.shape))
+
+    @jax.jit
+    def every(theta: Any, z: jax.Array, data: Any) -> jax.Array:
+        def one(draw: Any) -> jax.Array:
+            values, z = draw
+            u = from_theta(model, {**model.fixed, **values})
+            weights, _ = weighed(model, data, u, centre, low, z)
+            return jax.scipy.special.logsumexp(weights, axis=0) - jnp.log(_INNER)
+        return jax.lax.map(one, (theta, z))
+
+    found = np.asarray(every(theta, z, data))
+    return found.reshape(stored.sizes["chain"], -1, found.shape[1])
+
+
+def _proposal(fit: Fit) -> tuple[jax.Array, Rows]:
+    """Each patient's posterior mean of phi (P, K), and the lower factor of its covariance."""
+    stored, model = fit.posterior["posterior"].dataset, fit.model
+    phi = np.stack([np.asarray(model.scale(n).to_real(jnp.asarray(
+        stored[n].values.reshape(-1, stored.sizes["patient"])))) for n in model.spread], axis=-1)
+    away = phi - phi.mean(axis=0)
+    covariance = jnp.asarray(np.einsum("spk,spl->pkl", away, away) / len(phi))
+    size = phi.shape[-1]
+    return jnp.asarray(phi.mean(axis=0)), cholesky(
+        [{j: covariance[:, i, j] + (1e-10 if i == j else 0.0) for j in range(i + 1)}
+         for i in range(size)])
+
+
+def _spread_t(seed: int, shape: tuple[int, ...]) -> jax.Array:
+    """Draws of an uncorrelated t with the freedom that `importance.weighed` reckons with."""
+    from carpk.importance import FREEDOM
+
+    random = np.random.default_rng(seed)
+    scale = random.chisquare(FREEDOM, size=(*shape[:-1], 1)) / FREEDOM
+    return jnp.asarray(random.normal(size=shape) / np.sqrt(scale))
+
+
+def _row(name: str, unit: str, left: Left, names: Sequence[str], differs: str) -> dict[str, Any]:
+    bad = [n for n, k in zip(names, left.pareto_k, strict=True) if k > _BAD]
+    return {"fit": name, "unit": unit, "elpd": left.elpd, "se": left.se, "p_loo": left.p,
+            "difference": left.difference, "difference_se": left.difference_se,
+            "weight": left.weight, "pareto_k": float(left.pareto_k.max()),
+            "unreliable": ", ".join(bad), "differs": differs}
+
+
+def _must_be_comparable(fits: Mapping[str, Fit]) -> None:
+    """The same patients, rows and values in every fit, and draws of a posterior."""
+    found = []
+    if len(fits) < 2:
+        found.append(Problem("error", "one fit has nothing to be compared with",
+                             "name two folders or more"))
+    first, *others = fits.items()
+    for name, fit in fits.items():
+        of = fit.posterior["posterior"].dataset.attrs["draws_from"]
+        if of != "posterior":
+            found.append(Problem("error", f"its draws are from the {of}, not from a posterior",
+                                 "compare such fits by their OFV, AIC and BIC", name))
+    for name, fit in others:
+        if fit.manifest["data"]["sha256"] != first[1].manifest["data"]["sha256"]:
+            found.append(Problem("error", f"it is a fit to other data than {first[0]}",
+                                 "only fits to the same file can be compared", name))
+        elif not _same_rows(first[1], fit):
+            found.append(Problem("error", f"it has not the same observations as {first[0]}",
+                                 "fit both with the same --dvid, patients and --censoring", name))
+    if found:
+        raise RequestError(found)
+
+
+def _same_rows(a: Fit, b: Fit) -> bool:
+    """Whether two fits have the same lines with the same values."""
+    def rows(fit: Fit) -> pd.DataFrame:
+        seen = fit.posterior["observed_data"].dataset
+        return pd.DataFrame({"line": fit.posterior["constant_data"].dataset["line"].values,
+                             "lower": seen["lower"].values, "upper": seen["upper"].values})
+    return rows(a).equals(rows(b))
+
+
+def _differences(fits: Mapping[str, Fit]) -> dict[str, str]:
+    """What of each fit's request is not as in the first."""
+    requests = {n: {k: v for k, v in f.manifest["request"].items() if k not in ("seed", "settings")}
+                for n, f in fits.items()}
+    base = next(iter(requests.values()))
+
+    def written(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    return {n: "; ".join(f"{k}: {written(r.get(k))}" for k in sorted({*base, *r})
+                         if r.get(k) != base.get(k)) for n, r in requests.items()}

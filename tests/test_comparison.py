@@ -1,0 +1,128 @@
+"""Model choice: patients' likelihoods against a closed form, the better model wins, refusals."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from models_for_tests import cohort
+from reference_models import LINE
+from scipy import stats
+
+from carpk.comparison import compare, patient_log_likelihoods
+from carpk.population_model import population
+from carpk.posterior import left_out
+from carpk.prediction import some_draws
+from carpk.problems import RequestError
+
+TIMES = (0.0, 1.0, 2.0, 4.0)
+DESIGN = np.stack([np.ones(4), TIMES], axis=1)
+
+
+def lines(patients=12, seed=3):
+    """Levels on straight lines whose intercept follows SEX."""
+    rng = np.random.default_rng(seed)
+    sex = np.where(np.arange(patients) % 2, "M", "F")
+    a = 20.0 + 3.0 * (sex == "M") + 0.3 * rng.normal(size=patients)
+    rows = [(str(i), t, a[i] + (1.0 + 0.3 * rng.normal()) * t + 0.5 * rng.normal())
+            for i in range(patients) for t in TIMES]
+    return cohort(rows, SEX=sex)
+
+
+def made(near_typical, **asked):
+    """Draws around the priors' medians, which lie where the lines were simulated."""
+    priors = {"a_pop": "normal(21, 1)", "b_pop": "normal(1, 0.3)", "omega_a": "halfnormal(1)",
+              "omega_b": "halfnormal(0.5)", "sigma_C_add": "halfnormal(0.8)"}
+    fit = near_typical(population(LINE, priors={**priors, **asked.pop("priors", {})}, **asked),
+                       lines())
+    return conditioned(fit)
+
+
+def conditioned(fit):
+    """The fit with each patient's line drawn given the population and the patient's levels."""
+    rng, tree = np.random.default_rng(7), fit.posterior.copy(deep=True)
+    draws, y, z = tree["posterior"].dataset, fit.design.upper, DESIGN
+    rows = tree["log_likelihood"]["y"].values
+    sex = (fit.design.covariates["SEX"] == "M").to_numpy(float)
+    middle = fit.model.priors["a_pop"].median
+    draws["a_pop"].values[:] = middle + 0.1 * (draws["a_pop"].values - middle)  # 1 %, not 10 %
+    for c, d in np.ndindex(draws.sizes["chain"], draws.sizes["draw"]):
+        at = {n: float(draws[n].values[c, d]) for n in fit.model.free}
+        omega = omega_of(at)
+        mu = np.stack([at["a_pop"] + at.get("beta_a_SEX_M", 0.0) * sex,
+                       np.full(len(y), at["b_pop"])], axis=1)
+        cov = np.linalg.inv(z.T @ z / at["sigma_C_add"] ** 2 + np.linalg.inv(omega))
+        phi = (y @ z / at["sigma_C_add"] ** 2 + mu @ np.linalg.inv(omega)) @ cov \
+            + rng.multivariate_normal([0, 0], cov, len(y))
+        for k, n in enumerate("ab"):
+            tree["posterior"][n].values[c, d] = phi[:, k]
+        rows[c, d] = stats.norm(phi @ z.T, at["sigma_C_add"]).logpdf(y).ravel()
+    return dataclasses.replace(fit, posterior=tree)
+
+
+def omega_of(at):
+    cov = at.get("corr_a_b", 0.0) * at["omega_a"] * at["omega_b"]
+    return np.array([[at["omega_a"] ** 2, cov], [cov, at["omega_b"] ** 2]])
+
+
+def test_a_patients_likelihood_is_the_multivariate_normal_of_a_linear_model(near_typical):
+    fit = made(near_typical, correlated="full")
+    ours = patient_log_likelihoods(fit)
+    draws = fit.posterior["posterior"].dataset
+    some = some_draws(fit, 400)
+    y = fit.design.upper
+    for s in (0, 30, 77):
+        at = {n: float(draws[n].values.reshape(-1)[some[s]]) for n in fit.model.free}
+        exact = stats.multivariate_normal(
+            DESIGN @ [at["a_pop"], at["b_pop"]],
+            DESIGN @ omega_of(at) @ DESIGN.T + at["sigma_C_add"] ** 2 * np.eye(4)).logpdf(y)
+        got = ours.reshape(-1, len(y))[s]
+        assert np.abs(got - exact).mean() < 0.1
+        assert abs((got - exact).mean()) < 0.06  # of all patients: the noise has no side
+
+
+def test_leaving_a_unit_out_agrees_with_the_conjugate_normal():
+    """mu known up to N(0, 10^2), y ~ N(mu, 1): each y given the others, in closed form."""
+    rng = np.random.default_rng(1)
+    y = rng.normal(0.5, 1.0, 30)
+    precision = len(y) + 0.01
+    mu = y.sum() / precision + rng.normal(size=(4, 2000)) / precision**0.5
+    size = np.exp(1e-5 * rng.normal(size=(4, 2000, 1)))  # of a model that learns nothing
+    flat = stats.norm(0.0, size).logpdf(y)
+    found = left_out({"shifted": stats.norm(mu[..., None], 1.0).logpdf(y), "at zero": flat})
+    exact = sum(stats.norm((y.sum() - v) / (precision - 1), (1 + 1 / (precision - 1)) ** 0.5)
+                .logpdf(v) for v in y)
+    assert found["shifted"].elpd == pytest.approx(exact, abs=0.05)
+    assert found["at zero"].elpd == pytest.approx(stats.norm.logpdf(y).sum(), abs=1e-2)
+    assert next(iter(found)) == max(found, key=lambda n: found[n].elpd)
+    assert sum(v.weight for v in found.values()) == pytest.approx(1.0)
+    assert found["shifted"].pareto_k.max() < 0.7
+
+
+def test_the_covariate_that_is_there_wins_and_the_difference_is_named(near_typical):
+    plain = made(near_typical, priors={"omega_a": "halfnormal(2.4)", "a_pop": "normal(21.5, 1)"})
+    better = made(near_typical, covariates={"a ~ SEX": "category(F)"}, priors={
+        "a_pop": "normal(20, 1)", "omega_a": "halfnormal(0.5)", "beta_a_SEX_M": "normal(3, 0.1)"})
+    table = compare({"plain": plain, "with SEX": better})
+    for unit in ("patient", "observation"):
+        rows = table[table["unit"] == unit]
+        assert rows["difference"].iloc[0] == 0.0
+        assert (rows["difference"].to_numpy() <= 0.0).all()
+    first = table[table["unit"] == "patient"].iloc[0]
+    assert first["fit"] == "with SEX"
+    assert "a ~ SEX" in first["differs"]
+
+
+def test_fits_that_cannot_be_compared_are_refused_with_every_reason(near_typical):
+    fit = made(near_typical)
+    other = dataclasses.replace(fit, manifest={**fit.manifest, "data": {
+        **fit.manifest["data"], "sha256": "x"}})
+    guess = dataclasses.replace(fit, posterior=fit.posterior.copy(deep=True))
+    guess.posterior["posterior"].dataset.attrs["draws_from"] = "posterior"
+    with pytest.raises(RequestError, match="other data than a"):
+        compare({"a": fit, "b": other})
+    with pytest.raises(RequestError, match="nothing to be compared"):
+        compare({"a": fit})
+    tree = fit.posterior.copy(deep=True)
+    tree["observed_data"]["upper"].values[0] += 1.0
+    with pytest.raises(RequestError, match="not the same observations"):
+        compare({"a": fit, "b": dataclasses.replace(fit, posterior=tree)})

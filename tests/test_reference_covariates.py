@@ -1,0 +1,97 @@
+"""Posteriors of covariates and correlations against published and exact ones.
+
+Last run of the slow part: see the docstring of each test.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+from models_for_tests import cohort as made
+from reference_models import INFUSED, LINE, model, parameters, single_dose
+
+from carpk.fitting import fit
+from carpk.population_model import population
+from carpk.posterior import summary
+
+FLAT = "normal(0, 316)"
+
+
+def sampled(asked, cohort, draws=2000):
+    """Draws by name, (chain * draw,), and their Monte Carlo SEs."""
+    found = fit(asked, cohort, seed=1, draws=draws)
+    post = found.posterior["posterior"].dataset
+    values = {n: post[n].values.ravel() for n in found.model.free}
+    ess = summary({n: post[n].values for n in found.model.free})["ess_bulk"]
+    return found, values, {n: v.std() / ess[n] ** 0.5 for n, v in values.items()}
+
+
+@pytest.mark.slow
+def test_bauers_covariates_have_the_posterior_that_nonmem_samples(shared_data):
+    """Against 10,000 iterations of NONMEM BAYES; its NUTS differs from it by up to 0.3 SD, in the
+    variances by half an SD, since the two take different priors of OMEGA: so may ours."""
+    cohort = single_dose(shared_data / "bauer501_covariates" / "bauer501.csv",
+                         WT="WT", AGE="AGE", SEX="SEX")
+    covariates = {f"{p} ~ {c}": form for p in ("CL", "V")
+                  for c, form in (("WT", "power(70)"), ("AGE", "power(50)"),
+                                  ("SEX", "category(0)"))}
+    free = {f"beta_{p}_{c}": FLAT for p in ("CL", "V") for c in ("WT", "AGE", "SEX_1")}
+    asked = population(INFUSED, covariates=covariates, correlated="full",
+                       priors={"CL_pop": "lognormal(1, 316)", "V_pop": "lognormal(1, 316)", **free})
+    found, values, mcse = sampled(asked, cohort)
+    assert found.convergence.ok
+    for name, mean, size in (
+            ("CL_pop", 1.07064, 0.03907), ("V_pop", 3.4664, 0.04985),
+            ("beta_CL_WT", 0.640645, 0.1647), ("beta_V_WT", 1.31467, 0.2042),
+            ("beta_CL_AGE", -0.556722, 0.1059), ("beta_V_AGE", 0.05547, 0.1322),
+            ("beta_CL_SEX_1", -0.1025, 0.05889), ("beta_V_SEX_1", -0.0517635, 0.07345)):
+        ours = np.log(values[name]) if name.endswith("_pop") else values[name]
+        slack = 3 * mcse[name] / (values[name].mean() if name.endswith("_pop") else 1.0)
+        assert abs(ours.mean() - mean) < 0.1 * size + slack, name
+        assert abs(np.log(ours.std() / size)) < 0.12, name
+    variances = {"cov_CL": values["omega_CL"] ** 2, "cov_V": values["omega_V"] ** 2,
+                 "cov": values["corr_CL_V"] * values["omega_CL"] * values["omega_V"],
+                 "sigma": values["sigma_C_prop"] ** 2}
+    for name, low, high, size in (  # the means of its two samplers, and their SD
+            ("cov_CL", 0.0285464, 0.0339886, 0.0107), ("cov_V", 0.0462578, 0.0524804, 0.0153),
+            ("cov", -0.0018, -0.00089, 0.0086), ("sigma", 0.0521749, 0.0545069, 0.0076)):
+        assert low - 0.3 * size < variances[name].mean() < high + 0.3 * size, name
+
+
+@pytest.mark.slow
+def test_a_balanced_linear_model_has_the_least_squares_means(shared_data):
+    """27 children at the same four ages: whatever the variances, the posterior means of the lines
+    under flat priors are the least-squares ones, and REML's SDs are near the posterior's."""
+    table = pd.read_csv(shared_data / "lme_orthodont" / "orthodont.csv")
+    cohort = made([(str(r.ID), r.AGE, r.DV) for r in table.itertuples()],
+                  SEX=table.groupby("ID", sort=False)["SEX"].first().to_numpy())
+    asked = population(LINE, covariates={"a ~ SEX": "category(Male)", "b ~ SEX": "category(Male)"},
+                       correlated="full", priors={
+                           **dict.fromkeys(("a_pop", "beta_a_SEX_Female"), "normal(0, 1000)"),
+                           **dict.fromkeys(("b_pop", "beta_b_SEX_Female"), "normal(0, 100)"),
+                           "omega_a": "halfnormal(10)", "omega_b": "halfnormal(1)",
+                           "sigma_C_add": "halfnormal(10)"})
+    found, values, mcse = sampled(asked, cohort)
+    assert found.convergence.ok
+    for name, mean, size in (("a_pop", 16.340625, 1.0185), ("b_pop", 0.784375, 0.0860),
+                             ("beta_a_SEX_Female", 1.0321022727, 1.5957),
+                             ("beta_b_SEX_Female", -0.3048295455, 0.1347)):
+        assert abs(values[name].mean() - mean) < 4 * mcse[name], name
+        assert abs(np.log(values[name].std() / size)) < 0.15, name
+
+
+@pytest.mark.slow
+def test_the_known_effect_of_a_simulated_emax_trial_is_covered(shared_data):
+    """beta 0.3 of the truth, and saemix's estimates, inside the 95 % intervals."""
+    emax = model("Emax", parameters(("E0", 20.0), ("Emax", 100.0), ("EC50", 10.0)),
+                 lambda t, p: {"C": p.E0 + p.Emax * t / (p.EC50 + t)}, error="additive")
+    table = pd.read_csv(next((shared_data / "pd_emax_sim").glob("*.csv")))
+    rows = [(str(r.ID), r.DOSE, r.DV) for r in table.itertuples()]
+    who = table.groupby("ID", sort=False)["GENDER"].first()
+    asked = population(emax, covariates={"EC50 ~ GENDER": "category(0)"})
+    found, values, _ = sampled(asked, made(rows, GENDER=who.to_numpy()), draws=1000)
+    assert found.convergence.ok
+    for name, value in (("beta_EC50_GENDER_1", 0.3), ("beta_EC50_GENDER_1", 0.38342),
+                        ("E0_pop", 23.1615), ("Emax_pop", 106.9204), ("EC50_pop", 11.3720),
+                        ("sigma_C_add", 4.6655)):
+        low, high = np.quantile(values[name], [0.025, 0.975])
+        assert low < value < high, name
