@@ -16,7 +16,8 @@ from carpk.simulation import Simulated
 from carpk.structure import StructuralModel
 
 _DIGITS = 4  # of a written level: no more than an assay gives
-_DAYS = {  # after the first dose, on which patients, mice and dishes are usually sampled
+# after the first dose, on which patients, mice and dishes are usually sampled
+_DAYS: dict[str, tuple[float, ...]] = {
     "clinical": (1, 3, 7, 14, 28, 60, 90), "mouse": (1, 3, 7, 10, 14, 21, 28),
     "in_vitro": (0.25, 0.5, 1, 2, 3, 5)}
 _PER_DAY = {"h": 24.0, "hour": 24.0, "min": 1440.0, "day": 1.0, "week": 1 / 7, "month": 12 / 365}
@@ -134,6 +135,8 @@ def usual_times(structure: StructuralModel, doses: pd.DataFrame) -> list[float]:
     """
     settings = structure.taxonomy.setting if structure.taxonomy else ()
     days = max((_DAYS[s] for s in settings), key=max, default=_DAYS["clinical"])
+    if structure.taxonomy is None and structure.time_unit == "h":  # a drug, not cells
+        days = tuple(h / 24 for h in (0.5, 1, 2, 4, 8, 12, 24))
     first = float(doses["TIME"].min()) if len(doses) else 0.0
     return [first + day * per_day(structure) for day in days]
 

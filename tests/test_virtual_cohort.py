@@ -179,4 +179,4 @@ def test_samples_usually_begin_with_the_first_dose_and_last_as_long_as_such_data
     assert times("barros_2021_cartmath") == [43, 45, 49, 52, 56, 63, 70], "mice, infused on day 42"
     assert times("sahoo_2020_carrgo")[-1] == 5, "in a dish"
     given = doses_written(ORAL, ["5@3", "5@1"])
-    assert usual_times(ORAL, given)[0] == 1 + 1 * 24
+    assert usual_times(ORAL, given) == [1.5, 2, 3, 5, 9, 13, 25], "a drug, within its first day"

@@ -76,7 +76,7 @@ def test_a_simulated_cohort_of_any_model_is_read_back_as_it_was_written(name, tm
         np.testing.assert_array_equal(after.inputs[column], values, err_msg=column)
 
 
-QUICK: tuple[str, ...] = ("perez_garcia_2021", "hardiansyah_2019")  # an explicit and a stiff one
+QUICK = ("one_compartment_oral", "chaudhury_2020_mass_action")
 
 
 @pytest.mark.parametrize("name", [
