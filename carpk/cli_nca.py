@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from carpk.noncompartmental import nca as analysed
 from carpk.outfiles import not_free
 from carpk.problems import Problem, RequestError
 
+_BY_MODEL = ("Cmax", "Tmax", "AUC0_28", "half_life")
 _SAID = {
     "zero-then-missing": "0 before the first quantified level, left out after it",
     "half": "half of the limit", "missing": "left out"}
@@ -64,15 +66,19 @@ def _of_fit(folder: Path, blq: str | None) -> list[Path]:
     if not file.is_file():
         raise RequestError(Problem("error", "the report of this fit has no exposure",
                                    f"make it anew: carpk report {folder}", str(folder)))
+    judged = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["convergence"]
+    if not judged["ok"]:
+        typer.echo("NOT CONVERGED: do not use these numbers", err=True)
     table = pd.read_csv(file, dtype={"ID": str})
     shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for name in ("patient", "output", "Cmax", "Tmax", "AUC0_28", "half_life"):
-        shown.add_column(name, justify="left" if name in ("patient", "output") else "right")
+    for name in ("patient", "output", "unit", *_BY_MODEL):
+        shown.add_column(name, justify="right" if name in _BY_MODEL else "left")
     for row in table.to_dict("records"):
-        shown.add_row(str(row["ID"]), row["output"], *(
+        shown.add_row("typical" if row["kind"] == "typical" else row["ID"], row["output"],
+                      row["unit"], *(
             f"{written(row[f'{n}_median'])} ({written(row[f'{n}_lower95'])} to "
             f"{written(row[f'{n}_upper95'])})" if not math.isnan(row[f"{n}_median"]) else ""
-            for n in ("Cmax", "Tmax", "AUC0_28", "half_life")))
+            for n in _BY_MODEL))
     _console().print(shown, crop=False)
     return [file]
 

@@ -12,7 +12,7 @@ from carpk.fitting import Fit, load_fit
 from carpk.outfiles import not_free
 from carpk.plots import png, svg
 from carpk.plots.vpc import SCALES, figure
-from carpk.predictive_check import vpc
+from carpk.predictive_check import no_such_covariate, vpc
 from carpk.problems import Problem, RequestError
 from carpk.program_cache import keep_programs
 
@@ -24,6 +24,8 @@ def run(folder: Path, output: str | None, *, by: str | None, corrected: bool, bi
     fit, how = load_fit(folder), _bins(bins)
     found: list[Problem] = []
     named = _output(fit, output, found)
+    if by is not None:
+        found += no_such_covariate(fit, by)
     if scale not in SCALES:
         found.append(Problem("error", "no such scale", f"known: {', '.join(SCALES)}",
                              column="--scale", found=scale))

@@ -128,11 +128,9 @@ def strata(fit: Fit, rows: pd.DataFrame, by: str | None) -> list[tuple[str, np.n
     """The groups of rows that are checked apart: their name, and which rows."""
     if by is None:
         return [("", np.ones(len(rows), bool))]
-    held = fit.design.covariates
-    if by not in held:
-        raise RequestError(Problem("error", "no such covariate", "the fit has "
-                                   + (", ".join(map(str, held.columns)) or "none"), column="by",
-                                   found=by))
+    held, unknown = fit.design.covariates, no_such_covariate(fit, by)
+    if unknown:
+        raise RequestError(unknown)
     value = held[by].reindex(rows["ID"]).reset_index(drop=True)
     if pd.api.types.is_numeric_dtype(value) and value.nunique() > 4:
         middle = float(held[by].median())
@@ -143,6 +141,14 @@ def strata(fit: Fit, rows: pd.DataFrame, by: str | None) -> list[tuple[str, np.n
                           ).where(value.notna() & (value != ""))
     group = group.fillna(f"{by} missing")
     return [(str(g), (group == g).to_numpy()) for g in sorted(group.unique())]
+
+
+def no_such_covariate(fit: Fit, by: str) -> list[Problem]:
+    """A problem where the fit's cohort had no such covariate."""
+    held = fit.design.covariates
+    return [] if by in held else [Problem(
+        "error", "no such covariate", "the fit has "
+        + (", ".join(map(str, held.columns)) or "none"), column="by", found=by)]
 
 
 def _checked(rows: pd.DataFrame, y: np.ndarray, limit: np.ndarray, corrected: bool,

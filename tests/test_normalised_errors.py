@@ -68,8 +68,8 @@ def test_what_is_far_from_normal_is_judged_so():
     assert np.isnan(judged(np.array([1.0]))["mean"])
 
 
-def replaced(fit, values=None, observed=None):
-    """A fit with other population values in every draw, or other measurements."""
+def replaced(fit, values=None, observed=None, seed=1):
+    """A fit with other population values in every draw, other measurements, another seed."""
     tree = fit.posterior.copy()
     if values:
         posterior = tree["posterior"].dataset.copy()
@@ -83,7 +83,8 @@ def replaced(fit, values=None, observed=None):
         data["upper"] = (("observation",), np.where(below, limit, observed))
         data["censored"] = (("observation",), below)
         tree["observed_data"].dataset = data
-    return dataclasses.replace(fit, posterior=tree)
+    manifest = {**fit.manifest, "request": {**fit.manifest["request"], "seed": seed}}
+    return dataclasses.replace(fit, posterior=tree, manifest=manifest)
 
 
 TRUTH = {"foldx_pop": 3900.0, "Tmax_pop": 9.3, "Cmax_pop": 24000.0, "alpha_pop": 0.16,
@@ -124,7 +125,8 @@ def test_data_of_the_model_pass_and_those_of_another_are_rejected(truth, cohort)
 @pytest.mark.slow
 def test_over_fifty_data_sets_of_the_model_npde_are_standard_normal(truth, cohort):
     """Last result: see the assertions' messages; 50 data sets of 300 levels."""
-    found = np.array([npde(replaced(truth, observed=y)) for y in data_sets(truth, cohort, 50)])
+    found = np.array([npde(replaced(truth, observed=y, seed=k))
+                      for k, y in enumerate(data_sets(truth, cohort, 50))])
     means, variances = found.mean(axis=1), found.var(axis=1, ddof=1)
     for values, expected in ((means, 0.0), (variances, 1.0)):
         error = values.std(ddof=1) / np.sqrt(len(values))
