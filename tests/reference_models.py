@@ -68,7 +68,8 @@ THEO_NLME = model(
     lambda t, p: {"C": absorbed(t, p.DOSE, p.Ka, p.Ke, p.Cl / p.Ke)}, (DOSE,), "additive")
 
 BOLUS = model(
-    "bolus doses, one compartment", (("CL", 0.01), ("V", 1.0)), states=(State("A", "mg", "amount"),),
+    "bolus doses, one compartment", (("CL", 0.01), ("V", 1.0)),
+    states=(State("A", "mg", "amount"),),
     rates=lambda t, y, p: {"A": -p.CL / p.V * y.A}, initial=lambda p: {"A": 0.0},
     observe=lambda t, y, p: {"C": y.A / p.V})
 
