@@ -268,9 +268,9 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
     reasons, remarks = [], []
     kinks = [i for i, k in zip(ids, best.kinked, strict=True) if k]
     if kinks:
-        remarks.append(f"the mode of patients {', '.join(kinks)} lies on a kink of the model (a peak "
-                       "at the time of a sample): the approximation is rough there, and standard "
-                       "errors are from the scores; saem has no such trouble")
+        remarks.append(f"the mode of patients {', '.join(kinks)} lies on a kink of the model (a "
+                       "peak at the time of a sample): the approximation is rough there, and "
+                       "standard errors are from the scores; saem has no such trouble")
     if not best.gain < (0.5 if kinks else 1e-3):
         reasons.append(f"the objective could still fall by {best.gain:.2g}: the search did not "
                        "come to rest; fix or drop what the data do not inform")
