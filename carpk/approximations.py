@@ -52,15 +52,18 @@ _LOG_2PI = 1.8378770664093453
 # of a posterior SD, in second differences: they lose 1e-6 of a fifth derivative, and divide
 # 1e-16 of rounding by the square
 _SECOND = 3e-3
+_KINK = 30.0  # slope of ln det H per posterior SD, above which it is a jump
 
 
 class Likelihood(NamedTuple):
     """patients : (P,), each one's -2 log-likelihood without N log 2 pi; scores : (P, Q), their
-    gradients in the free population parameters on the real line, or None."""
+    gradients in the free population parameters on the real line, or None; kinked : (P,), whose
+    mode has no curvature, where scores are asked for."""
 
     patients: np.ndarray
     modes: Modes
     scores: np.ndarray | None
+    kinked: np.ndarray | None = None
 
 
 class Approximation:
@@ -101,20 +104,20 @@ class Approximation:
                               Modes(phi, look, np.zeros(len(value))), None)
         modes = self.patients.modes(u, start)
         if self.method == "laplace":
-            value, slopes = self._laplace(u, modes, scores)
+            value, more = self._laplace(u, modes, scores)
         else:
             value = self._run[_conditional](u, modes.phi, modes.look)
-            slopes = self._focei(u, modes) if scores else None
-        return Likelihood(np.asarray(value) - self.constant, modes,
-                          None if slopes is None else np.asarray(slopes))
+            more = self._focei(u, modes) if scores else ()
+        slopes, kinked = map(np.asarray, more) if more else (None, None)
+        return Likelihood(np.asarray(value) - self.constant, modes, slopes, kinked)
 
     def _laplace(self, u: Any, modes: Modes, scores: bool) \
-            -> tuple[np.ndarray, jax.Array | None]:
+            -> tuple[np.ndarray, tuple[Any, ...]]:
         curvature = self.patients.curvature(u, modes)[0]
         value = np.asarray(self._run[_joint](u, modes.phi, modes.look)) \
             + np.asarray(curvature.log_det)
         if not scores:
-            return value, None
+            return value, ()
         sides = [side for pair in self.patients.both_sides(
             u, modes.phi, curvature.axes, _SECOND)
                  for side in pair]
@@ -123,10 +126,11 @@ class Approximation:
                    np.zeros_like(here))
         moved = np.stack([s.predicted for s in sides]) if sides else \
             np.zeros((0, *modes.look.predicted.shape))
-        return value, self._run[_laplace_scores](u, modes.phi, modes.look, curvature, -bend, moved)
+        return value, (self._run[_laplace_scores](
+            u, modes.phi, modes.look, curvature, -bend, moved), ~np.asarray(curvature.exact))
 
-    def _focei(self, u: Any, modes: Modes) -> jax.Array:
-        """(P, Q), scores."""
+    def _focei(self, u: Any, modes: Modes) -> tuple[Any, ...]:
+        """(P, Q), scores; (P,), kinked."""
         curvature, sides = self.patients.curvature(u, modes)
         for k in self.patients.shared:
             step = FIRST * (np.arange(len(u)) == k)
@@ -137,8 +141,8 @@ class Approximation:
             return np.asarray(self._run[_log_det](u, look))
 
         slopes = [(log_det(a) - log_det(b)) / (2 * FIRST) for a, b in sides]
-        return self._run[_focei_scores](u, modes.phi, modes.look, curvature,
-                                        stacked(slopes, modes.look.value))
+        return (self._run[_focei_scores](u, modes.phi, modes.look, curvature, stacked(
+            slopes, modes.look.value)), ~np.asarray(curvature.exact))
 
 
 def _joint(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look) \
@@ -154,10 +158,9 @@ def _log_det(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> 
 
 
 def _information(look: Look) -> jax.Array:
-    """(P, K, K), also where the curvature of a censored row is negative."""
-    k = look.information.shape[-1]
-    own = look.jacobian[..., :k]
-    return jnp.einsum("pn,pnk,pnl->pkl", look.weight, own, own)
+    """(P, K, K), by the rows' own weights."""
+    own = look.jacobian[..., :look.information.shape[-1]]
+    return jnp.einsum("pn,pnk,pnl->pkl", jnp.maximum(look.weight, 0.0), own, own)
 
 
 def _conditional(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
@@ -186,6 +189,9 @@ def _scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, 
     extra : u -> (P,), what of ln det H depends on u at a fixed phi, predictions held
     """
     k = phi.shape[1]
+    # a mode on a kink stays on it; beside one, third derivatives are none either
+    smooth = curvature.exact & jnp.all(jnp.abs(along) < _KINK, axis=1)
+    along, shared = (jnp.where(smooth[:, None], x, 0.0) for x in (along, shared))
     y = jnp.einsum("pkl,pml,pm->pk", curvature.turn, curvature.turn, along)
     v = jnp.einsum("pkm,pm->pk", curvature.rough, y)
 
@@ -207,12 +213,14 @@ def _focei_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.A
                   look: Look, curvature: Curvature, slopes: jax.Array) -> jax.Array:
     """slopes : (P, K + S), of ln det H along the rough axes and in the shared places."""
     k = phi.shape[1]
+    return _scores(model, data, u, phi, look, curvature, slopes[:, :k], slopes[:, k:],
+                   lambda u: _weighed_log_det(model, data, u, look))
 
-    def log_det(u: jax.Array) -> jax.Array:
-        _, _, weight = row_terms(model, data, to_theta(model, u), look.predicted)
-        return _log_det(model, data, u, look._replace(weight=weight))
 
-    return _scores(model, data, u, phi, look, curvature, slopes[:, :k], slopes[:, k:], log_det)
+def _weighed_log_det(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
+    """ln det H at the predictions of a look, as a function of u."""
+    _, _, weight = row_terms(model, data, to_theta(model, u), look.predicted)
+    return _log_det(model, data, u, look._replace(weight=weight))
 
 
 def _laplace_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
@@ -229,8 +237,10 @@ def _laplace_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax
             return row_log_likelihood(model, data, theta, predicted).sum(axis=1)
 
         second = (jax.vmap(rows)(moved) - rows(look.predicted)[None]).sum(axis=0) / _SECOND**2
-        return -second + jnp.einsum("pkm,kl,plm->p", curvature.axes,
-                                    precision(model, data, theta), curvature.axes)
+        smooth = -second + jnp.einsum("pkm,kl,plm->p", curvature.axes,
+                                      precision(model, data, theta), curvature.axes)
+        return jnp.where(curvature.exact, smooth, _weighed_log_det(model, data, u, look))
 
+    bend = jnp.where(curvature.exact[:, None], bend, 0.0)
     along = jnp.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
     return _scores(model, data, u, phi, look, curvature, along, bend[:, k:], trace)

@@ -71,8 +71,10 @@ def _must_be_writable(out: Path) -> None:
 def parameter_table(every: pd.DataFrame, console: Console) -> Table:
     """The table of `carpk.tables.parameters`; on a narrow console with fewer columns, but with
     every number whole."""
+    chained = every["rhat"].notna().any()
     for k in range(len(_DEAREST_LAST) + 1):
-        table = _table(every, _DEAREST_LAST[:k])
+        hidden = (*_DEAREST_LAST[:k], *(() if chained else ("rhat", "ess_bulk", "ess_tail")))
+        table = _table(every, hidden)
         if console.measure(table, options=console.options.update(max_width=1000)).maximum \
                 <= console.width:
             break
@@ -105,7 +107,8 @@ def _print(result: Fit, folder: Path) -> None:
              if note.startswith("fixed") or "cohort is in" in note or "say little" in note]
     for note in notes:
         console.print(note)
-    console.print(f"\n{result.posterior['posterior'].sizes['chain']} chains of "
-                  f"{result.posterior['posterior'].sizes['draw']} draws; the report is "
-                  "report.html in")
+    sizes = result.posterior["posterior"].sizes
+    said = "intervals are asymptotic" if "estimates" in result.manifest else \
+        f"{sizes['chain']} chains of {sizes['draw']} draws"
+    console.print(f"\n{said}; the report is report.html in")
     sys.stdout.write(f"{folder}\n")  # alone on its line and never wrapped, for scripts

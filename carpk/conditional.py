@@ -19,6 +19,7 @@ from carpk.solve import Arrays
 
 _TOLERANCE = 1e-12  # Newton decrement: a mode within a millionth of its SD
 _MOST, _NEWTON = 60, 20  # rounds of the search by scoring, and by Newton's steps after it
+_KINK = 30.0  # times its scoring approximation: no curvature, but the jump of a slope
 FIRST = 1e-4  # of a posterior SD, in first differences: they lose 1e-8 of a third derivative
 _STUCK = 1e10  # damping at which a patient has stopped moving
 
@@ -52,13 +53,16 @@ class Modes(NamedTuple):
 class Curvature(NamedTuple):
     """Of J at each patient's mode.
 
-    log_det : (P,), NaN where the curvature is not positive definite
+    log_det : (P,)
+    exact : (P,), false where the mode is a kink of the model (a peak at the time of a sample) or
+        no maximum: there is no curvature, and the scoring approximation stands in
     axes : W (P, K, K), W W' the inverse of the curvature
     rough : (P, K, K), such axes of its scoring approximation; turn : T (P, K, K), W = rough T
     mixed : (P, K + S, K), second derivatives of the log-likelihood along the rough axes
     """
 
     log_det: jax.Array
+    exact: jax.Array
     axes: jax.Array
     rough: jax.Array
     turn: jax.Array
@@ -311,7 +315,7 @@ def _newton(model: PopulationModel, data: Arrays, u: jax.Array, modes: Modes,
     slope = uphill(model, data, to_theta(model, u), modes.phi, modes.look.gradient[:, :k])
     along = jnp.einsum("pkm,pk->pm", curvature.axes, slope)
     step = jnp.einsum("pkm,pm->pk", curvature.axes, along)
-    usable = jnp.isfinite(step).all(axis=1)
+    usable = jnp.isfinite(step).all(axis=1) & curvature.exact
     return jnp.where(usable[:, None], step, 0.0), jnp.where(
         usable, jnp.sum(along**2, axis=1), 0.0)
 
@@ -367,7 +371,12 @@ def _exact(model: PopulationModel, data: Arrays, u: jax.Array, look: Look,
     seen = jnp.einsum("pkm,pkl->pml", rough, mixed[:, :k])
     whole = jnp.einsum("pkm,kj,pjl->pml", rough, precision(model, data, theta), rough) \
         - 0.5 * (seen + jnp.swapaxes(seen, 1, 2))
-    inner = cholesky(by_entries(whole))
+    size = whole.shape[-1]
+    usable = sum((jnp.log(row[i]) for i, row in enumerate(cholesky(by_entries(whole)))),
+                 jnp.zeros_like(look.value))
+    steepest = jnp.max(jnp.einsum("pkk->pk", whole), axis=1, initial=0.0)
+    exact = jnp.isfinite(usable) & (steepest < _KINK)
+    inner = cholesky(by_entries(jnp.where(exact[:, None, None], whole, jnp.eye(size)[None])))
     turn = _inverse_transposed(inner, look.value)
     return Curvature(log_determinant(low, look.value) + log_determinant(inner, look.value),
-                     jnp.einsum("pkm,pml->pkl", rough, turn), rough, turn, mixed)
+                     exact, jnp.einsum("pkm,pml->pkl", rough, turn), rough, turn, mixed)

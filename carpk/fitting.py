@@ -117,7 +117,8 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     seconds = {"prepare": prepared - began, **estimate.seconds,
                "predict": time.perf_counter() - estimated}
     manifest = _manifest(model, chosen, cohort, seen, estimator, method, seed, seconds,
-                         convergence)
+                         convergence) | ({"estimates": estimate.estimates}
+                                         if estimate.estimates else {})
     # as it will be read from disk, where a tuple is a list
     return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest, allow_nan=False)))
 

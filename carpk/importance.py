@@ -28,7 +28,7 @@ class Sampled(NamedTuple):
     log_weights: np.ndarray
 
 
-def importance_sampled(model: PopulationModel, data: Arrays, u: Any, centre: jax.Array,
+def importance_sampled(model: PopulationModel, data: Arrays, u: Any, centre: Any,
                        axes: Any, draws: int, seed: int) -> Sampled:
     """log p(y_i) as the mean of p(y_i, phi) / q_i(phi) over draws from q_i.
 

@@ -97,10 +97,8 @@ def evaluated(approximation: Approximation, u: np.ndarray, ids: tuple[str, ...],
         return Objective(method, float(patients["ofv"].sum()), patients, constant)
     modes = approximation.patients.modes(u, start)
     exact, _ = approximation.patients.curvature(u, modes)
-    axes = np.asarray(exact.axes)
-    usable = np.isfinite(axes).all(axis=(1, 2), keepdims=True)
     sampled = importance_sampled(approximation.model, approximation.data, u, modes.phi,
-                                 np.where(usable, axes, np.asarray(exact.rough)), draws, seed)
+                                 exact.axes, draws, seed)
     patients = pd.DataFrame({
         "ofv": sampled.patients - approximation.constant, "se": sampled.se,
         "pareto_k": posterior.pareto_k(sampled.log_weights)}, index=_index(ids))

@@ -49,6 +49,12 @@ class Maximum(NamedTuple):
     steps: int
 
     @property
+    def kinked(self) -> np.ndarray:
+        """(P,), whose mode is a kink of the model."""
+        return np.zeros(len(self.found.patients), bool) if self.found.kinked is None \
+            else self.found.kinked
+
+    @property
     def ofv(self) -> float:
         """-2 log-likelihood without N log 2 pi."""
         return float(self.found.patients.sum())
@@ -136,7 +142,9 @@ def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.nd
 def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], None]) \
         -> tuple[Maximum, np.ndarray]:
     """The maximum and the Hessian there, after Newton's steps by that Hessian, with the modes
-    that a search from nothing finds: those of a fit must not depend on its path."""
+    that a search from nothing finds: those of a fit must not depend on its path. Where modes lie
+    on kinks the objective jumps as they come and go: it has no Hessian, and the sum of squared
+    scores stands in."""
     best = begun
     for _ in range(4):
         fresh = approximation.likelihood(best.u)
@@ -144,6 +152,8 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
             best = maximised(approximation, best.u, fresh.modes.phi, told)
         sizes = np.sqrt(2.0 / np.maximum(np.diagonal(0.5 * _scores(best).T @ _scores(best)), 1e-12))
         phi = best.found.modes.phi
+        if best.kinked.any():
+            return best, 0.5 * _scores(best).T @ _scores(best)
         hessian = hessian_of(lambda u, phi=phi: _with_scores(  # type: ignore[misc]
             approximation, u, phi)[1].sum(axis=0), best.u, np.minimum(sizes, 1.0))
         gradient = _scores(best).sum(axis=0)
@@ -223,7 +233,6 @@ def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Modes,
         data, u, modes, curvature))
     drawn = normal_draws(u, known.covariance, draws, seed)
     axes = np.asarray(curvature.axes)
-    axes = np.where(np.isfinite(axes), axes, np.asarray(curvature.rough))
     random = np.random.default_rng([seed, 1])
     z = random.normal(size=((len(drawn) - 1) // 2, *modes.phi.shape))
     noise = np.concatenate([np.zeros((1, *modes.phi.shape)), z, -z])
@@ -257,7 +266,12 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
     every patient has a mode."""
     model = approximation.model
     reasons, remarks = [], []
-    if not best.gain < 1e-3:
+    kinks = [i for i, k in zip(ids, best.kinked, strict=True) if k]
+    if kinks:
+        remarks.append(f"the mode of patients {', '.join(kinks)} lies on a kink of the model (a "
+                       "peak at the time of a sample): the approximation is rough there, and "
+                       "standard errors are from the scores; saem has no such trouble")
+    if not best.gain < (0.5 if kinks else 1e-3):
         reasons.append(f"the objective could still fall by {best.gain:.2g}: the search did not "
                        "come to rest; fix or drop what the data do not inform")
     if known.flat:

@@ -38,12 +38,15 @@ def parameters(fit: Fit) -> pd.DataFrame:
     shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
     kind: typical, covariate, spread, correlation, residual or derived; meaning, in words.
-    A fixed parameter has its value as mean and median. What does not apply is NaN or "".
+    A fixed parameter has its value as mean and median. Of maximum likelihood, mean and median
+    are the estimate, sd its standard error. What does not apply is NaN or "".
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
     derived = _typical_derived(fit)
     summary = posterior.summary({**{n: draws[n].values for n in model.free}, **derived})
-    weak = prior_dominated(fit)
+    weak, likeliest = prior_dominated(fit), fit.manifest.get("estimates", {})
+    if likeliest:  # draws from a normal have no chains to compare
+        summary[["rhat", "ess_bulk", "ess_tail"]] = math.nan
     rows = []
     for name in (*model.names, *derived):
         row: dict[str, Any] = dict(described(fit, name))
@@ -53,10 +56,15 @@ def parameters(fit: Fit) -> pd.DataFrame:
         elif name in derived and np.ptp(derived[name]) <= 1e-9 * abs(derived[name].mean()):
             value = float(derived[name].mean())  # of fixed parameters only
             row |= {"mean": value, "median": value, "note": "fixed: by the parameters it is of"}
+        elif name in likeliest:
+            found = likeliest[name]
+            row |= {"mean": found["estimate"], "median": found["estimate"], "sd": found["se"],
+                    "lower95": found["lower95"], "upper95": found["upper95"]}
         else:
             row |= summary.loc[name].to_dict()
-            row["rse"] = 100 * row["sd"] / abs(row["mean"]) if row["mean"] else math.nan
-        if name in model.priors and name in model.free:
+        if row.get("mean") and row.get("sd"):
+            row["rse"] = 100 * row["sd"] / abs(row["mean"])
+        if name in model.priors and name in model.free and not likeliest:
             notes = [model.reasons.get(name, "default"), *([weak[name]] if name in weak else [])]
             row |= {"prior": str(model.priors[name]), "note": "; ".join(notes)}
         if row["kind"] == "spread":
@@ -149,8 +157,10 @@ def prior_dominated(fit: Fit) -> dict[str, str]:
 
     It is one whose posterior SD, on the scale it is sampled on, is above 0.7 of its prior's. A
     spread pressed against 0 is wide on that scale although the data bound it: it is left out
-    when it lies more than the prior's SD from the prior's centre.
+    when it lies more than the prior's SD from the prior's centre. Maximum likelihood has none.
     """
+    if "estimates" in fit.manifest:
+        return {}
     found, draws = {}, fit.posterior["posterior"].dataset
     for name in fit.model.free:
         prior = _marginal(fit, name)

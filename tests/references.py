@@ -162,3 +162,18 @@ def wbc(data):
             read_csv(data / "wbc_myelosuppression" / "wbc.csv"),
             {**typical(CIRC0=1.8317, MTT=8.3733, SLOPU=6.3774, GAMMA=-11.558),
              "sigma_C_prop": 0.46465, **spreads(CIRC0=0.097905, MTT=3e-6, SLOPU=2e-5)})
+
+
+def stein90(data):
+    import stein_sim
+    return *stein_sim.both(data), {
+        "Cmax_pop": 24000, "Tmax_pop": 9, "foldx_pop": 4000, "alpha_pop": 0.16,
+        "beta_pop": 0.0032, "FB_pop": 0.006, "omega_Cmax": 1.0, "omega_Tmax": 0.3,
+        "omega_foldx": 1.2, "omega_alpha": 0.5, "omega_beta": 0.7, "omega_FB": 1.0,
+        "sigma_C_log": 0.7}
+
+
+def pkpd40(data):
+    import predator_prey
+    model = population(predator_prey.MODEL, fixed=[])
+    return model, read_csv(data / "sim_pkpd40" / "pkpd40.csv"), {}

@@ -22,7 +22,10 @@ _SHOWN, _BINS = 250, 20
 
 
 def draw(fit: Fit) -> Pages:
-    """Pages of up to 18 parameters, a trace and a rank plot each."""
+    """Pages of up to 18 parameters, a trace and a rank plot each; none where nothing was chained.
+    """
+    if "estimates" in fit.manifest:
+        return []
     names, each = fit.model.free, 2 * ROWS
     pages: Pages = []
     for number, first in enumerate(range(0, len(names), each), 1):

@@ -79,7 +79,10 @@ def _measured(measures: Mapping[str, float]) -> str:
     """The measures a reader knows, as the end of a sentence."""
     forms = {"rhat_max": "R-hat at most {:.3f}", "ess_bulk_min": "bulk ESS at least {:.0f}",
              "ess_tail_min": "tail ESS at least {:.0f}",
-             "divergences": "{:.0f} divergent transitions"}
+             "divergences": "{:.0f} divergent transitions",
+             "ofv": "OFV {:.3f} (without N log 2π)", "ofv_se": "Monte Carlo SE {:.2g}",
+             "minus_two_log_likelihood": "−2 log-likelihood {:.3f}", "aic": "AIC {:.2f}",
+             "bic": "BIC {:.2f}", "condition_number": "condition number {:.3g}"}
     said = [form.format(measures[name]) for name, form in forms.items() if name in measures]
     return (": " + ", ".join(said)).replace(" 0 divergent", " no divergent") if said else ""
 
@@ -134,7 +137,7 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         if "prior_sensitivity" in made else [],
         outputs=_outputs(fit, made["predictions"]),
         excluded=_excluded(made["excluded"]), exposure=_exposure(fit, made["exposure"]),
-        draws=DRAWS.get(of, of), of=of,
+        draws=DRAWS.get(of, of), of=of, likeliest="estimates" in manifest,
         sizes=fit.posterior["posterior"].dataset.sizes,
         request=json.dumps(manifest["request"], indent=1, ensure_ascii=False))
 

@@ -1,0 +1,108 @@
+"""Stochastic approximation EM: the maximum of the exact likelihood, censored rows and all."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from carpk.approximations import Approximation
+from carpk.asymptotics import hessian_of, uncertainty
+from carpk.empirical_bayes import laplace_start
+from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
+from carpk.importance import importance_sampled
+from carpk.maximum_likelihood import Found, asymptotic_draws, estimates, refuse_priors
+from carpk.population_model import PopulationModel
+from carpk.posterior import pareto_k
+from carpk.problems import Problem, RequestError
+from carpk.solve import Arrays
+from carpk.stochastic_em import walked
+
+
+@dataclass(frozen=True)
+class Saem(Estimator):
+    """SAEM from a quick Laplace fit; then the likelihood by importance sampling, and standard
+    errors from the FOCEI information at the estimate.
+
+    chains : per patient; 0 for as many as make a hundred in all
+    burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
+    importance : draws per patient for the likelihood
+    draws : from the asymptotic normal, an odd number
+    """
+
+    chains: int = 0
+    burn_in: int = 0
+    smoothing: int = 0
+    importance: int = 3000
+    draws: int = 401
+
+    def __post_init__(self) -> None:
+        found = odd(self.draws)
+        found += [Problem("error", "must be a whole number, not below 0", column=n,
+                          found=str(getattr(self, n))) for n in ("chains", "burn_in", "smoothing")
+                  if not (isinstance(getattr(self, n), int) and getattr(self, n) >= 0)]
+        if not self.importance >= 100:
+            found.append(Problem("error", "must be at least 100", column="importance",
+                                 found=str(self.importance)))
+        if found:
+            raise RequestError(found)
+
+    def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
+            progress: Progress) -> Estimate:
+        """See Estimator."""
+        refuse_priors(model)
+        clock = time.perf_counter()
+        progress("start", 0, 1)
+        start = laplace_start(model, data, seed)
+        progress("start", 1, 1)
+        begun = time.perf_counter()
+        chains = self.chains or -(-100 // len(ids))
+        total = (self.burn_in or 300) + (self.smoothing or 200)
+        found = walked(model, data, start, chains, self.burn_in, self.smoothing, seed,
+                       lambda done: progress("estimate", min(done, total), total))
+        done = time.perf_counter()
+        sampled = importance_sampled(
+            model, data, found.u, found.mean, np.linalg.cholesky(
+                found.covariance + 1e-12 * np.eye(found.mean.shape[1])), self.importance, seed)
+        counted = time.perf_counter()
+        approximation = Approximation(model, data, "focei")
+        at = approximation.likelihood(found.u, found.mean, scores=True)
+        assert at.scores is not None
+        assert at.kinked is not None
+        squares = 0.5 * at.scores.T @ at.scores
+        if at.kinked.any():
+            hessian = squares
+        else:
+            sizes = np.sqrt(2.0 / np.maximum(np.diagonal(squares), 1e-12))
+            hessian = hessian_of(lambda u: np.asarray(approximation.likelihood(
+                u, at.modes.phi, scores=True).scores).sum(axis=0), found.u,
+                np.minimum(sizes, 1.0))
+        known = uncertainty(model, hessian, at.scores)
+        theta, phi = asymptotic_draws(approximation, found.u, at.modes, known, self.draws, seed)
+        ofv = float((sampled.patients - approximation.constant).sum())
+        noise = float(np.sqrt((sampled.se**2).sum()))
+        bad = [i for i, k in zip(ids, pareto_k(sampled.log_weights), strict=True) if k > 0.7]
+        reasons, remarks = [], []
+        if not found.rested:
+            reasons.append(f"the estimates had not come to rest after {found.burn_in} and "
+                           f"{found.smoothing} iterations: fix what the data do not inform")
+        if known.flat:
+            reasons.append(f"{known.flat}: fix one of them, or take it out of the model")
+        if at.kinked.any():
+            remarks.append("standard errors are from the patients' scores: modes lie on kinks")
+        if bad:
+            remarks.append(f"the OFV is rough: Pareto k is above 0.7 for patients {', '.join(bad)}")
+        count, rows = len(model.free), float(np.asarray(data["observed"]).sum())
+        minus_two = ofv + float(approximation.constant.sum())
+        measures = {"ofv": ofv, "ofv_se": noise, "minus_two_log_likelihood": minus_two,
+                    "aic": minus_two + 2 * count, "bic": minus_two + count * float(np.log(rows)),
+                    "burn_in": float(found.burn_in), "smoothing": float(found.smoothing),
+                    "condition_number": known.condition}
+        return of_maximum(Found(
+            theta, phi, tuple(reasons), tuple(remarks), measures,
+            {"start": begun - clock, "estimate": done - begun, "likelihood": counted - done,
+             "uncertainty": time.perf_counter() - counted}, estimates(model, found.u, known)))
+
+
+ESTIMATOR = Saem

@@ -1,0 +1,260 @@
+"""SAEM: every patient's phi by Markov chains, the population by stochastic approximation, in one
+compiled loop."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from carpk.conditional import row_terms
+from carpk.empirical_bayes import (
+    Start,
+    located_places,
+    location_scores,
+    omegas,
+    shared_places,
+)
+from carpk.likelihood import (
+    from_theta,
+    patient_log_density,
+    population_location,
+    predicted_rows,
+    row_log_likelihood,
+    to_theta,
+)
+from carpk.population_model import PopulationModel, correlations
+from carpk.small_matrices import multiplied
+from carpk.solve import Arrays
+
+BLOCK = 50  # iterations of one call, and between two looks at where the estimates stand
+_WALKS = 3  # random-walk proposals an iteration, beside one from the population
+_ACCEPTED = 0.3  # share of them that the step size aims at
+_COOLING = 0.95  # an annealed SD falls no faster an iteration
+
+
+class State(NamedTuple):
+    """u (Q,); phi (C, P, K), C chains; predicted (C, P, N); size (P,), log of the walks' step;
+    first (P, K), second (P, K, K), approximated moments of phi."""
+
+    u: jax.Array
+    phi: jax.Array
+    predicted: jax.Array
+    size: jax.Array
+    first: jax.Array
+    second: jax.Array
+
+
+class Walked(NamedTuple):
+    """What SAEM found: u (Q,), each patient's conditional mean (P, K) and covariance (P, K, K),
+    whether the estimates had come to rest, and iterations of both phases."""
+
+    u: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
+    rested: bool
+    burn_in: int
+    smoothing: int
+
+
+def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn_in: int,
+           smoothing: int, seed: int, told: Any) -> Walked:
+    """SAEM from a start.
+
+    While gain is 1 the estimates wander to the maximum and around it (annealed at first, so that
+    no spread shuts down early); then gains 1 / k average the wandering out. Where a number of
+    iterations is 0, each phase ends once two blocks in a row agree.
+    """
+    run = jax.jit(lambda *args: _block(model, data, *args))
+    state = _first(model, data, start, chains)
+    axes = _axes(model, data, start)
+    keys = jax.random.key(seed)
+    count, before = 0, None
+    most = burn_in or 1000
+    while count < most:
+        floor = np.full(BLOCK, _COOLING if count < 3 * BLOCK else 0.0)
+        state, passed = run(state, axes, jax.random.fold_in(keys, count), np.ones(BLOCK), floor,
+                            np.ones(BLOCK))
+        count += BLOCK
+        us = np.asarray(passed)
+        told(count)
+        centre, sd = us.mean(axis=0), us.std(axis=0) + 1e-9
+        if not burn_in and before is not None and count >= 4 * BLOCK and \
+                np.all(np.abs(centre - before) < 1.0 * sd):
+            break
+        before = centre
+    began, smoothed, rested = count, 0, bool(burn_in) or count < most
+    most, wandering, last = smoothing or 1000, sd, np.asarray(state.u)
+    while smoothed < most:
+        gains = 1.0 / (1.0 + smoothed + np.arange(BLOCK))
+        state, _ = run(state, axes, jax.random.fold_in(keys, count), gains, np.zeros(BLOCK),
+                       np.zeros(BLOCK))
+        count, smoothed = count + BLOCK, smoothed + BLOCK
+        told(count)
+        now = np.asarray(state.u)
+        still = bool(np.all(np.abs(now - last) < 0.1 * wandering))
+        last = now
+        if not smoothing and smoothed >= 3 * BLOCK and still:
+            break
+    rested = rested and (bool(smoothing) or still)
+    mean = np.asarray(state.first)
+    covariance = np.asarray(state.second) - mean[:, :, None] * mean[:, None, :]
+    return Walked(np.asarray(state.u), mean, covariance, rested, began, smoothed)
+
+
+def _first(model: PopulationModel, data: Arrays, start: Start, chains: int) -> State:
+    phi = jnp.broadcast_to(start.phi, (chains, *start.phi.shape))
+    predicted = jax.jit(lambda data, u, phi: predicted_rows(model, data, to_theta(model, u), phi))(
+        data, start.u, start.phi)
+    middle = np.asarray(start.phi)
+    return State(start.u, phi, jnp.broadcast_to(predicted, (chains, *predicted.shape)),
+                 jnp.zeros(len(middle)), start.phi,
+                 jnp.asarray(middle[:, :, None] * middle[:, None, :]))
+
+
+def _axes(model: PopulationModel, data: Arrays, start: Start) -> np.ndarray:
+    """(P, K, K), of the walks: those of the posterior's Gauss-Newton approximation."""
+    k = start.phi.shape[1]
+    omega = np.asarray(omegas(model, to_theta(model, start.u)))
+    whole = np.asarray(start.information).sum(axis=1) + np.diag(omega**-2)[None]
+    return np.linalg.cholesky(np.linalg.inv(whole)) * 2.4 / max(k, 1)**0.5
+
+
+def _block(model: PopulationModel, data: Arrays, state: State, axes: jax.Array, key: jax.Array,
+           gains: jax.Array, floors: jax.Array, adapting: jax.Array) -> tuple[State, jax.Array]:
+    """BLOCK iterations, and u after each."""
+    def one(state: State, given: Any) -> tuple[State, jax.Array]:
+        key, gain, floor, adapt = given
+        state = _moved(model, data, state, axes, key, adapt)
+        state = _learnt(model, data, state, gain, floor)
+        return state, state.u
+
+    return jax.lax.scan(one, state, (jax.random.split(key, len(gains)), gains, floors, adapting))
+
+
+def _moved(model: PopulationModel, data: Arrays, state: State, axes: jax.Array, key: jax.Array,
+           adapt: jax.Array) -> State:
+    """Every chain of every patient by one proposal from the population and some walks."""
+    theta = to_theta(model, state.u)
+    mu, low = population_location(model, data, theta)
+    chains, patients, k = state.phi.shape
+
+    def seen(phi: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        predicted = predicted_rows(model, data, theta, phi)
+        rows = row_log_likelihood(model, data, theta, predicted).sum(axis=1)
+        return predicted, rows, patient_log_density(model, data, theta, phi)
+
+    likelihood = jax.vmap(lambda f: row_log_likelihood(model, data, theta, f).sum(axis=1))(
+        state.predicted)
+    density = jax.vmap(lambda phi: patient_log_density(model, data, theta, phi))(state.phi)
+
+    def proposal(i: Any, carry: Any) -> Any:
+        phi, predicted, likelihood, density, size = carry
+        noise, luck = jax.random.split(jax.random.fold_in(key, i))
+        z = jax.random.normal(noise, (chains, patients, k))
+        fresh = mu[None] + jnp.stack(multiplied(low, [z[..., j] for j in range(k)]), axis=-1)
+        near = phi + jnp.exp(size)[None, :, None] * jnp.einsum("pkl,cpl->cpk", axes, z)
+        trial = jnp.where(i == 0, fresh, near)
+        f, rows, prior = jax.vmap(seen)(trial)
+        gained = rows - likelihood + jnp.where(i == 0, 0.0, prior - density)
+        taken = jnp.log(jax.random.uniform(luck, (chains, patients))) < gained  # NaN: refused
+        size = size + jnp.where(i == 0, 0.0, adapt * 0.3 * (taken.mean(axis=0) - _ACCEPTED))
+        return (jnp.where(taken[..., None], trial, phi), jnp.where(taken[..., None], f, predicted),
+                jnp.where(taken, rows, likelihood), jnp.where(taken, prior, density), size)
+
+    phi, predicted, _, _, size = jax.lax.fori_loop(
+        0, 1 + _WALKS, proposal, (state.phi, state.predicted, likelihood, density, state.size))
+    return state._replace(phi=phi, predicted=predicted, size=size)
+
+
+def _learnt(model: PopulationModel, data: Arrays, state: State, gain: jax.Array,
+            floor: jax.Array) -> State:
+    """The population by the chains: locations and spreads in closed form from the moments of
+    phi, what the predictions and residuals depend on directly by a scoring step."""
+    first = state.first + gain * (state.phi.mean(axis=0) - state.first)
+    outer = jnp.einsum("cpk,cpl->pkl", state.phi, state.phi) / state.phi.shape[0]
+    second = state.second + gain * (outer - state.second)
+    u = _located(model, data, state.u, first)
+    u = _spread(model, data, u, first, second, floor)
+    u = _scored(model, data, u, state, gain)
+    return state._replace(u=u, first=first, second=second)
+
+
+def _located(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array) -> jax.Array:
+    """Typical values and coefficients: generalised least squares of the mean phi, exact where
+    they enter linearly."""
+    places = located_places(model)
+    if not len(places):
+        return u
+    gradient, information = location_scores(model, data, u, first)
+    move = jnp.linalg.solve(information + 1e-12 * jnp.eye(len(places)), gradient)
+    return u.at[places].add(jnp.where(jnp.isfinite(move), move, 0.0))
+
+
+def _spread(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array,
+            second: jax.Array, floor: jax.Array) -> jax.Array:
+    """Omega from the moments of phi around where the population now lies."""
+    theta = to_theta(model, u)
+    mu, _ = population_location(model, data, theta)
+    cross = jnp.einsum("pk,pl->kl", first, mu)
+    whole = (second.sum(axis=0) - cross - cross.T + jnp.einsum("pk,pl->kl", mu, mu)) \
+        / mu.shape[0]
+    new = dict(theta)
+    for k, name in enumerate(model.spread):
+        if f"omega_{name}" not in model.fixed:
+            new[f"omega_{name}"] = jnp.maximum(
+                jnp.sqrt(jnp.maximum(whole[k, k], 1e-12)), floor * theta[f"omega_{name}"])
+    for block in model.blocks:
+        places = [model.spread.index(n) for n in block]
+        pairs = [(i, j) for k, i in enumerate(places) for j in places[:k]]
+        for name, (i, j) in zip(correlations(block), pairs, strict=True):
+            if name not in model.fixed:
+                # an annealed SD is larger than its moment: the covariance keeps its size
+                sds = new[f"omega_{model.spread[i]}"] * new[f"omega_{model.spread[j]}"]
+                new[name] = jnp.clip(whole[i, j] / sds, -0.999, 0.999)
+    return from_theta(model, new)
+
+
+def _scored(model: PopulationModel, data: Arrays, u: jax.Array, state: State, gain: jax.Array) \
+        -> jax.Array:
+    """A scoring step for residual errors, and one for the shared places, on the chains."""
+    residual = np.array([k for k, n in enumerate(model.free) if n.startswith("sigma_")], int)
+    if len(residual):
+        def rows(v: jax.Array) -> jax.Array:
+            theta = to_theta(model, u.at[residual].set(v))
+            return jax.vmap(lambda f: row_log_likelihood(model, data, theta, f))(state.predicted)
+
+        scores = jax.jacfwd(rows)(u[residual]).reshape(-1, len(residual))
+        u = u.at[residual].add(gain * _step(scores.sum(axis=0), scores.T @ scores))
+    shared = shared_places(model)
+    if len(shared):
+        def terms(phi: jax.Array) -> tuple[jax.Array, jax.Array]:
+            def predicted(v: jax.Array) -> jax.Array:
+                return predicted_rows(model, data, to_theta(model, u.at[shared].set(v)), phi)
+
+            f, jacobian = predicted(u[shared]), jax.jacfwd(predicted)(u[shared])
+            for o, error in enumerate(model.error_models().values()):
+                if error.log_scale:
+                    here = (data["output"] == o)[..., None]
+                    jacobian = jnp.where(here, jacobian / jnp.maximum(f, 1e-290)[..., None],
+                                         jacobian)
+            _, slope, weight = row_terms(model, data, to_theta(model, u), f)
+            jacobian = jnp.where(data["observed"][..., None], jacobian, 0.0)
+            return (jnp.einsum("pn,pns->s", slope, jacobian),
+                    jnp.einsum("pn,pns,pnt->st", jnp.maximum(weight, 0.0), jacobian, jacobian))
+
+        gradient, information = jax.vmap(terms)(state.phi)
+        u = u.at[shared].add(gain * _step(gradient.sum(axis=0), information.sum(axis=0)))
+    return u
+
+
+def _step(gradient: jax.Array, information: jax.Array) -> jax.Array:
+    """information^-1 gradient, no longer than half a unit in any place; 0 if it is no number."""
+    scale = jnp.sqrt(jnp.maximum(jnp.diagonal(information), 1e-12))
+    unit = information / (scale[:, None] * scale[None, :]) + 1e-6 * jnp.eye(len(scale))
+    move = jnp.linalg.solve(unit, gradient / scale) / scale
+    return jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0)
+
+

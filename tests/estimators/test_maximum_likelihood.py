@@ -1,0 +1,165 @@
+"""FOCEI and Laplace: exact gradients, known optima, standard errors, honest refusals."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import references
+from models_for_tests import COVARIATES, DECAY, decaying
+
+from carpk import conditional, tables
+from carpk.approximations import Approximation
+from carpk.asymptotics import normal_draws, uncertainty
+from carpk.cohort import design
+from carpk.fitting import fit, load_fit
+from carpk.likelihood import data_of, from_theta
+from carpk.marginal import objective
+from carpk.maximum_likelihood import maximised
+from carpk.population_model import population
+from carpk.preparation import resolve
+from carpk.problems import RequestError
+from carpk.reporting import report, verdict
+
+COHORT = decaying(20)
+SEEN = design(COHORT, DECAY)
+# the rate varies with weight but not between patients: a place that patients share
+SHARED, _ = resolve(population(DECAY, spread=["C0"], covariates={"k ~ WT": "power(70)"}), SEEN, {})
+RICH, _ = resolve(population(DECAY, covariates=COVARIATES, correlated="full"), SEEN, {})
+START = {"C0_pop": 90.0, "k_pop": 0.25, "omega_C0": 0.4, "omega_k": 0.35, "sigma_C_log": 0.3,
+         "beta_C0_WT": 0.8, "beta_k_SEX_M": -0.4, "beta_k_WT": 0.01, "corr_C0_k": -0.5}
+
+
+@pytest.mark.parametrize(("model", "method"), [
+    (RICH, "laplace"), (SHARED, "focei"), pytest.param(RICH, "focei", marks=pytest.mark.slow),
+    pytest.param(SHARED, "laplace", marks=pytest.mark.slow)],
+    ids=["rich-laplace", "shared-focei", "rich-focei", "shared-laplace"])
+def test_the_gradient_with_the_modes_moving_is_that_of_differences(model, method, monkeypatch):
+    monkeypatch.setattr(conditional, "_TOLERANCE", 1e-20)  # modes to the last digit
+    approximation = Approximation(model, data_of(model, SEEN), method)
+    u = np.asarray(from_theta(model, {n: START[n] for n in model.free}))
+    found = approximation.likelihood(u, scores=True)
+    for k in range(len(u)):
+        step = 3e-5 * (np.arange(len(u)) == k)
+        above, below = (approximation.likelihood(u + s, found.modes.phi).patients
+                        for s in (step, -step))
+        assert found.scores[:, k] == pytest.approx((above - below) / 6e-5, rel=1e-5, abs=1e-3), \
+            model.free[k]
+
+
+@pytest.fixture(scope="module")
+def laplace_fit():
+    return fit(population(DECAY), COHORT, "laplace", seed=1, draws=51)
+
+
+def test_a_fit_stands_at_a_minimum_of_its_own_objective(laplace_fit):
+    assert laplace_fit.convergence.ok
+    found = laplace_fit.manifest["estimates"]
+    theta = {n: v["estimate"] for n, v in found.items()}
+    least = objective(laplace_fit.model, COHORT, theta, "laplace").total
+    assert least == pytest.approx(laplace_fit.convergence.measures["ofv"], abs=1e-5)
+    for name in ("C0_pop", "omega_k"):
+        for share in (-0.3, 0.3):
+            moved = theta | {name: theta[name] + share * found[name]["se"]}
+            risen = objective(laplace_fit.model, COHORT, moved, "laplace").total - least
+            # a parabola: the square of the distance in standard errors, the others held
+            assert 0.6 * share**2 < risen < 6 * share**2
+
+
+def test_tables_and_page_of_a_maximum_say_what_it_is(laplace_fit, tmp_path):
+    table = tables.parameters(laplace_fit).set_index("parameter")
+    found = laplace_fit.manifest["estimates"]
+    assert table.loc["k_pop", "median"] == found["k_pop"]["estimate"]
+    assert table.loc["k_pop", "sd"] == found["k_pop"]["se"]
+    assert table["rhat"].isna().all()
+    assert (table["prior"] == "").all()
+    page = report(laplace_fit, tmp_path).read_text("utf-8")
+    assert "R-hat" not in page
+    assert "Maximum-likelihood estimates" in page
+    assert "asymptotic" in page
+    assert not list((tmp_path / "plots").glob("traces*"))
+    assert verdict(laplace_fit).startswith("Converged: OFV ")
+    shares = tables.correlations_of_estimates(laplace_fit).set_index("parameter")
+    assert np.allclose(np.diag(shares), 1.0)
+
+
+def test_a_saved_maximum_comes_back_with_its_estimates(laplace_fit, tmp_path):
+    again = load_fit(laplace_fit.save(tmp_path))
+    assert again.manifest["estimates"] == laplace_fit.manifest["estimates"]
+    assert again.posterior["posterior"].attrs["draws_from"] == "asymptotic"
+
+
+def test_the_median_of_the_draws_is_the_estimate(laplace_fit):
+    draws = laplace_fit.posterior["posterior"]
+    for name, value in laplace_fit.manifest["estimates"].items():
+        assert float(np.median(draws[name])) == pytest.approx(value["estimate"], rel=1e-6)
+
+
+def test_asymptotic_draws_have_exactly_their_covariance():
+    covariance = np.array([[2.0, 0.5], [0.5, 1.0]])
+    draws = normal_draws(np.array([1.0, -1.0]), covariance, 201, 3)
+    assert np.cov(draws.T) == pytest.approx(covariance, rel=1e-12)
+    assert np.median(draws, axis=0) == pytest.approx([1.0, -1.0], abs=1e-12)
+
+
+def test_a_flat_direction_is_named():
+    model = dataclasses.replace(RICH)
+    scores = np.random.default_rng(1).normal(size=(30, len(model.free)))
+    hessian = 0.5 * scores.T @ scores
+    a, b = model.free.index("C0_pop"), model.free.index("beta_C0_WT")
+    flat = np.zeros(len(model.free))
+    flat[[a, b]] = 1.0
+    flat /= np.linalg.norm(flat)
+    turned = np.eye(len(flat)) - np.outer(flat, flat)
+    known = uncertainty(model, turned @ hessian @ turned, scores)
+    assert known.flat.startswith("the likelihood is flat along one combination of")
+    assert "C0_pop" in known.flat
+    assert "beta_C0_WT" in known.flat
+    assert np.isfinite(known.covariance).all()
+
+
+def test_a_prior_that_was_asked_for_is_refused_by_name():
+    with pytest.raises(RequestError, match="k_pop"):
+        fit(population(DECAY, priors={"k_pop": "lognormal(0.2, 0.1)"}), COHORT, "focei", seed=1)
+
+
+def test_foce_refuses_censored_rows_and_an_unknown_method_is_refused():
+    with pytest.raises(RequestError, match="censored"):
+        fit(population(DECAY), COHORT, "focei", seed=1, method="foce")
+    with pytest.raises(RequestError, match="focei, foce or fo"):
+        fit(population(DECAY), COHORT, "focei", seed=1, method="fooce")
+
+
+# bauer501 1058.3037, warfarin 423.3273, theophylline 111.3839, ...: see the issue's table
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ofv"), [
+    ("bauer501", 1058.303712), ("warfarin", 423.327289), ("theophylline_nlmer", 111.38372),
+    ("phenobarbital", 730.894727), ("phenobarbital_real", 586.276056),
+    ("schoemaker", 20167.641094), ("wbc", 586.869021)])
+def test_a_fits_own_optimum_is_not_above_the_printed_one(name, ofv, shared_data):
+    model, cohort, _ = getattr(references, name)(shared_data)
+    found = fit(model, cohort, "focei", seed=1)
+    assert found.convergence.measures["ofv"] < ofv + 0.01
+
+
+@pytest.mark.slow
+def test_standard_errors_are_nonmems_within_two_percent(shared_data):
+    model, cohort, _ = references.bauer501(shared_data)
+    found = fit(model, cohort, "focei", seed=1).manifest["estimates"]
+    printed = {"beta_CL_WT": 0.160148, "beta_V_WT": 0.201692, "beta_CL_AGE": 0.103164,
+               "beta_V_AGE": 0.12946, "beta_CL_SEX": 0.0568296, "beta_V_SEX": 0.0713081}
+    assert {n: found[n]["se"] for n in printed} == pytest.approx(printed, rel=0.02)
+    logs = {"CL": 0.0383166, "V": 0.048748}
+    assert {n: found[f"{n}_pop"]["se"] / found[f"{n}_pop"]["estimate"] for n in logs} == \
+        pytest.approx(logs, rel=0.02)
+    variances = {"omega_CL": 0.00916008, "omega_V": 0.0138528, "sigma_C_prop": 0.00675998}
+    assert {n: 2 * found[n]["se"] * found[n]["estimate"] for n in variances} == \
+        pytest.approx(variances, rel=0.02)
+
+
+@pytest.mark.slow
+def test_bfgs_from_elsewhere_finds_the_same_maximum(laplace_fit):
+    model = laplace_fit.model
+    approximation = Approximation(model, data_of(model, SEEN), "laplace")
+    u = np.asarray(from_theta(model, {n: START[n] for n in model.free}))
+    found = maximised(approximation, u, approximation.patients.typical(u), lambda steps: None)
+    assert found.ofv == pytest.approx(laplace_fit.convergence.measures["ofv"], abs=1e-4)

@@ -1,0 +1,63 @@
+"""SAEM: the exact likelihood's maximum, by seed, with its noise told."""
+
+import numpy as np
+import pytest
+import references
+from models_for_tests import DECAY, decaying
+
+from carpk.fitting import fit
+from carpk.population_model import population
+from carpk.problems import RequestError
+
+
+@pytest.fixture(scope="module")
+def saem_fit():
+    return fit(population(DECAY), decaying(20), "saem", seed=1, draws=51)
+
+
+def test_saem_finds_what_laplace_finds_where_laplace_is_nearly_exact(saem_fit):
+    assert saem_fit.convergence.ok
+    other = fit(population(DECAY), decaying(20), "laplace", seed=1, draws=51)
+    for name, theirs in other.manifest["estimates"].items():
+        ours = saem_fit.manifest["estimates"][name]["estimate"]
+        assert abs(ours - theirs["estimate"]) < 0.25 * theirs["se"], name
+    measures = saem_fit.convergence.measures
+    assert abs(measures["ofv"] - other.convergence.measures["ofv"]) < 1.0
+    assert 0 < measures["ofv_se"] < 0.3
+
+
+def test_the_same_seed_gives_the_same_estimates_to_the_last_digit(saem_fit):
+    again = fit(population(DECAY), decaying(20), "saem", seed=1, draws=51)
+    assert again.manifest["estimates"] == saem_fit.manifest["estimates"]
+    assert again.convergence.measures["ofv"] == saem_fit.convergence.measures["ofv"]
+
+
+@pytest.mark.parametrize("settings", [{"chains": -1}, {"burn_in": 2.5}, {"importance": 3},
+                                      {"draws": 50}])
+def test_a_setting_that_makes_no_sense_is_refused(settings):
+    with pytest.raises(RequestError):
+        fit(population(DECAY), decaying(), "saem", seed=1, **settings)
+
+
+@pytest.mark.slow  # within 0.3 % of saemix in every typical value; -2LL 345.50 +- 0.05
+def test_theophylline_is_saemixs_estimate(shared_data):
+    model, cohort, printed = references.theophylline_saemix(shared_data)
+    found = fit(model, cohort, "saem", seed=1)
+    for name in ("ka_pop", "V_pop", "CL_pop"):
+        assert found.manifest["estimates"][name]["estimate"] == pytest.approx(
+            printed[name], rel=0.01)
+    # saemix's -2LL by quadrature, at its own estimate
+    assert found.convergence.measures["minus_two_log_likelihood"] == pytest.approx(345.462, abs=0.3)
+
+
+@pytest.mark.slow
+def test_the_censored_cohort_is_fitted_no_worse_than_by_saemix(shared_data):
+    model, cohort, truth = references.stein90(shared_data)
+    found = fit(model, cohort, "saem", seed=1)
+    measures = found.convergence.measures
+    # saemix's data were ln DV: the density of DV has the Jacobian 2 sum(ln DV) of measured rows
+    rows = cohort.observations
+    jacobian = 2 * np.log(rows.loc[rows["CENS"] == 0, "DV"]).sum()
+    assert measures["minus_two_log_likelihood"] - jacobian < 2916.5 + 3 * measures["ofv_se"]
+    for name, value in found.manifest["estimates"].items():
+        assert abs(value["estimate"] - truth[name]) < 4 * value["se"], name
