@@ -79,7 +79,7 @@ def curves(fit: Fit, points: int = 120) -> pd.DataFrame:
     asked = dataclasses.replace(
         seen, time=np.tile(grid, (1, len(outputs))), lower=np.ones(shape), upper=np.ones(shape),
         output=np.broadcast_to(np.repeat(np.arange(len(outputs)), each), shape),
-        observed=np.ones(shape, dtype=bool),
+        observed=np.ones(shape, dtype=bool), lloq=None,
         line=np.full(shape, np.iinfo(np.int64).max))  # read after a dose at the same time
     theta, phi = _draws(fit, _CURVE_DRAWS)
     centre, middle = _centre(fit)

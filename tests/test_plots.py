@@ -12,8 +12,9 @@ from conftest import IDS
 from matplotlib.figure import Figure
 
 from carpk import plots, registry
+from carpk.fit_exposure import model_exposure
 from carpk.nonmem import read_csv
-from carpk.plots import crowded, individual_fits, observed_predicted, traces
+from carpk.plots import crowded, individual_fits, observed_predicted, traces, vpc
 from carpk.population_model import population
 
 NAMES = registry.names("plots")
@@ -127,3 +128,20 @@ def test_figures_are_drawn_without_pyplot():
     code = "import sys, carpk.reporting, carpk.plots.traces, carpk.plots.individual_fits; " \
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_covariate_of_the_model_gets_a_check_of_its_groups(near_typical, tmp_path):
+    rows = ["ID,TIME,DV,ARM"] + [f"{k},{t},{900 + 7 * k * t},{'AB'[k % 2]}"
+                                 for k in range(8) for t in (7, 14, 28)]
+    file = tmp_path / "arms.csv"
+    file.write_text("\n".join(rows) + "\n")
+    fit = near_typical(population("stein_2019", covariates={"Cmax ~ ARM": "category"}),
+                       read_csv(file))
+    pages = dict(vpc.draw(fit))
+    assert list(pages) == ["vpc", "vpc_corrected", "vpc_ARM"]
+    assert len(pages["vpc"].axes) == 1  # nothing is censored: there is no share below a limit
+    assert [ax.get_title(loc="left") for ax in pages["vpc_ARM"].axes] == \
+        ["ARM A: 4 patients", "ARM B: 4 patients"]
+    by_id = model_exposure(fit).set_index("kind")["Cmax_median"]
+    assert by_id["typical"] == pytest.approx(np.median(
+        fit.posterior["posterior"]["Cmax_pop"].values), rel=0.02)

@@ -12,6 +12,8 @@ from scipy.stats import kstest
 
 from carpk import predictive_check
 from carpk.examples import example
+from carpk.fitting import load_fit
+from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.prediction import predictions, some_draws
 from carpk.predictive_check import adaptive_bins, limits, replicates, vpc, weighted_quantiles
@@ -70,7 +72,6 @@ def test_observed_percentiles_are_those_of_all_levels_censored_ones_lowest(decay
 
 def test_correction_scales_each_level_by_the_median_prediction_over_its_own(
         near_typical, shared_data):
-    from carpk.nonmem import read_csv
     theophylline = read_csv(shared_data / "theophylline" / "theo_sd.csv")
     fit = near_typical(population("one_compartment_oral"), theophylline)
     rows = predictions(fit)
@@ -120,6 +121,14 @@ def test_what_is_not_understood_is_refused(decay):
         vpc(decay, "C", by="SEX", count=30)
     with pytest.raises(RequestError, match="adaptive, none, or days"):
         vpc(decay, "C", bins="many", count=30)
+
+
+def test_the_limits_of_the_file_travel_with_a_saved_fit(near_typical, tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text("ID,TIME,DV,CENS,LLOQ\n1,7,900,0,50\n1,28,50,1,50\n2,7,800,0,20\n")
+    fit = near_typical(population("stein_2019"), read_csv(file))
+    again = load_fit(fit.save(tmp_path))
+    assert limits(again).tolist() == limits(fit).tolist() == [50.0, 50.0, 20.0]
 
 
 def test_a_number_is_split_at_its_median_and_few_values_are_groups(decay):

@@ -242,5 +242,5 @@ def _legend(page_of: Figure, fit: Fit, height: float, censored: bool, corrected:
                             label="limit"))
     page_of.legend(handles=marks, loc="upper left", ncols=len(marks), fontsize=SIZE - 1,
                    bbox_to_anchor=(0.085, 1 - 0.32 / height), frameon=False, handlelength=1.6,
-                   columnspacing=1.1, handletextpad=0.4, borderpad=0, borderaxespad=0)
+                   columnspacing=0.9, handletextpad=0.4, borderpad=0, borderaxespad=0)
 
