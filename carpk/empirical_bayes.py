@@ -231,6 +231,21 @@ def guess(model: PopulationModel, theta: Any, data: Arrays, key: jax.Array) -> j
     return best(data, key)
 
 
+def _first(model: PopulationModel, name: str) -> float:
+    """Where the search begins: the prior's median or, since a prior that was asked for may be
+    flat and lie anywhere, the model file's value where that prior leaves it room."""
+    if name not in model.priors:
+        return float(model.fixed[name])
+    prior = model.priors[name]
+    if model.reasons.get(name) == "asked for" and name.endswith("_pop"):
+        typical = model.structure.parameter(name.removesuffix("_pop")).typical
+        away = float(prior.scale.to_real(jnp.asarray(typical))
+                     - prior.scale.to_real(jnp.asarray(prior.median)))
+        if abs(away) < 3.0 * prior.numbers[-1]:
+            return typical
+    return prior.median
+
+
 def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int = 120) -> Start:
     """Modes, information and a population start by Laplace-EM from the best of many guesses.
 
@@ -240,8 +255,7 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     the population stands still. A patient whose solve fails everywhere keeps the typical values
     and has a `log_likelihood` that is not finite.
     """
-    theta = {n: (model.priors[n].median if n in model.priors else model.fixed[n])
-             for n in model.names}
+    theta = {n: _first(model, n) for n in model.names}
     for n in model.spread:  # an omega's prior median is small where patients differ much
         theta[f"omega_{n}"] = model.fixed.get(f"omega_{n}", max(theta[f"omega_{n}"], 0.7))
     patients, k = data["time"].shape[0], len(model.spread)

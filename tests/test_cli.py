@@ -85,16 +85,23 @@ def test_every_option_reaches_the_request_and_stands_above_the_run_toml(carpk, n
         'model = "mine.py"\nestimator = "nuts"\nseed = 1\nfixed = ["half_life"]\n'
         '[data]\nfile = "other.csv"\ndvid = [7]\n[data.columns]\nDV = "CONC"\n'
         '[priors]\nC0 = "lognormal(5, 1)"\n[errors]\nC = "combined"\n')
-    (tmp_path / "other.csv").write_text(DATA.replace("DV,SEX", "CONC,DVID").replace("F", "1"))
+    head, *rows = DATA.splitlines()
+    (tmp_path / "other.csv").write_text("\n".join([
+        head.replace("DV,SEX", "CONC,DVID,SEX,AGE"),
+        *(f"{row[:-1]}1,{'FM'[int(row[0]) % 2]},{30 + int(row[0])}" for row in rows)]) + "\n")
     done = carpk("fit", "run.toml", "--estimator", "near", "--seed", 9, "--out", "elsewhere",
                  "--dvid", 1, "--unit", "1=copies/ug", "--error", "C=proportional", "--spread",
-                 "C0", "--prior", "C0_pop=lognormal(900, 1)", "--fix", "omega_C0=0.7",
+                 "C0,half_life", "--prior", "C0_pop=lognormal(900, 1)", "--fix", "omega_C0=0.7",
+                 "--covariate", "C0 ~ SEX=category", "--covariate", "half_life ~ I(AGE**2)",
+                 "--correlate", "C0,half_life", "--etas", "student_t", "--censoring", "M1",
                  "--steps", 300, "--solver", "rodas4")
     assert done.exit_code == 0, done.output
     request = json.loads((fits("elsewhere")[0] / "manifest.json").read_text())["request"]
     assert request == {
         "model": str(tmp_path / "mine.py"), "estimator": "near", "seed": 9,
-        "spread": ["C0"], "free": [],
+        "spread": ["C0", "half_life"], "free": [],
+        "covariates": {"C0 ~ SEX": "category", "half_life ~ I(AGE ** 2)": "formula"},
+        "correlated": [["C0", "half_life"]], "etas": "student_t", "censoring": "M1",
         "data": {"file": "other.csv", "columns": {"DV": "CONC"}, "dvid": [1],
                  "units": {"1": "copies/ug"}},
         "errors": {"C": "proportional"}, "fixed": {"half_life_pop": 20.0, "omega_C0": 0.7},
