@@ -93,5 +93,5 @@ def normal_draws(u: np.ndarray, covariance: np.ndarray, draws: int, seed: int) -
     if half > len(u):
         z = z @ np.linalg.inv(np.linalg.cholesky(z.T @ z / half).T)
     own, axes = np.linalg.eigh(covariance)
-    away = z @ (axes * np.sqrt(np.maximum(own, 0.0))).T * np.sqrt(2 * half / (2 * half + 1))
+    away = z @ (axes * np.sqrt(np.maximum(own, 0.0))).T
     return np.concatenate([u[None], u + away, u - away])

@@ -30,6 +30,7 @@ from carpk.small_matrices import multiplied
 from carpk.solve import Arrays
 
 BLOCK = 50  # iterations of one call, and between two looks at where the estimates stand
+_LEAST = 300, 500  # iterations of both phases: where spreads are weakly informed EM creeps
 _WALKS = 3  # random-walk proposals an iteration, beside one from the population
 _ACCEPTED = 0.3  # share of them that the step size aims at
 _COOLING = 0.95  # an annealed SD falls no faster an iteration
@@ -81,8 +82,8 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
         us = np.asarray(passed)
         told(count)
         centre, sd = us.mean(axis=0), us.std(axis=0) + 1e-9
-        if not burn_in and before is not None and count >= 4 * BLOCK and \
-                np.all(np.abs(centre - before) < 1.0 * sd):
+        if not burn_in and before is not None and count >= _LEAST[0] and \
+                np.all(np.abs(centre - before) < 0.7 * sd):
             break
         before = centre
     began, smoothed, rested = count, 0, bool(burn_in) or count < most
@@ -96,7 +97,7 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
         now = np.asarray(state.u)
         still = bool(np.all(np.abs(now - last) < 0.1 * wandering))
         last = now
-        if not smoothing and smoothed >= 3 * BLOCK and still:
+        if not smoothing and smoothed >= _LEAST[1] and still:
             break
     rested = rested and (bool(smoothing) or still)
     mean = np.asarray(state.first)

@@ -25,7 +25,7 @@ class Saem(Estimator):
     """SAEM from a quick Laplace fit; then the likelihood by importance sampling, and standard
     errors from the FOCEI information at the estimate.
 
-    chains : per patient; 0 for as many as make a hundred in all
+    chains : per patient; 0 for as many as make two hundred in all
     burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number
@@ -57,8 +57,8 @@ class Saem(Estimator):
         start = laplace_start(model, data, seed)
         progress("start", 1, 1)
         begun = time.perf_counter()
-        chains = self.chains or -(-100 // len(ids))
-        total = (self.burn_in or 300) + (self.smoothing or 200)
+        chains = self.chains or -(-200 // len(ids))
+        total = (self.burn_in or 400) + (self.smoothing or 600)
         found = walked(model, data, start, chains, self.burn_in, self.smoothing, seed,
                        lambda done: progress("estimate", min(done, total), total))
         done = time.perf_counter()
