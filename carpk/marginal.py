@@ -22,6 +22,7 @@ from carpk.likelihood import data_of, from_theta
 from carpk.population_model import PopulationModel, correlations
 from carpk.preparation import choose_steps, resolve
 from carpk.problems import Problem, RequestError
+from carpk.tails import TAILS
 
 SAMPLING = "importance_sampling"
 
@@ -157,7 +158,15 @@ def _impossible_blocks(model: PopulationModel, theta: Mapping[str, float]) -> li
 
 
 def _must_be_normal(model: PopulationModel, seen: Design, method: str) -> None:
-    """FO and FOCE know the variance of a row and nothing else."""
+    """FO and FOCE know the variance of a row and nothing else; all of them take normal etas."""
+    if model.etas != "normal":
+        raise RequestError(Problem("error", "an objective is of normal etas", "drop it",
+                                   column="etas", found=model.etas))
+    heavy = [o for o, e in model.error_models().items() if e.tails is not TAILS["normal"]]
+    if method in ("fo", "foce") and heavy:
+        raise RequestError(Problem("error", f"{method} takes normal residuals",
+                                   "take laplace or importance_sampling", column=heavy[0],
+                                   found=model.errors[heavy[0]]))
     if method in ("fo", "foce") and seen.censored.any():
         raise RequestError(Problem(
             "error", f"{method} has no place for the {int(seen.censored.sum())} censored rows",

@@ -61,7 +61,12 @@ class Maximum(NamedTuple):
 
 
 def refuse_priors(model: PopulationModel) -> None:
-    """Maximum likelihood has no place for a prior that was asked for; defaults are not used."""
+    """Maximum likelihood has no place for a prior that was asked for; defaults are not used. Its
+    approximations take the etas to be normal."""
+    if model.etas != "normal":
+        raise RequestError(Problem("error", "maximum likelihood takes normal etas",
+                                   "drop it, or take the estimator nuts", column="etas",
+                                   found=model.etas))
     asked = [n for n in model.free if model.reasons.get(n) == "asked for"]
     if asked:
         raise RequestError(Problem("error", "maximum likelihood has no place for a prior",

@@ -11,6 +11,7 @@ from models_for_tests import DECAY, decaying
 from reference_models import WANG
 
 from carpk.marginal import objective
+from carpk.maximum_likelihood import refuse_priors
 from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.problems import RequestError
@@ -127,3 +128,14 @@ def test_first_order_methods_without_interaction_refuse_censored_rows(method):
 def test_an_unknown_method_is_refused_with_those_there_are():
     with pytest.raises(RequestError, match="importance_sampling"):
         objective(population(DECAY), decaying(), THETA, "foci")
+
+
+def test_what_the_approximations_do_not_hold_for_is_refused():
+    few = decaying(4, limit=0.0)
+    theta = {"C0_pop": 90.0, "k_pop": 0.2, "omega_C0": 0.4, "omega_k": 0.3, "sigma_C_add": 5.0}
+    with pytest.raises(RequestError, match="normal etas"):
+        objective(population(DECAY, errors={"C": "additive"}, etas="student_t"), few, theta)
+    with pytest.raises(RequestError, match="normal residuals"):
+        objective(population(DECAY, errors={"C": "additive student_t"}), few, theta, "foce")
+    with pytest.raises(RequestError, match="normal etas"):
+        refuse_priors(population(DECAY, etas="student_t"))
