@@ -33,6 +33,7 @@ BLOCK = 50  # iterations of one call, and between two looks at where the estimat
 _LEAST = 300, 500  # iterations of both phases: where spreads are weakly informed EM creeps
 _WALKS = 3  # random-walk proposals an iteration, beside one from the population
 _ACCEPTED = 0.3  # share of them that the step size aims at
+_MEMORY = 0.3  # gain once the annealing is over
 _COOLING = 0.95  # an annealed SD falls no faster an iteration
 
 
@@ -64,29 +65,33 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
            smoothing: int, seed: int, told: Any) -> Walked:
     """SAEM from a start.
 
-    While gain is 1 the estimates wander to the maximum and around it (annealed at first, so that
-    no spread shuts down early); then gains 1 / k average the wandering out. Where a number of
-    iterations is 0, each phase ends once two blocks in a row agree.
+    At first the gain is 1 and spreads are annealed, so that none shuts down early; then a constant
+    gain lets the estimates wander to the maximum and around it, less so that a weakly informed
+    spread does not walk to 0 by chance; then gains 1 / k average the wandering out. Where a number
+    of iterations is 0, the wandering ends once blocks show no trend, and the averaging once a
+    block moves nothing.
     """
     run = jax.jit(lambda *args: _block(model, data, *args))
     state = _first(model, data, start, chains)
     axes = _axes(model, data, start)
     keys = jax.random.key(seed)
-    count, before = 0, None
+    count, stationary = 0, bool(burn_in)
+    centres: list[np.ndarray] = []
     most = burn_in or 1000
     while count < most:
-        floor = np.full(BLOCK, _COOLING if count < 3 * BLOCK else 0.0)
-        state, passed = run(state, axes, jax.random.fold_in(keys, count), np.ones(BLOCK), floor,
-                            np.ones(BLOCK))
+        hot = count < 3 * BLOCK
+        state, passed = run(state, axes, jax.random.fold_in(keys, count),
+                            np.full(BLOCK, 1.0 if hot else _MEMORY),
+                            np.full(BLOCK, _COOLING if hot else 0.0), np.ones(BLOCK))
         count += BLOCK
         us = np.asarray(passed)
         told(count)
-        centre, sd = us.mean(axis=0), us.std(axis=0) + 1e-9
-        if not burn_in and before is not None and count >= _LEAST[0] and \
-                np.all(np.abs(centre - before) < 0.7 * sd):
+        sd = us.std(axis=0) + 1e-9
+        centres.append(us.mean(axis=0))
+        if not burn_in and count >= _LEAST[0] and _stationary(np.stack(centres[-6:])):
+            stationary = True
             break
-        before = centre
-    began, smoothed, rested = count, 0, bool(burn_in) or count < most
+    began, smoothed = count, 0
     most, wandering, last = smoothing or 1000, sd, np.asarray(state.u)
     while smoothed < most:
         gains = 1.0 / (1.0 + smoothed + np.arange(BLOCK))
@@ -99,10 +104,17 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
         last = now
         if not smoothing and smoothed >= _LEAST[1] and still:
             break
-    rested = rested and (bool(smoothing) or still)
+    rested = stationary and (bool(smoothing) or still)
     mean = np.asarray(state.first)
     covariance = np.asarray(state.second) - mean[:, :, None] * mean[:, None, :]
     return Walked(np.asarray(state.u), mean, covariance, rested, began, smoothed)
+
+
+def _stationary(centres: np.ndarray) -> bool:
+    """Whether block means (6, Q) wander and no longer go anywhere: the halves' difference, in SDs
+    of the means, has a mean square of 2/3 where they are independent and of 2.6 on a line."""
+    away = centres[3:].mean(axis=0) - centres[:3].mean(axis=0)
+    return bool(np.mean((away / (centres.std(axis=0, ddof=1) + 1e-9))**2) < 1.3)
 
 
 def _first(model: PopulationModel, data: Arrays, start: Start, chains: int) -> State:
