@@ -33,10 +33,11 @@ KINDS = {
 }
 
 # how a reader goes on from the parameters; figures that are not named here come last
-_ORDER = ("individual_fits", "observed_predicted", "residuals", "vpc", "endpoints",
+_ORDER = ("covariates", "individual_fits", "observed_predicted", "residuals", "vpc", "endpoints",
           "eta_covariates", "priors", "traces")
 
-PLAIN = ("default", "default: around the model file's value")  # reasons that need no word
+PLAIN = ("default", "default: around the model file's value", "default: a factor of e for the level",
+         "default: a factor of e for an SD of the column")  # reasons that need no word
 
 
 def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
