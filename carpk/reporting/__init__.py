@@ -36,8 +36,9 @@ KINDS = {
 _ORDER = ("covariates", "individual_fits", "observed_predicted", "residuals", "vpc", "endpoints",
           "eta_covariates", "priors", "traces")
 
-PLAIN = ("default", "default: around the model file's value", "default: a factor of e for the level",
-         "default: a factor of e for an SD of the column")  # reasons that need no word
+PLAIN = (  # reasons that need no word
+    "default", "default: around the model file's value",
+    "default: a factor of e for the level", "default: a factor of e for an SD of the column")
 
 
 def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
