@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     """
     own = {n: jnp.asarray(v, dtype=float) for n, v in values.items()}
     solve = {method: jax.jit(lambda values, data, m=method: predict(
-        by(structure, (m, 0)), data, values)) for method in ("tsit5", "rodas4")}
+        by(structure, (m, 0)), data, values)) for method in get_args(Solver)}
 
     def run(mesh: Mesh, room: int = 0) -> np.ndarray:
         method, steps = mesh

@@ -1,0 +1,34 @@
+"""The scripts of benchmarks/ run, and what they keep is what they print."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from carpk import registry
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def models():
+    spec = importlib.util.spec_from_file_location("benchmark_of_models", FOLDER / "models.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_row_tells_the_mesh_of_the_patients_and_none_of_them_fails(models):
+    row = models.measured("one_compartment_oral", patients=5, repeats=1)
+    assert (row["states"], row["patients"], row["failed"]) == (2, 5, 0)
+    assert row["steps"] < row["nodes"], "observations and doses have nodes of their own"
+    assert row["run_seconds"] > 0
+    assert "| one_compartment_oral | 2 |" in models.table({"one_compartment_oral": row})
+
+
+def test_the_kept_rows_are_of_known_models_without_a_failed_patient_and_stand_in_the_table(models):
+    kept = json.loads((FOLDER / "models.json").read_text("utf-8"))["models"]
+    assert set(kept) <= set(registry.names("models"))
+    assert models.table(kept) in (FOLDER / "README.md").read_text("utf-8")
+    assert all(row["patients"] == 1000 and row["failed"] == 0 for row in kept.values())
