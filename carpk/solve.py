@@ -160,7 +160,10 @@ def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> 
     doses = np.where(given, design.dose_time, 0.0)
     horizon = np.maximum(design.time.max(axis=1), 1e-6)
     restarts = [np.unique(d[g]) for d, g in zip(doses, given, strict=True)]
-    graded = np.stack([_graded(end, r, steps) for end, r in zip(horizon, restarts, strict=True)])
+    # what is stiff has its fastest hours, or seconds, just after a dose
+    stiff = structure.solver == "rodas4"
+    graded = np.stack([_graded(end, r, steps, 1e-5 if stiff else 0.2)
+                       for end, r in zip(horizon, restarts, strict=True)])
     graded = np.pad(graded, ((0, 0), (0, max(room - steps, 0))), mode="edge")
     time = np.concatenate([graded, design.time, doses, ends], axis=1)
     # at one time: rows written above the dose are read first, then it is given, then the rest
@@ -188,15 +191,22 @@ def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> 
     return {"t": t, "h": h, "seen": seen, "amount": amount, "inflow": inflow}
 
 
-def _graded(horizon: float, restarts: np.ndarray, steps: int) -> np.ndarray:
+def _graded(horizon: float, restarts: np.ndarray, steps: int, first: float = 0.2) -> np.ndarray:
     """`steps` nodes from 0 to the horizon, dense after time 0 and after every dose.
 
-    Step lengths follow min(a + b s, c) with s the time since the last restart: fine where cells
-    expand, growing in proportion, and capped where an explicit method would lose stability.
+    Step lengths follow min(first + b s, c) with s the time since the last restart: fine where
+    cells expand, growing in proportion, and capped where an explicit method would lose stability.
     """
-    fine = np.linspace(0.0, horizon, 4001)
+    b, c = 0.12, 3.0
     starts = np.concatenate([[0.0], restarts[(restarts > 0) & (restarts < horizon)]])
-    since = fine - starts[np.searchsorted(starts, fine, side="right") - 1]
-    density = 1.0 / np.minimum(0.2 + 0.12 * since, 3.0)
-    share = np.concatenate([[0.0], np.cumsum(0.5 * (density[1:] + density[:-1]))])
-    return np.interp(np.linspace(0.0, share[-1], steps), share, fine)
+    lengths = np.diff(starts, append=horizon)
+    turn, before_turn = (c - first) / b, np.log(c / first) / b  # where the cap is reached
+    shares = np.where(lengths < turn, np.log1p(b * lengths / first) / b,
+                      before_turn + (lengths - turn) / c)
+    ends = np.cumsum(shares)
+    share = np.linspace(0.0, ends[-1], steps)
+    k = np.minimum(np.searchsorted(ends, share, side="right"), len(starts) - 1)
+    within = share - (ends - shares)[k]
+    early = first * np.expm1(b * np.minimum(within, before_turn)) / b
+    since = np.where(within < before_turn, early, turn + c * (within - before_turn))
+    return np.minimum(starts[k] + np.clip(since, 0.0, lengths[k]), horizon)

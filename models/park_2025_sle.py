@@ -102,6 +102,13 @@ def over(above, below):
     return above / jnp.maximum(below, LEAST)
 
 
+def share(X, cells, half):
+    """r / (half + r) of the complexes per cell r = X / cells; none where rounding left X below 0,
+    beside the pole at -half."""
+    X = jnp.maximum(X, 0.0)
+    return X / (half * jnp.maximum(cells, LEAST) + X)
+
+
 def counts(y, site=""):
     """CAR T cells of each kind, cells/L."""
     return {s: sum(getattr(y, f"{x}{s}{site}") for x in "NCMF") for s, _ in KINDS}
@@ -113,14 +120,13 @@ def rates(t, y, p):
     here = {"": counts(y), "m": counts(y, "m")}
     for site, B in (("", y.B), ("m", y.Bm)):
         X = {s: getattr(y, f"X{s}{site}") for s, _ in KINDS}
-        free, met = jnp.maximum(B * p.dB - X["8"] - X["4"], 0.0), over(X["8"] + X["4"], B)
-        dy[f"B{site}"] = p.kg * B - p.Kkill * met / (p.KC50 + met) * B
+        free = jnp.maximum(B * p.dB - X["8"] - X["4"], 0.0)
+        dy[f"B{site}"] = p.kg * B - p.Kkill * share(X["8"] + X["4"], B, p.KC50) * B
         for s, slower in KINDS:
             N, C, M, F = (getattr(y, f"{x}{s}{site}") for x in "NCMF")
             cars = jnp.maximum(here[site][s] * p.dCAR - X[s], 0.0)
             dy[f"X{s}{site}"] = p.kon * DAY / AVOGADRO * cars * free - p.koff * DAY * X[s]
-            bound = over(X[s], here[site][s])
-            grow = p.Kexp / slower * bound / (p.EC50 + bound)
+            grow = p.Kexp / slower * share(X[s], here[site][s], p.EC50)
             lost = (p.kelm, p.kelm, p.kelm, p.kele) if site == "" else (0.0,) * 4
             own = (grow * N - p.rm1 * N, grow * C + p.rm1 * N - p.rm2 * C,
                    grow * M + p.rm2 * C - p.rm3 * M, p.rm3 * M)
