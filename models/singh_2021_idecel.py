@@ -8,8 +8,6 @@ out of the exchange; X and T are per litre of marrow, time in days after the inf
 dose into Eb. Binding settles within a second of a day that the cells take: the model is stiff.
 """
 
-from dataclasses import replace
-
 import jax.numpy as jnp
 
 from carpk.structure import (
@@ -21,6 +19,7 @@ from carpk.structure import (
     Source,
     State,
     StructuralModel,
+    assumed,
     sd,
 )
 from carpk.taxonomy import Taxonomy
@@ -28,7 +27,7 @@ from carpk.taxonomy import Taxonomy
 TABLE, CODE = "Table 1, clinical", "authors' code"
 HELD = "the authors held it"
 VITRO = "measured in vitro"
-HALF = replace(sd(0.5), fixed="the authors assumed 50 %")
+HALF = assumed(0.5, fixed="the authors assumed 50 %")
 PARAMETERS = (
     Parameter("Kexpmax", 1.73, "1/day", "maximal expansion", TABLE, sd(0.22)),
     Parameter("EC50exp", 10, "1/cell", "complexes per CAR T cell at half of it", TABLE,
