@@ -8,7 +8,6 @@ out of the exchange; X and T are per litre of marrow, time in days after the inf
 dose into Eb. Binding settles within a second of a day that the cells take: the model is stiff.
 """
 
-
 import jax.numpy as jnp
 
 from carpk.structure import (
@@ -18,9 +17,9 @@ from carpk.structure import (
     Output,
     Parameter,
     Source,
-    Spread,
     State,
     StructuralModel,
+    assumed,
     sd,
 )
 from carpk.taxonomy import Taxonomy
@@ -28,7 +27,7 @@ from carpk.taxonomy import Taxonomy
 TABLE, CODE = "Table 1, clinical", "authors' code"
 HELD = "the authors held it"
 VITRO = "measured in vitro"
-HALF = Spread(0.5, "SD 0.5", fixed="the authors assumed 50 %")
+HALF = assumed(0.5, fixed="the authors assumed 50 %")
 PARAMETERS = (
     Parameter("Kexpmax", 1.73, "1/day", "maximal expansion", TABLE, sd(0.22)),
     Parameter("EC50exp", 10, "1/cell", "complexes per CAR T cell at half of it", TABLE,
