@@ -219,6 +219,10 @@ class _Held:
     model: PopulationModel
     sds: dict[str, jax.Array]
 
+    @property
+    def censoring(self) -> str:
+        return self.model.censoring
+
     def error_models(self) -> dict[str, ErrorModel]:
         return {o: dataclasses.replace(e, sd=lambda pred, sigma: sigma.held)
                 for o, e in self.model.error_models().items()}

@@ -163,7 +163,7 @@ def _must_be_normal(model: PopulationModel, seen: Design, method: str) -> None:
         raise RequestError(Problem("error", "an objective is of normal etas", "drop it",
                                    column="etas", found=model.etas))
     heavy = [o for o, e in model.error_models().items() if e.tails is not TAILS["normal"]]
-    if method in ("fo", "foce") and heavy:
+    if method in ("fo", "foce", "focei") and heavy:
         raise RequestError(Problem("error", f"{method} takes normal residuals",
                                    "take laplace or importance_sampling", column=heavy[0],
                                    found=model.errors[heavy[0]]))

@@ -18,6 +18,7 @@ from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
+from carpk.tails import TAILS
 
 _ROUNDS = 200  # quasi-Newton steps
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
@@ -62,7 +63,12 @@ class Maximum(NamedTuple):
 
 def refuse_priors(model: PopulationModel) -> None:
     """Maximum likelihood has no place for a prior that was asked for; defaults are not used. Its
-    approximations take the etas to be normal."""
+    approximations take etas and residuals to be normal."""
+    heavy = [o for o, e in model.error_models().items() if e.tails is not TAILS["normal"]]
+    if heavy:
+        raise RequestError(Problem("error", "maximum likelihood takes normal residuals",
+                                   "drop the tails, or take the estimator nuts", column=heavy[0],
+                                   found=model.errors[heavy[0]]))
     if model.etas != "normal":
         raise RequestError(Problem("error", "maximum likelihood takes normal etas",
                                    "drop it, or take the estimator nuts", column="etas",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from models_for_tests import COVARIATES, DECAY, decaying
 from scipy import stats
@@ -103,6 +103,7 @@ def test_the_lkj_prior_is_a_density_over_correlation_matrices():
         pytest.approx(det, rel=1e-9)  # eta = 2
 
 
+@settings(max_examples=4)
 @given(st.integers(0, 9))
 def test_padding_never_changes_the_likelihood(extra):
     plain = log_joint(MODEL, DATA, THETA, jnp.asarray(ETA))

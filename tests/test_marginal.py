@@ -139,3 +139,5 @@ def test_what_the_approximations_do_not_hold_for_is_refused():
         objective(population(DECAY, errors={"C": "additive student_t"}), few, theta, "foce")
     with pytest.raises(RequestError, match="normal etas"):
         refuse_priors(population(DECAY, etas="student_t"))
+    with pytest.raises(RequestError, match="normal residuals"):
+        refuse_priors(population(DECAY, errors={"C": "lognormal cauchy"}))

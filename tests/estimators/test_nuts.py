@@ -64,6 +64,7 @@ def test_eight_schools_has_the_reference_posterior(shared_data):
     assert result.convergence.measures["divergences"] < 0.01 * 8000
 
 
+@pytest.mark.slow  # passed, 85 s
 def test_michaelis_menten_elimination_has_the_reference_posterior(shared_data):
     folder = shared_data / "posterior_one_comp_mm_elim_abs"
     data = json.loads((folder / "data.json").read_text())

@@ -91,6 +91,7 @@ def test_the_solver_agrees_with_an_independent_one(name, title):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow  # passed, 23 s
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_agree_with_central_differences(name):
     model, times = registry.load("models", name), np.array([2.0, 6.0, 9.0, 17.0, 27.0])
