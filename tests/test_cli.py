@@ -140,6 +140,7 @@ def test_a_narrow_terminal_shows_fewer_columns_and_no_number_cut_short(width, co
     assert "fixed" in console.file.getvalue()
 
 
+@pytest.mark.slow  # passed, 50 s; the walk of the README fits the example too
 def test_the_example_is_fitted_by_its_name(carpk):
     # the smallest real run: its folder and its exit code, not its numbers
     done = carpk("fit", "example:tisacel_like", "--model", "stein_2019", "--seed", 1, "--chains",
@@ -191,7 +192,7 @@ def test_an_interrupted_report_says_that_the_fit_is_whole(carpk, near_typical, m
     (["fit", "run.csv", "--model", "mine.py", "--fix", "half_life=long"], "not a number"),
     (["fit", "run.csv", "--model", "mine.py", "--fix", "half"], "no such population parameter"),
     (["fit", "run.csv", "--model", "mine.py", "--prior", "C0=normal(1)"], "takes 2 numbers"),
-    (["fit", "run.csv", "--model", "mine.py", "--error", "C=none"], "no such error model"),
+    (["fit", "run.csv", "--model", "mine.py", "--error", "C=none"], "there is no error model of this name"),
     (["fit", "run.csv", "--model", "mine.py", "--out", "run.csv"], "fits cannot be written here"),
     (["fit", "run.csv", "--model", "mine.py", "--column", "DV=CONC"], "CONC"),
     (["check", "none.csv"], "no such file"),

@@ -60,6 +60,7 @@ def test_the_prior_of_an_additive_error_scales_with_the_data():
     assert model.priors["sigma_C_add"].numbers[0] == pytest.approx(np.std([20, 900, 30]))
 
 
+@pytest.mark.slow  # passed, 26 s
 def test_the_mesh_doubles_until_the_predictions_stand_still():
     structure = registry.find_model("liu_l_2022")
     who = cohort(ROWS, NB0=[500.0, 90.0, 1500.0])

@@ -101,6 +101,7 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
     assert not np.array_equal(draws[0], draws[2])
 
 
+@pytest.mark.slow  # passed, 21 s
 def test_without_a_number_of_draws_the_chains_draw_on_until_they_can_be_used(monkeypatch):
     monkeypatch.setattr(nuts, "_ROUND", 150)
     cohort_, model = decaying(), population(DECAY)
