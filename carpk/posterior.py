@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +67,22 @@ def sensitivity(draws: Mapping[str, np.ndarray], log_prior: Mapping[str, np.ndar
         "posterior": xr.Dataset({n: (dims, v) for n, v in draws.items()}),
         "log_prior": xr.Dataset({n: (dims, v) for n, v in log_prior.items()}),
         "log_likelihood": xr.Dataset({"y": ((*dims, "observation"), log_likelihood)})})
-    with warnings.catch_warnings(action="ignore"):  # what it would tell is in the numbers
+    with _quietly():
         table = psense_summary(data, round_to=6)
     return table[["prior", "likelihood"]].astype(float)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """What ArviZ would warn of is in the numbers that are returned, and told from there."""
+    logger = logging.getLogger("arviz_stats")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -93,7 +108,7 @@ def left_out(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, Left]:
     from arviz_stats import compare, loo
 
     dims = ("chain", "draw")
-    with warnings.catch_warnings(action="ignore"):  # a large k is in the numbers
+    with _quietly():
         each = {n: loo(xr.DataTree.from_dict({
             "posterior": xr.Dataset({"none": (dims, np.zeros(v.shape[:2]))}),
             "log_likelihood": xr.Dataset({"y": ((*dims, "unit"), v)})}), pointwise=True, reff=1.0)
