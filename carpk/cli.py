@@ -31,10 +31,11 @@ Model = Annotated[str | None, typer.Option(
 Dvid = Annotated[list[str] | None, typer.Option(
     help="read only observations with this DVID; may be repeated", metavar="1")]
 Dose = Annotated[list[str] | None, typer.Option(
-    help="a bolus, into the first state at time 0 where not said; may be repeated",
-    metavar="AMT:STATE@TIME")]
+    help="a bolus, into the first state at time 0 where not said, in the unit of that state; may "
+    "be repeated", metavar="AMT UNIT:STATE@TIME")]
 Unit = Annotated[list[str] | None, typer.Option(
-    help="unit of DV, by DVID; may be repeated", metavar="1=cells/uL")]
+    help="unit of DV, by DVID, or of another column, AMT=1e6 cells; may be repeated",
+    metavar="1=cells/uL")]
 Column = Annotated[list[str] | None, typer.Option(
     help="our name = the file's column; may be repeated", metavar="DV=CONC")]
 
@@ -267,7 +268,7 @@ def simulate(
         like: Annotated[str | None, typer.Option(
             "--design", help="a CSV with ID, and as needed TIME of samples, AMT of doses, and "
             "columns of inputs; DV is not read", metavar="my.csv")] = None,
-        dose: Dose = None,
+        dose: Dose = None, unit: Unit = None,
         sigma: Annotated[list[str] | None, typer.Option(
             help="residual error in proportion to the level (SD of ln DV of a lognormal error), "
             "of all outputs or of one; default: 0.3, assumed, for models publish none; 0: none",
@@ -288,10 +289,11 @@ def simulate(
     are columns of the file.
     """
     from carpk import cli_request, cli_simulate
-    numbers = cli_request.options(data={"dvid": dvid}).get("data", {}).get("dvid", ())
+    from carpk.nonmem import by_dvid
+    read = cli_request.options(dvid=dvid, units=unit)
     file, picture, said, warnings = cli_simulate.run(cli_simulate.Asked(
-        model, patients, times, seed, sets or (), like, sigma or (), lloq or (), numbers,
-        dose or (), out, overwrite))
+        model, patients, times, seed, sets or (), like, sigma or (), lloq or (),
+        read.get("dvid", ()), dose or (), by_dvid(read.get("units", {})), out, overwrite))
     show(warnings, 12)
     typer.echo(f"{said}\nplot: {picture}", err=True)
     typer.echo(file)  # alone, for scripts

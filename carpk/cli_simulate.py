@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,6 +53,7 @@ class Asked:
     lloq: Sequence[str] = ()
     dvid: Sequence[int] = ()
     doses: Sequence[str] = ()
+    units: Mapping[int | str, str] = field(default_factory=dict)
     out: str | None = None
     overwrite: bool = False
 
@@ -80,8 +81,8 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     structure = model.structure
     found: list[Problem] = []
     file = asked.like
-    like = _noted(found, lambda: read_plan(file, [o.dvid for o in structure.outputs])) \
-        if file else None
+    like = _noted(found, lambda: read_plan(
+        file, [o.dvid for o in structure.outputs], asked.units)) if file else None
     sets = _noted(found, lambda: sets_named(structure, asked.sets)) or []
     more = _noted(found, lambda: doses_written(structure, asked.doses)) if asked.doses else None
     times = _times(asked, structure, more, found)

@@ -28,13 +28,16 @@ _BEFORE, _NO_DV = "before the infusion (TIME < 0)", "no DV"
 
 
 def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
-             dvid: Sequence[int] | None = None, units: Mapping[int, str] | None = None,
+             dvid: Sequence[int] | None = None,
+             units: Mapping[int | str, str] | None = None,
              structure: StructuralModel | None = None) -> Cohort:
     """Read a NONMEM-style CSV file; TIME in days, time zero is the infusion.
 
     columns : our name -> the file's column, such as {"DV": "CONC"}; covariates too
     dvid : keep only observations with these DVIDs
-    units : DVID -> unit of DV, above the table [units] of a card.toml beside the file
+    units : DVID -> unit of DV, above the table [units] of a card.toml beside the file; also the
+        name of a column -> its unit, and AMT, or AMT:STATE -> that of doses. A model refuses
+        what it does not take in that unit
     structure : check too that the cohort fits this model
 
     ID, TIME and DV are required; DVID MDV EVID AMT RATE CMT CENS LLOQ LIMIT are read where
@@ -60,7 +63,8 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
     return _cohort(read_table(path), Path(path), columns or {}, dvid, units or {}, structure)
 
 
-def read_plan(path: str | Path, outputs: Sequence[int]) -> Cohort:
+def read_plan(path: str | Path, outputs: Sequence[int],
+              units: Mapping[int | str, str] | None = None) -> Cohort:
     """Read a design: who is sampled when, given what, with which inputs; nothing is measured.
 
     outputs : the DVIDs that a row without DVID samples
@@ -81,7 +85,7 @@ def read_plan(path: str | Path, outputs: Sequence[int]) -> Cohort:
     table = replace(table, names=(*(table.names[k] for k in keep), *text),
                     columns=(*(table.columns[k] for k in keep), *text.values()),
                     width=table.width)
-    cohort = _cohort(table, Path(path), {}, None, {}, None, planned=True)
+    cohort = _cohort(table, Path(path), {}, None, units or {}, None, planned=True)
     if "DVID" in held or not len(cohort.observations):
         return cohort
     each = [cohort.observations.assign(DVID=d) for d in outputs]
@@ -90,7 +94,7 @@ def read_plan(path: str | Path, outputs: Sequence[int]) -> Cohort:
 
 
 def _cohort(table: TextTable, path: Path, columns: Mapping[str, str], dvid: Sequence[int] | None,
-            units: Mapping[int, str], structure: StructuralModel | None, planned: bool = False) \
+            units: Mapping[int | str, str], structure: StructuralModel | None, planned: bool = False) \
         -> Cohort:
     """The cohort of a table of text; of a planned one, patients may have no observation."""
     rows = Records(table, columns)
@@ -108,6 +112,11 @@ def _cohort(table: TextTable, path: Path, columns: Mapping[str, str], dvid: Sequ
         doses=rows.sound(doses), covariates=covariates, excluded=rows.sound(excluded),
         source=table.file, sha256=table.sha256, varying=varying,
         units=_card_units(path, found) | dict(units))
+    found += [Problem("error", "a unit is given for a column that is not there",
+                      "give it by the column's name, by DVID for DV, as AMT:STATE for doses",
+                      table.file, column=f"unit of {key}", found=unit)
+              for key, unit in cohort.units.items()
+              if isinstance(key, str) and not rows.has(key.partition(":")[0])]
     found += _repeats(cohort)
     # a patient who lost rows to errors is not told, in addition, that nothing is left
     broken = set(rows.ids[rows.bad])
@@ -334,12 +343,21 @@ def _unfit(cohort: Cohort, structure: StructuralModel | None) -> Sequence[Proble
     return ()
 
 
-def _card_units(path: Path, found: list[Problem]) -> dict[int, str]:
-    """The units of a card.toml beside the file, by DVID."""
+def by_dvid(units: Mapping[str, str]) -> dict[int | str, str]:
+    """Units as a file states them, with each DVID a number.
+
+    >>> by_dvid({"1": "copies/ug", "AMT": "1e6 cells"})
+    {1: 'copies/ug', 'AMT': '1e6 cells'}
+    """
+    return {int(key) if key.isdecimal() else key: unit for key, unit in units.items()}
+
+
+def _card_units(path: Path, found: list[Problem]) -> dict[int | str, str]:
+    """The units of a card.toml beside the file, by DVID or column."""
     card = path.parent / "card.toml"
     try:
         units = tomllib.loads(card.read_text("utf-8")).get("units", {})
-        return {int(key): str(unit) for key, unit in units.items() if key.isdecimal()}
+        return by_dvid({key: str(unit) for key, unit in units.items()})
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as failure:  # not UTF-8, not TOML, not a table

@@ -139,7 +139,7 @@ def strata(fit: Fit, rows: pd.DataFrame, by: str | None) -> list[tuple[str, np.n
     else:
         group = value.map(lambda v: f"{by} {v:g}" if isinstance(v, float) else f"{by} {v}"
                           ).where(value.notna() & (value != ""))
-    group = group.fillna(f"{by} missing")
+    group = group.astype(object).fillna(f"{by} missing")
     return [(str(g), (group == g).to_numpy()) for g in sorted(group.unique())]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.accuracy import Mesh, agreeing, by
-from carpk.cohort import Design
+from carpk.cohort import Design, same_unit
 from carpk.effects import coefficients, resolved_effects
 from carpk.likelihood import data_of, predicted_rows
 from carpk.population_model import PopulationModel, correlations
@@ -28,7 +28,7 @@ _MESHES = {"auto": (*_EXPLICIT, *_IMPLICIT, ("tsit5", 1920), ("tsit5", 3840)),
            "rodas4": (*_IMPLICIT, ("rodas4", 3840))}
 
 
-def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) \
+def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, str]) \
         -> tuple[PopulationModel, tuple[Problem, ...]]:
     """The model with every covariate, prior and fixed value decided for this cohort, with
     reasons; and what a user should know of its covariates.
@@ -64,7 +64,7 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int, str]) \
         centre, why = p.typical, "default: around the model file's value"
         for seen in structure.outputs:
             unit = units.get(seen.dvid, seen.unit)
-            if p.unit == seen.unit != unit:
+            if p.unit == seen.unit and not same_unit(unit, seen.unit):
                 centre = p.typical * _peak_ratio(structure, design, seen.name)
                 why = (f"default: the cohort is in {unit}, the model in {seen.unit}; centred "
                        "where the typical peak meets the patients' peaks (geometric mean)")

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from carpk import examples
 from carpk.cohort import Cohort
-from carpk.nonmem import read_csv
+from carpk.nonmem import by_dvid, read_csv
 from carpk.population_model import PopulationModel, population
 from carpk.problems import Problem, RequestError
 from carpk.structure import Solver, StructuralModel
@@ -40,12 +40,6 @@ def by_name(found: Any) -> Any:
     return found
 
 
-def _dvid(found: Any) -> Any:
-    if not str(found).isdecimal():
-        raise PydanticCustomError("dvid", "the key must be a DVID, a whole number")
-    return found
-
-
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -56,7 +50,7 @@ class DataRequest(_Table):
     file: str
     columns: dict[str, str] = {}
     dvid: list[int] | None = None
-    units: dict[Annotated[str, BeforeValidator(_dvid)], str] = {}
+    units: dict[str, str] = {}
     patients: list[str] | None = None
 
 
@@ -130,7 +124,7 @@ def cohort_of(asked: DataRequest, structure: StructuralModel | None = None) -> C
     """The cohort of a file or a bundled example; DataError with everything wrong with it."""
     how: dict[str, Any] = {
         "columns": asked.columns, "dvid": asked.dvid,
-        "units": {int(k): unit for k, unit in asked.units.items()} or None,
+        "units": by_dvid(asked.units) or None,
         # of some patients it is the fit that says whether they suit the model
         "structure": structure if asked.patients is None else None}
     read = examples.example(asked.file.removeprefix(_EXAMPLE), **how) \

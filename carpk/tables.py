@@ -69,11 +69,9 @@ def parameters(fit: Fit) -> pd.DataFrame:
             row |= {"prior": str(model.priors[name]), "note": "; ".join(notes)}
         if row["kind"] == "spread":
             row |= _spread(fit, name, row["median"])
-        rows.append({"parameter": name, **row})
-    table = pd.DataFrame(rows, columns=list(PARAMETER_COLUMNS))
-    words = ["unit", "prior", "note", "meaning"]
-    table[words] = table[words].fillna("")
-    return table
+        words = dict.fromkeys(("unit", "prior", "note", "meaning"), "")
+        rows.append({"parameter": name, **words, **row})
+    return pd.DataFrame(rows, columns=list(PARAMETER_COLUMNS))
 
 
 def individuals(fit: Fit) -> pd.DataFrame:

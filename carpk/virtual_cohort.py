@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, Cohort, Design
+from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, Cohort, Design, same_unit
 from carpk.problems import Problem, RequestError
 from carpk.simulation import Simulated
 from carpk.structure import StructuralModel
@@ -67,11 +67,12 @@ def standing_in(structure: StructuralModel) -> dict[str, float]:
 def doses_written(structure: StructuralModel, texts: Iterable[str]) -> pd.DataFrame:
     """Bolus doses as they are written on a command line, AMT:STATE@TIME, for one patient.
 
-    Without STATE it is the first one, without TIME it is 0. RequestError with each that is wrong.
+    Without STATE it is the first one, without TIME it is 0. AMT may say its unit. RequestError
+    with each that is wrong.
 
     >>> from carpk import registry
     >>> model = registry.find_model("one_compartment_oral")
-    >>> doses_written(model, ["100", "50:central@24"])[["TIME", "AMT", "CMT"]].values.tolist()
+    >>> doses_written(model, ["100 mg", "50:central@24"])[["TIME", "AMT", "CMT"]].values.tolist()
     [[0.0, 100.0, 1.0], [24.0, 50.0, 2.0]]
     """
     names = [s.name for s in structure.states]
@@ -79,7 +80,8 @@ def doses_written(structure: StructuralModel, texts: Iterable[str]) -> pd.DataFr
     found: list[Problem] = []
     for text in texts:
         given, _, time = text.partition("@")
-        amount, _, state = (part.strip() for part in given.partition(":"))
+        given, _, state = (part.strip() for part in given.partition(":"))
+        amount, _, unit = given.partition(" ")
         try:
             amt, at = float(amount), float(time or 0.0)
         except ValueError:
@@ -94,7 +96,11 @@ def doses_written(structure: StructuralModel, texts: Iterable[str]) -> pd.DataFr
             found.append(Problem("error", f"{structure.name} has no state {state}",
                                  f"it has {', '.join(names)}", column="--dose", found=text))
         else:
-            rows.append((0, "", at, amt, 0.0, names.index(state) + 1 if state else 1))
+            into = structure.states[names.index(state) if state else 0]
+            if unit and not same_unit(unit, into.unit):
+                found.append(Problem("error", f"a dose into {into.name} of {structure.name} is in "
+                                     f"{into.unit}", "convert it", column="--dose", found=text))
+            rows.append((0, "", at, amt, 0.0, names.index(into.name) + 1))
     if found:
         raise RequestError(found)
     return pd.DataFrame(rows, columns=list(DOSE_COLUMNS))

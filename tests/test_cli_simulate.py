@@ -85,6 +85,15 @@ def test_a_dose_is_given_to_everyone_the_usual_one_where_nobody_says_otherwise(c
     assert doses[["TIME", "AMT", "CMT"]].to_numpy().tolist() == [[0, 10, 1], [2, 50, 2]] * 4
 
 
+def test_a_dose_in_another_unit_is_refused(carpk, tmp_path):
+    (tmp_path / "my.csv").write_text("ID,TIME,AMT,CMT\na,0,100,1\na,2,.,.\n")
+    for option in (("--dose", "0.1 g"), ("--design", "my.csv", "--unit", "AMT=g")):
+        refused = carpk("simulate", "one_compartment_oral", "--times", "1,2", *option)
+        assert refused.exit_code == 1
+        assert "a dose into depot of one_compartment_oral is in mg" in refused.stderr
+    made(carpk, "one_compartment_oral", *FEW, "--dose", "100 mg:depot@0")
+
+
 def test_a_model_at_rest_asks_for_a_dose(carpk):
     own = Path(registry.find_model("one_compartment_oral").file).read_text(encoding="utf-8")
     Path("mine.py").write_text(own.replace('    doses=(Dose("depot", 100.0),),\n', ""))

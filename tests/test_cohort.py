@@ -209,6 +209,29 @@ def test_another_unit_is_refused_where_the_equations_hold_the_models():
     design(cohort_of(measured("1", 1, 5), units={1: "cells/uL"}), STEIN)
 
 
+def test_a_dose_in_another_unit_is_refused_and_one_far_from_the_usual_is_doubted():
+    rows, doses = measured("1", 1, 5), [("1", 0, 100)]
+    for units in ({"AMT": "ug"}, {"AMT:depot": "ug", "AMT": "mg"}):
+        (line, _, column, sentence), = refusals(cohort_of(rows, doses=doses, units=units), ORAL)
+        assert (line, column) == (200, "unit of AMT:depot")
+        assert "a dose into depot of one_compartment_oral is in mg" in sentence
+    assert not design(cohort_of(rows, doses=doses, units={"AMT": "mg"}), ORAL).warnings
+    assert "has no state gut" in refusals(
+        cohort_of(rows, doses=doses, units={"AMT:gut": "mg"}), ORAL)[0][3]
+    far = [("1", 0, 1e8)]
+    doubt, = design(cohort_of(rows, doses=far), ORAL).warnings
+    assert (doubt.line, doubt.column, doubt.found) == (200, "AMT", "1e+08 (median)")
+    assert not design(cohort_of(rows, doses=far, units={"AMT": "mg"}), ORAL).warnings
+
+
+def test_a_time_or_an_input_in_another_unit_is_refused():
+    liu = cohort_of(measured("1", 1, 5), covariates={"NB0": [700.0]},
+                    units={"TIME": "h", "NB0": "cells/mL", 1: "cells/µL"})
+    assert [(column, sentence.partition(":")[0]) for *_, column, sentence in refusals(liu, LIU)] \
+        == [("unit of TIME", "liu_l_2022 takes TIME in day"),
+            ("unit of NB0", "liu_l_2022 takes NB0 in cells/uL")]
+
+
 def test_a_large_cohort_becomes_a_design_in_a_second():
     patients, each = 8000, 13
     ids = np.repeat(np.arange(patients).astype(str), each)

@@ -113,8 +113,13 @@ def test_units_come_from_the_call_or_else_from_the_card_beside_the_file(read, tm
     text = "ID,TIME,DV\n1,1,2\n"
     assert read(text).units == {}
     (tmp_path / "card.toml").write_text('[units]\n1 = "copies/ug"\nTIME = "day"\n')
-    assert read(text).units == {1: "copies/ug"}
-    assert read(text, units={1: "cells/uL"}).units == {1: "cells/uL"}
+    assert read(text).units == {1: "copies/ug", "TIME": "day"}
+    assert read(text, units={1: "cells/uL"}).units == {1: "cells/uL", "TIME": "day"}
+
+
+def test_a_unit_of_a_column_that_is_not_there_is_refused(refused):
+    found, = refused("ID,TIME,DV\n1,1,2\n", units={"AMT": "mg", "TIME": "day"})
+    assert (found.column, found.found) == ("unit of AMT", "mg")
 
 
 def test_a_card_that_cannot_be_read_is_refused(refused, tmp_path):

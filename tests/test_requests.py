@@ -91,7 +91,6 @@ out = 3
 file = 7
 dvid = ["1"]
 colums = {DV = "CONC"}
-units = {x = "copies/ug"}
 [fixed]
 beta = true
 FB = nan
@@ -101,7 +100,6 @@ Cmax = 3
         ("model", None, "not stated", 'for instance: model = "stein_2019"'),
         ("data.file", "7", "must be text in quotes", ""),
         ("data.dvid.0", '"1"', "must be a whole number", ""),
-        ("data.units.x", '"x"', "the key must be a DVID, a whole number", ""),
         ("data.colums", None, "no such key", "did you mean columns?"),
         ("seed", "1.5", "must be a whole number", ""),
         ("spread", '"Cmax"', "must be a list in brackets", ""),
