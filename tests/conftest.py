@@ -19,11 +19,16 @@ from carpk.nonmem import read_csv
 from carpk.population_model import population
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# this run and the processes it starts share what they compile, and leave the user's cache alone
-PROGRAMS = tempfile.mkdtemp(prefix="carpk-programs-")
-atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
+# this run, its workers and the processes they start share what they compile, and leave the
+# user's cache alone; a worker finds the folder in the environment
+PROGRAMS = os.environ.get("CARPK_TEST_PROGRAMS")
+if PROGRAMS is None:
+    PROGRAMS = os.environ["CARPK_TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="carpk-programs-")
+    atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 jax.config.update("jax_compilation_cache_dir", PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # the first example of a property pays for a compilation
 hypothesis.settings.register_profile("carpk", deadline=None)
 hypothesis.settings.load_profile("carpk")
@@ -93,6 +98,14 @@ def near_typical(monkeypatch):
                         if (kind, name) == ("estimators", "near") else load(kind, name))
     return lambda model, cohort, **settings: fitting.fit(model, cohort, "near", seed=1,
                                                          **settings)
+
+
+@pytest.fixture
+def short_reports(monkeypatch):
+    """Reports with one figure, where a report is not what is tested."""
+    names = registry.names
+    monkeypatch.setattr(registry, "names",
+                        lambda kind: ["traces"] if kind == "plots" else names(kind))
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ DATA = "ID,TIME,DV,SEX\n" + "".join(
 
 
 @pytest.fixture
-def carpk(tmp_path, monkeypatch):
+def carpk(tmp_path, monkeypatch, short_reports):
     """Runs a command in a folder of its own; a fit takes the estimator of the test."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MODEL)

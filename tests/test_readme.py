@@ -37,7 +37,7 @@ def walk(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_command_of_the_walk_does_what_it_says(walk):
+def test_every_command_of_the_walk_does_what_it_says(walk, short_reports):
     lines = [line for _, language, text in BLOCKS if language == "sh"
              for line in text.replace("\\\n", " ").splitlines() if line.startswith("carpk ")]
     assert len(lines) >= 8

@@ -80,12 +80,8 @@ def test_a_simulated_cohort_of_any_model_is_read_back_as_it_was_written(name, tm
         np.testing.assert_array_equal(after.inputs[column], values, err_msg=column)
 
 
-QUICK = ("one_compartment_oral",)
-
-
-@pytest.mark.parametrize("name", [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES
-    if registry.load("models", name).states])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in NAMES if registry.load("models", n).states])
 def test_a_short_fit_of_simulated_patients_runs_to_its_tables(name, tmp_path):
     model = population(name)
     cohort, seen, drawn = drawn_of(model)
