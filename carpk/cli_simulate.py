@@ -88,6 +88,9 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     times = _times(asked, structure, more, found)
     sigma = _by_output("sigma", asked.sigma, structure, found)
     limits = _by_output("lloq", asked.lloq, structure, found)
+    if asked.units and like is None:
+        found.append(Problem("error", "says what unit a --design is in", "give one, or write the "
+                             "unit into the dose: --dose '50 UNIT:STATE@0'", column="--unit"))
     if asked.patients is not None and asked.patients < 1:
         found.append(Problem("error", "must be 1 or more", column="--patients",
                              found=str(asked.patients)))
@@ -108,7 +111,8 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
         raise RequestError(found)
     cohort, own = enrolled(structure, asked.patients, times, sets, like, asked.dvid, asked.seed,
                            more)
-    cohort = dataclasses.replace(cohort, source=asked.like or "simulated")
+    cohort = dataclasses.replace(cohort, source=asked.like or "simulated",
+                                 units=like.units if like else {})
     seen = design(cohort, structure)  # refuses patients without samples, wrong inputs and doses
     drawn = _draw(model, cohort, own, sigma, asked.seed)
     if structure.states and not drawn.predicted[seen.observed].any():

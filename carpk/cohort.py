@@ -12,6 +12,7 @@ import pandas as pd
 
 from carpk.problems import DataError, Problem, errors
 from carpk.structure import Input, StructuralModel
+from carpk.units import unit_problems
 
 OBSERVATION_COLUMNS = ("line", "ID", "TIME", "DVID", "DV", "LOWER", "UPPER", "CENS")
 DOSE_COLUMNS = ("line", "ID", "TIME", "AMT", "DURATION", "CMT")
@@ -131,7 +132,7 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
     >>> seen.time.shape == seen.observed.shape and len(seen.ids) == 90
     True
     """
-    found = [*_unit_problems(cohort, structure)]
+    found = unit_problems(cohort.units, cohort.doses, structure, cohort.source)
     inputs, input_problems = _inputs(cohort, structure)
     rows, excluded, row_problems = _rows(cohort, structure)
     found += input_problems + row_problems
@@ -255,71 +256,6 @@ def _padded(table: pd.DataFrame, ids: tuple[str, ...],
         block[patient, place] = values
         arrays[column] = block
     return arrays
-
-
-def same_unit(one: str, other: str) -> bool:
-    """Whether two units are one, however they are written: days is day, µL is uL.
-
-    >>> same_unit("cells/µL", "cells / uL"), same_unit("1e6 cells", "cells")
-    (True, False)
-    """
-    def plain(unit: str) -> str:
-        unit = unit.replace("\u00b5", "u").replace("\u03bc", "u").replace(" ", "")
-        return {"days": "day", "d": "day", "hours": "h", "hour": "h"}.get(unit, unit)
-
-    return plain(one) == plain(other)
-
-
-def _unit_problems(cohort: Cohort, structure: StructuralModel) -> list[Problem]:
-    """A unit that differs is met by re-scaling only where the model's unit enters plainly."""
-    found = _dose_unit_problems(cohort, structure)
-    for name, unit in (("TIME", structure.time_unit),
-                       *((i.name, i.unit) for i in structure.inputs)):
-        given = cohort.units.get(name, unit)
-        if not same_unit(given, unit):
-            found.append(Problem(
-                "error", f"{structure.name} takes {name} in {unit}", "convert the column",
-                cohort.source, column=f"unit of {name}", found=given))
-    for output in structure.outputs:
-        unit = cohort.units.get(output.dvid, output.unit)
-        mixed = [p.name for p in structure.parameters
-                 if output.unit in p.unit and p.unit != output.unit]
-        if not same_unit(unit, output.unit) and (mixed or structure.states):
-            found.append(Problem(
-                "error", f"output {output.name} of {structure.name} is in {output.unit} and its "
-                "equations hold that unit, so it cannot be re-scaled",
-                "convert DV in the file", cohort.source, column=f"unit of DVID {output.dvid}",
-                found=unit))
-    return found
-
-
-def _dose_unit_problems(cohort: Cohort, structure: StructuralModel) -> list[Problem]:
-    """Doses whose stated unit is not that of the state they enter; where none is stated, doses
-    that are far from what patients usually get."""
-    names = [s.name for s in structure.states]
-    found = [Problem("error", f"{structure.name} has no state {key[4:]}",
-                     f"it has {', '.join(names) or 'none'}", cohort.source, column="unit of AMT",
-                     found=key)
-             for key in cohort.units if str(key).startswith("AMT:") and str(key)[4:] not in names]
-    for k, state in enumerate(structure.states, 1):
-        into = cohort.doses[cohort.doses["CMT"] == k]
-        if not len(into):
-            continue
-        given = cohort.units.get(f"AMT:{state.name}", cohort.units.get("AMT"))
-        line, median = int(into["line"].iloc[0]), float(into["AMT"].median())
-        if given is not None and not same_unit(given, state.unit):
-            found.append(Problem(
-                "error", f"a dose into {state.name} of {structure.name} is in {state.unit}",
-                "convert AMT in the file", cohort.source, line, column=f"unit of AMT:{state.name}",
-                found=given))
-        usual = [d.amount for d in structure.doses if d.state == state.name]
-        if given is None and usual and not 1e-3 < median / max(usual) < 1e3:
-            found.append(Problem(
-                "warning", f"doses into {state.name} of {structure.name} are usually "
-                f"{max(usual):g} {state.unit}", "if AMT is in another unit, convert it; if it is "
-                f"right, say so: --unit AMT:{state.name}={state.unit!r}", cohort.source, line,
-                column="AMT", found=f"{median:g} (median)"))
-    return found
 
 
 def _inputs(cohort: Cohort, structure: StructuralModel) \

@@ -19,6 +19,7 @@ from carpk.plots import (
     SEVERAL,
     SIZE,
     dress,
+    headed,
     log_axis,
     plain,
     sheet,
@@ -134,8 +135,7 @@ class _Sheet:
             ax = self.figure.add_subplot(self.grid[k // self.columns, k % self.columns])
             dress(ax)
             time_axis(ax, self.times, self.unit)
-            write(ax.set_title, _heading(output, 84 if self.columns == 1 else 48),
-                  fontsize=SIZE, color=INK, pad=3, loc="left")
+            headed(ax, _heading(output, 84 if self.columns == 1 else 48))
             yield output, ax
 
     def done(self, marks: Sequence[tuple[dict[str, Any], str]]) -> Any:

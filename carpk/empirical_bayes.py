@@ -48,6 +48,15 @@ class Start(NamedTuple):
     sweeps: int
 
 
+def start_shape(model: PopulationModel, data: Arrays) -> Start:
+    """The shapes of a model's start, for programs that are compiled before it is found."""
+    p, k, o = data["time"].shape[0], len(model.spread), len(model.structure.outputs)
+    shape: Start = jax.eval_shape(lambda: Start(
+        jnp.zeros(len(model.free)), jnp.zeros((p, k)), jnp.zeros((p, o, k, k)),
+        jnp.zeros((p, o, k)), jnp.zeros(p), 0))
+    return shape
+
+
 def moved_rows(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array,
                 shift: jax.Array) -> jax.Array:
     """Row log-likelihoods (P, N) with each prediction moved by `shift` on the scale its residual

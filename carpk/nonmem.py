@@ -94,8 +94,8 @@ def read_plan(path: str | Path, outputs: Sequence[int],
 
 
 def _cohort(table: TextTable, path: Path, columns: Mapping[str, str], dvid: Sequence[int] | None,
-            units: Mapping[int | str, str], structure: StructuralModel | None, planned: bool = False) \
-        -> Cohort:
+            units: Mapping[int | str, str], structure: StructuralModel | None,
+            planned: bool = False) -> Cohort:
     """The cohort of a table of text; of a planned one, patients may have no observation."""
     rows = Records(table, columns)
     time = rows.numbers("TIME")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.accuracy import Mesh, agreeing, by
-from carpk.cohort import Design, same_unit
+from carpk.cohort import Design
 from carpk.effects import coefficients, resolved_effects
 from carpk.likelihood import data_of, predicted_rows
 from carpk.population_model import PopulationModel, correlations
@@ -18,6 +18,7 @@ from carpk.priors import Prior
 from carpk.problems import DataError, Problem, RequestError, errors
 from carpk.solve import arrays, predict
 from carpk.structure import StructuralModel
+from carpk.units import same_unit
 
 # SD of a default prior on the log (or logit) scale: a factor of 20 either way within 95 %
 _WIDTH = 1.5

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, Cohort, Design, same_unit
+from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, Cohort, Design
 from carpk.problems import Problem, RequestError
 from carpk.simulation import Simulated
 from carpk.structure import StructuralModel
+from carpk.units import same_unit
 
 _DIGITS = 4  # of a written level: no more than an assay gives
 # after the first dose, on which patients, mice and dishes are usually sampled

@@ -1,7 +1,9 @@
 """The start: modes and information against scipy's optimum and finite differences."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from models_for_tests import COVARIATES, DECAY, decaying
 from scipy import optimize
 
@@ -24,10 +26,14 @@ def test_every_patient_stands_at_the_mode_scipy_finds():
     start = laplace_start(model, data, seed=1)
     theta = to_theta(model, start.u)
 
+    @jax.jit
+    def every(phi):
+        everyone = jnp.tile(phi, (12, 1))
+        return patient_log_likelihood(model, data, theta, everyone) \
+            + patient_log_density(model, data, theta, everyone)
+
     def minus(phi, i):
-        everyone = jnp.asarray(np.tile(phi, (12, 1)))
-        return -float((patient_log_likelihood(model, data, theta, everyone)
-                       + patient_log_density(model, data, theta, everyone))[i])
+        return -float(every(phi)[i])
 
     for i in (0, 5, 11):
         best = optimize.minimize(minus, np.array([4.0, -1.5]), (i,), method="Nelder-Mead",
@@ -54,6 +60,7 @@ def test_the_population_start_is_near_the_truth():
         assert abs(np.log(float(theta[name]) / value)) < 0.25, name
 
 
+@pytest.mark.slow  # passed, 15 s
 def test_the_population_start_finds_covariates_and_correlations():
     """On levels that follow WT and SEX, with correlated etas; k varies by its covariate alone in
     the second model, so that its coefficient is found by Newton's method on the predictions."""

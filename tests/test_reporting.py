@@ -108,7 +108,7 @@ def test_a_fit_that_did_not_converge_is_announced_first_with_its_reasons(page, s
     assert verdict(small_fit).startswith("NOT CONVERGED: do not use these numbers.\n- ")
 
 
-def test_a_converged_fit_says_so(near_typical, tmp_path):
+def test_a_converged_fit_says_so(near_typical, short_reports, tmp_path):
     file = tmp_path / "c.csv"
     file.write_text(cohort_text(("1", "2", "3")))
     fit = near_typical(population("stein_2019", priors={"Tmax_pop": "lognormal(9, 0.2)"},

@@ -23,6 +23,7 @@ from carpk.empirical_bayes import (
     located_places,
     location_scores,
     omegas,
+    start_shape,
 )
 from carpk.estimators import Convergence, Estimate, Estimator, Progress
 from carpk.geometry import Parametrisation, frozen, log_density, to_phi
@@ -75,12 +76,15 @@ class Nuts(Estimator):
         """Starts, warms up, samples and judges; see Estimator."""
         clock = time.perf_counter()
         progress("start", 0, 1)
-        start = laplace_start(model, data, seed)
-        frame = frozen(model, start)
-        progress("start", 1, 1)
-        begun = time.perf_counter()
-        progress("compile", 0, 1)
-        states, sampler = _prepare(self, model, data, start, frame, seed)
+        with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
+            programs = pool.submit(_programs, self, model, data)
+            start = laplace_start(model, data, seed)
+            frame = frozen(model, start)
+            progress("start", 1, 1)
+            begun = time.perf_counter()
+            progress("compile", 0, 1)
+            begin, sampler = programs.result()
+        states = _states(self, begin, data, start, frame, seed)
         compiled = time.perf_counter()
         runs = _run(self, states, sampler, data, frame, progress)
         sampled = time.perf_counter()
@@ -96,20 +100,20 @@ class Nuts(Estimator):
             {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled})
 
 
-def _prepare(settings: Nuts, model: PopulationModel, data: Arrays, start: Start, frame: Arrays,
-             seed: int) -> tuple[list[Any], Callable[..., Any]]:
-    """The first state of every chain, and the compiled program that moves one chain on."""
+def _programs(settings: Nuts, model: PopulationModel, data: Arrays) \
+        -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The compiled programs that begin a chain and move it on; of a start they need the shape."""
     def potential(data: Arrays, frame: Arrays) -> Callable[[Arrays], jax.Array]:
         return lambda q: -log_density(model, data, frame, q["u"], q["z"],
                                       settings.parametrisation)
 
     init_kernel, kernel = hmc(potential_fn_gen=potential, algo="NUTS")
-    patients, k = start.phi.shape
-    spread = population_spread(model, start, data)
+    patients, k = data["time"].shape[0], len(model.spread)
 
     @jax.jit
-    def begin(key: jax.Array, size: jax.Array, data: Arrays, frame: Arrays) -> Any:
+    def begin(key: jax.Array, size: jax.Array, start: Start, data: Arrays, frame: Arrays) -> Any:
         """A state drawn around the start, `size` posterior SDs wide."""
+        spread = population_spread(model, start, data)
         near, noise, rng = jax.random.split(key, 3)
         u = start.u + size * spread * jax.random.normal(near, start.u.shape)
         z = size * jax.random.normal(noise, (patients, k))
@@ -140,10 +144,20 @@ def _prepare(settings: Nuts, model: PopulationModel, data: Arrays, start: Start,
                             record(state))
         return jax.lax.fori_loop(0, count, one, (state, kept))
 
+    shape = start_shape(model, data)
+    about = jax.eval_shape(lambda start: frozen(model, start), shape)
+    first = (jax.random.key(0), jnp.asarray(1.0), shape, data, about)
+    return begin.lower(*first).compile(), move.lower(
+        jax.eval_shape(begin, *first), jnp.asarray(0), data, about).compile()
+
+
+def _states(settings: Nuts, begin: Callable[..., Any], data: Arrays, start: Start, frame: Arrays,
+            seed: int) -> list[Any]:
+    """The first state of every chain."""
     states = []
     for key in jax.random.split(jax.random.key(seed), settings.chains):
         for size in (1.0, 0.5, 0.2, 0.0):  # closer to the start until every solve succeeds
-            state = begin(key, jnp.asarray(size), data, frame)
+            state = begin(key, jnp.asarray(size), start, data, frame)
             if np.isfinite(state.potential_energy):
                 break
         else:
@@ -154,8 +168,7 @@ def _prepare(settings: Nuts, model: PopulationModel, data: Arrays, start: Start,
                 f"{', '.join(str(i + 1) for i in failed) or 'unknown'}",
                 "check the model's typical values and the cohort's inputs"))
         states.append(state)
-    # compiled here, so that its time is told apart and threads only run it
-    return states, move.lower(states[0], jnp.asarray(0), data, frame).compile()
+    return states
 
 
 def _run(settings: Nuts, states: list[Any], move: Callable[..., Any], data: Arrays,
@@ -243,7 +256,7 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
     patients = start.phi.shape[0]
     known = start.information.sum(axis=1) + jnp.diag(omega**-2)[None]
     left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if len(model.spread) else omega
-    rows = [int((np.asarray(data["observed"]) & (np.asarray(data["output"]) == k)).sum())
+    rows = [(data["observed"] & (data["output"] == k)).sum()
             for k in range(len(model.structure.outputs))]
     located = dict(zip(located_places(model), _located_sds(model, start, data, omega, left),
                        strict=True))
@@ -258,7 +271,7 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
             sd = (omega[i] + left[i] / omega[i]) / (2 * patients) ** 0.5 / slope
         elif kind == "sigma":
             output = [o.name for o in model.structure.outputs].index(rest.rpartition("_")[0])
-            sd = theta[name] / max(2 * rows[output], 2) ** 0.5 / slope
+            sd = theta[name] / jnp.sqrt(jnp.maximum(2 * rows[output], 2)) / slope
         else:
             sd = jnp.asarray(0.3 if kind != "corr" else patients**-0.5)
         sds.append(jnp.clip(sd, 0.01, 2.0))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from carpk.covariate_effects import RELEVANT, covariates
 from carpk.fitting import Fit
-from carpk.plots import BLUE, GREY, INK, SIZE, Pages, dress, log_axis, page, plain, write
+from carpk.plots import BLUE, GREY, INK, SIZE, Pages, dress, headed, log_axis, page, plain, write
 
 TITLE = "Covariate effects"
 CAPTION = (
@@ -66,8 +66,7 @@ def _panel(ax: Any, rows: pd.DataFrame, shared: tuple[float, float]) -> None:
                                f"against {_written(r.reference)}" for r in rows.itertuples()])
     ax.tick_params(axis="y", length=0)
     quantity = rows["quantity"].iloc[0]
-    write(ax.set_title, f"{quantity}, {'ratio' if ratio else 'difference'}", loc="left",
-          fontsize=SIZE, fontweight="bold", color=INK, pad=3)
+    headed(ax, f"{quantity}, {'ratio' if ratio else 'difference'}", fontweight="bold")
 
 
 def _ends(rows: pd.DataFrame) -> tuple[float, float]:

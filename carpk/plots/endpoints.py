@@ -11,7 +11,7 @@ from carpk.endpoint_check import PER_PATIENT, Endpoints, endpoints_of
 from carpk.exposure_summary import unit_of
 from carpk.fitting import Fit
 from carpk.noncompartmental import MONTHS
-from carpk.plots import BLUE, INK, SIZE, Pages, dress, log_axis, output_label, page, write
+from carpk.plots import BLUE, INK, SIZE, Pages, dress, headed, log_axis, output_label, page, write
 
 TITLE = "Predictive checks of clinical endpoints"
 CAPTION = (
@@ -60,7 +60,7 @@ def _page(fit: Fit, output: str) -> Any:
         dress(ax)
         _detectable(ax, found, months)
         _percent(ax, len(shown) % 3 == 0, "")
-        write(ax.set_title, "Patients above the limit", fontsize=SIZE, color=INK, loc="left", pad=3)
+        headed(ax, "Patients above the limit")
     return figure
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from carpk.fitting import Fit
-from carpk.plots import BLUE, GREY, INK, SIZE, Pages, dress, page, plain, write
+from carpk.plots import BLUE, GREY, INK, SIZE, Pages, dress, headed, page, plain, write
 
 TITLE = "Etas and covariates"
 CAPTION = (
@@ -74,7 +74,7 @@ def _covariates(fit: Fit, eta: dict[str, np.ndarray], titles: dict[str, str], ro
             _panel(ax, fit.design.covariates[column], eta[name])
             ax.tick_params(labelleft=j == 0, labelbottom=i == len(rows) - 1)
             if j == 0:
-                write(ax.set_title, titles[name], fontsize=SIZE, color=INK, loc="left", pad=3)
+                headed(ax, titles[name])
             if i == len(rows) - 1:
                 write(ax.set_xlabel, plain(column), fontsize=SIZE, color=INK)
     return figure

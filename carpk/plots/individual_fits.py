@@ -18,6 +18,7 @@ from carpk.plots import (
     SIZE,
     Pages,
     dress,
+    headed,
     log_axis,
     output_label,
     page,
@@ -104,7 +105,7 @@ class _Frame:
 
     def panel(self, ax: Any, patient: str, points: pd.DataFrame, line: pd.DataFrame) -> None:
         """One patient."""
-        write(ax.set_title, plain(patient), fontsize=SIZE, color=INK, pad=2.5, loc="left")
+        headed(ax, plain(patient))
         time = line["TIME"].to_numpy()
         # outside the panel a curve needs no points: they would only fill the file
         band = np.clip(line[["lower95", "median", "upper95", "typical"]].to_numpy().T,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from carpk.fitting import Fit
-from carpk.plots import BLUE, GREY, INK, SIZE, Pages, dress, log_axis, page, write
+from carpk.plots import BLUE, GREY, Pages, dress, headed, log_axis, page
 from carpk.priors import LOG, Prior
 from carpk.tables import described, prior_dominated, prior_on_real_line
 
@@ -73,8 +73,7 @@ def _panel(ax: Any, label: str, draws: np.ndarray, prior: Prior, weak: bool) -> 
     _, sd = prior_on_real_line(prior)
     u = np.asarray(prior.scale.to_real(jnp.asarray(draws)))
     said = f"{label}: {max(0.0, 1 - (u.std() / sd) ** 2):.2f}"
-    write(ax.set_title, said, fontsize=SIZE, color=INK, pad=2.5, loc="left",
-          fontweight="bold" if weak else "normal")
+    headed(ax, said, fontweight="bold" if weak else "normal")
 
 
 def _range(prior: Prior) -> tuple[float, float]:

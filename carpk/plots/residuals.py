@@ -19,6 +19,7 @@ from carpk.plots import (
     SIZE,
     Pages,
     dress,
+    headed,
     log_axis,
     output_label,
     page,
@@ -132,7 +133,7 @@ def _said(ax: Any, word: str, values: np.ndarray) -> None:
         text = (f"npde: n {j['n']:.0f}, mean {j['mean']:.2f} (p {_p(j['p_mean'])}), variance "
                 f"{j['variance']:.2f} (p {_p(j['p_variance'])}), normal p {_p(j['p_normal'])}, "
                 f"together p {_p(j['p_all'])}")
-    write(ax.set_title, text.replace("-", "−"), fontsize=SIZE, color=INK, pad=4, loc="left")
+    headed(ax, text.replace("-", "−"))
 
 
 def _p(value: float) -> str:

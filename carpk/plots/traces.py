@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from carpk.fitting import Fit
-from carpk.plots import GREY, INK, SEVERAL, SIZE, Pages, dress, page, write
+from carpk.plots import GREY, INK, SEVERAL, SIZE, Pages, dress, headed, page, write
 
 TITLE = "Chains"
 CAPTION = (
@@ -50,7 +50,7 @@ def draw(fit: Fit) -> Pages:
 
 def _trace(ax: Any, name: str, values: np.ndarray, last: bool) -> None:
     dress(ax)
-    write(ax.set_title, name, fontsize=SIZE, color=INK, pad=2.5, loc="left")
+    headed(ax, name)
     some = np.unique(np.linspace(0, values.shape[1] - 1, _SHOWN).astype(int))
     for k, chain in enumerate(values):
         ax.plot(some, chain[some], color=SEVERAL[k % len(SEVERAL)], linewidth=0.5, alpha=0.7)

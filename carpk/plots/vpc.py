@@ -20,6 +20,7 @@ from carpk.plots import (
     SIZE,
     Pages,
     dress,
+    headed,
     log_axis,
     output_label,
     page,
@@ -110,8 +111,7 @@ def figure(fit: Fit, output: str, *, corrected: bool = False, by: str | None = N
             _share(panels[1], part)
         if name:
             patients = rows.loc[inside, "ID"].nunique()
-            write(panels[0].set_title, f"{plain(name, 30)}: {patients} patients", fontsize=SIZE,
-                  color=INK, pad=3, loc="left")
+            headed(panels[0], f"{plain(name, 30)}: {patients} patients")
         if column == 0:
             names = (output_label(fit, output), "Below limit")
             for ax, words in zip(panels, names, strict=False):
