@@ -70,14 +70,17 @@ class ErrorModel:
         log_below = self.tails.log_below
         # of an interval above the mean, take the mirror image: it is exact in the left tail
         flip = z_low > 0.0
-        near = jnp.where(both, jnp.where(flip, -z_low, z_high), 0.0)
-        far = jnp.where(both, jnp.where(flip, -z_high, z_low), -1.0)
-        gap = jnp.minimum(log_below(far) - log_below(near), -1e-300)
-        two_sided = log_below(near) + jnp.log(-jnp.expm1(gap))
-        below = log_below(jnp.where(has_high, z_high, 0.0))
-        above = log_below(jnp.where(has_low, -z_low, 0.0))
-        return jnp.where(both, two_sided,
-                         jnp.where(has_high, below, jnp.where(has_low, above, 0.0)))
+        near = jnp.where(has_high & ~(both & flip), z_high, -z_low)
+        near = log_below(jnp.where(has_low | has_high, near, 0.0))
+
+        def two_sided() -> jax.Array:
+            far = log_below(jnp.where(both, jnp.where(flip, -z_high, z_low), -40.0))
+            gap = jnp.where(both, jnp.minimum(far - near, -1e-300), -1.0)
+            return near + jnp.where(both, jnp.log(-jnp.expm1(gap)), 0.0)
+
+        # few cohorts have such rows, and a tail costs more than the rest of a row
+        value = jax.lax.cond(both.any(), two_sided, lambda: near)
+        return jnp.where(has_low | has_high, value, 0.0)
 
     def draw(self, key: jax.Array, pred: Any, sigma: Any) -> jax.Array:
         """One simulated measurement per prediction, same shape and unit."""
