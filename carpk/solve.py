@@ -16,6 +16,9 @@ from carpk.structure import State, StructuralModel, named
 
 Arrays = dict[str, Any]
 
+# by which share of a step times are kept off its ends, where a switch may lie: no stage may fall
+# on the far side of it
+_INSIDE = 1e-9
 # exp(-600) = 1e-261: a log state below it keeps its per-capita rates, which no longer change
 _LOG_FLOOR = -600.0
 
@@ -115,6 +118,8 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
     # The carry is one scalar per state, so that vmap lays it out state first, patients last.
     def patient(p: Arrays, mesh: Arrays, times: Any) -> dict[str, Any]:
         parameters = named(p)
+        if structure.switches:
+            mesh = _switched(mesh, jnp.stack([p[n] for n in structure.switches]))
 
         def slopes(t: Any, u: tuple[Any, ...], inflow: Arrays) -> tuple[Any, ...]:
             y = natural(u)
@@ -134,7 +139,12 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
         def step(u: tuple[Any, ...], node: Arrays) -> tuple[Any, Any]:
             t, h = node["t"], node["h"]
             begin = tuple(dosed(s, x, node["amount"]) for s, x in zip(states, u, strict=True))
-            return advance(lambda t, u: slopes(t, u, node["inflow"]), t, h, begin), u
+
+            def within(at: Any) -> Any:
+                return jnp.clip(at, t + _INSIDE * h, t + (1.0 - _INSIDE) * h) \
+                    if structure.switches else at
+
+            return advance(lambda t, u: slopes(within(t), u, node["inflow"]), t, h, begin), u
 
         start = initial(parameters)
         first = tuple(jnp.log(start[s.name]) if s.scale == "log" else start[s.name] * jnp.ones(())
@@ -145,6 +155,23 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
         return jax.vmap(lambda t, u: dict(observe(t, named(natural(u)), parameters)))(times, seen)
 
     return jax.vmap(patient)(p, data["mesh"], data["time"])
+
+
+def _switched(mesh: Arrays, at: jax.Array) -> Arrays:
+    """A patient's mesh with a node at each time in `at`, whose place carries its derivative."""
+    t = mesh["t"]
+    new = jnp.clip(at, 0.0, t[-1])  # beyond the end a node lasts no time
+    time = jnp.concatenate([t, new])
+    order = jnp.argsort(time, stable=True)
+    split = (t[None, :] <= new[:, None]).sum(axis=1) - 1  # the step that each falls into
+    moved = time[order]
+    return {
+        "t": moved, "h": jnp.diff(moved, append=moved[-1:]),
+        "seen": jnp.argsort(order)[mesh["seen"]],
+        "amount": {s: jnp.concatenate([v, jnp.zeros_like(new)])[order]
+                   for s, v in mesh["amount"].items()},
+        "inflow": {s: jnp.concatenate([v, v[split]])[order] for s, v in mesh["inflow"].items()},
+    }
 
 
 def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> dict[str, Any]:

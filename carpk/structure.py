@@ -172,7 +172,9 @@ class StructuralModel:
     `initial(p)` and `observe(t, y, p)` give an ODE. `t` is a scalar; `p` (parameters and
     inputs) and `y` (states) are read by name; every function returns a dict by name.
     `solver` is chosen by what the equations need where it is "auto": tsit5, or rodas4 for stiff
-    ones. A wrong declaration raises ModelError here, with all that is wrong.
+    ones. `switches` names parameters and inputs that are times at which the rates change of a
+    sudden: no step goes across one. A wrong declaration raises ModelError here, with all that is
+    wrong.
     """
 
     title: str
@@ -193,6 +195,7 @@ class StructuralModel:
     doubts: tuple[str, ...] = ()
     taxonomy: Taxonomy | None = None
     solver: Solver = "auto"
+    switches: tuple[str, ...] = ()
     name: str = ""
     file: str = ""
 
@@ -285,6 +288,8 @@ def _declaration_problems(m: StructuralModel) -> list[str]:
     found += [f"a dose of {d.amount!r} at {d.at!r} over {d.over!r}: amounts are above 0, times "
               "not below" for d in m.doses
               if not (0 < d.amount < math.inf and 0 <= d.at < math.inf and 0 <= d.over < math.inf)]
+    found += [f"rates switch at {n!r}, which is no parameter or input" for n in m.switches
+              if n not in parameters | inputs]
     if m.solver not in get_args(Solver):
         found.append(f"solver {m.solver!r} is none of {', '.join(get_args(Solver))}")
     found += [f"output {o.name}: DVID {o.dvid!r} is not a whole number" for o in m.outputs

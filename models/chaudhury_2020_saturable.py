@@ -29,8 +29,7 @@ CURE = "needs samples of a tumour about to vanish"
 PARAMETERS = (
     Parameter("rho", 8.8, "1/day", "maximal expansion", CODE, assumed(0.5)),
     Parameter("EC50rho", 1, "unit", "cells at half of rho", CODE, fixed=LOW),
-    Parameter("Tmax", 9.3, "day", "end of expansion", STEIN,
-              fixed="a switch in time has no gradient on carpk's mesh: compare fits instead"),
+    Parameter("Tmax", 9.3, "day", "end of expansion", STEIN, assumed(0.3)),
     Parameter("kE", 0.16, "1/day", "death of effectors after Tmax", STEIN, assumed(0.5)),
     Parameter("kEP", 0.0012, "1/day", "effectors that turn persistent", STEIN, assumed(0.5)),
     Parameter("beta", 0.0032, "1/day", "loss of persistent cells", STEIN, assumed(0.5)),
@@ -109,6 +108,7 @@ MODEL = StructuralModel(
     initial=initial,
     observe=observe,
     derive=derive,
+    switches=("Tmax",),
     taxonomy=Taxonomy(
         "pkpd", "semi_mechanistic", ("car_t", "tumour"), ("effector", "memory"),
         ("multi_population", "car_phenotypes", "antigen_driven_expansion"), ("blood",),

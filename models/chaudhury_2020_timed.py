@@ -104,6 +104,7 @@ MODEL = StructuralModel(
     initial=initial,
     observe=observe,
     derive=derive,
+    switches=("Tmax",),
     parameter_sets={"as encoded": ENCODED, "Umax 1000": {**ENCODED, "Umax": 1000.0}},
     taxonomy=Taxonomy(
         "pkpd", "semi_mechanistic", ("car_t", "tumour"), ("effector", "memory"),

@@ -1,6 +1,6 @@
 """Simulation-based calibration of the whole default path: prior, data, resolve, start, NUTS.
 
-    python tests/calibration.py [REPLICATES [FIRST]]
+    python tests/calibration.py [REPLICATES [FIRST]]  (0 only draws docs/calibration.svg anew)
 
 Every replicate draws the population from the prior, simulates a small cohort with covariates,
 correlated etas and censoring, fits it, and notes at which place among the posterior draws the true
@@ -20,6 +20,7 @@ from scipy import stats
 
 from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, OBSERVATION_COLUMNS, Cohort, design
 from carpk.fitting import fit
+from carpk.plots import BLUE, GREY, INK, SIZE, dress, headed, sheet, svg, write
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.simulation import drawn_from_prior, simulate
@@ -105,6 +106,41 @@ def parameters(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["seed", "censored", "rhat_max", "divergences", "ess_min"])
 
 
+def band(count: int, most: float = 0.95, trials: int = 4000) -> np.ndarray:
+    """(KEPT + 1,): how far the ECDF of `count` uniform ranks strays from the diagonal at each
+    rank, so scaled that `most` of all whole curves lie within (Saeilynoja et al. 2022)."""
+    ranks = np.random.default_rng(0).integers(0, KEPT + 1, (trials, count))
+    curves = np.stack([(ranks <= k).mean(axis=1) for k in range(KEPT + 1)], axis=1)
+    expected = np.arange(1, KEPT + 2) / (KEPT + 1)
+    width = np.sqrt(expected * (1 - expected) / count)
+    away = np.abs(curves - expected)[:, :-1] / width[:-1]
+    return width * np.quantile(away.max(axis=1), most)
+
+
+def plot(table: pd.DataFrame, file: Path) -> None:
+    """ECDF of each parameter's ranks less the diagonal, with the band uniform ranks stay in."""
+    ranks = parameters(table)
+    allowed, x = band(len(ranks)), np.arange(1, KEPT + 2) / (KEPT + 1)
+    figure = sheet(7.0, 5.0, f"Calibration: {len(ranks)} simulated cohorts fitted, 95 % band of "
+                   "uniform ranks")
+    for k, name in enumerate(ranks):
+        ax = figure.add_subplot(3, 4, k + 1)
+        dress(ax)
+        headed(ax, str(name))
+        ax.fill_between(x, -allowed, allowed, color="#dddddd", linewidth=0)
+        curve = [(ranks[name] <= r).mean() for r in range(KEPT + 1)] - x
+        ax.step(x, curve, where="post", color=BLUE, linewidth=1.0)
+        ax.axhline(0.0, color=GREY, linewidth=0.5)
+        ax.set(xlim=(0, 1), ylim=(-0.17, 0.17), xticks=(0.2, 0.5, 0.8))
+        ax.tick_params(labelbottom=k >= 8, labelleft=k % 4 == 0)
+    write(figure.supxlabel, "Place of the true value among the posterior draws", y=0.015,
+          fontsize=SIZE, color=INK)
+    write(figure.supylabel, "Share at or below, less what is expected", x=0.012, fontsize=SIZE,
+          color=INK)
+    figure.subplots_adjust(left=0.09, right=0.985, top=0.88, bottom=0.1, wspace=0.15, hspace=0.35)
+    file.write_bytes(svg(figure))
+
+
 def main(replicates: int, first: int) -> None:
     """Replicates with seeds from `first` on, each written as it comes."""
     for seed in range(first, first + replicates):
@@ -116,7 +152,9 @@ def main(replicates: int, first: int) -> None:
                 writer.writeheader()
             writer.writerow(row)
         print(seed, row["ess_min"], row["divergences"], row["rhat_max"], flush=True)
-    print(uniformity(parameters(pd.read_csv(RANKS))).round(3).to_string())
+    table = pd.read_csv(RANKS)
+    plot(table, RANKS.parents[2] / "docs" / "calibration.svg")
+    print(uniformity(parameters(table)).round(3).to_string())
 
 
 if __name__ == "__main__":

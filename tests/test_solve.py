@@ -147,6 +147,46 @@ def test_an_ode_model_agrees_with_diffrax(name):
         assert np.allclose(np.log(ours), expected, atol=1e-4, rtol=2e-5)
 
 
+SWITCHING = StructuralModel(
+    title="grows until T, falls from then on", source=Source("-", "-"), time_unit="day",
+    parameters=(Parameter("T", 4.2, "day", "-"), Parameter("a", 0.9, "1/day", "-"),
+                Parameter("b", 0.4, "1/day", "-")),
+    states=(State("x", "u", "-"),), outputs=(Output("x", "u", "-"),), switches=("T",),
+    rates=lambda t, y, p: {"x": jnp.where(t <= p.T, p.a, -p.b) * y.x},
+    initial=lambda p: {"x": 1.0}, observe=lambda t, y, p: {"x": y.x})
+
+
+def switched(t, when, r=0.0, a=0.9, b=0.4):
+    """x with 5 added on day 2 and `r` a day from day 3 to 6, by its closed form."""
+    t = np.asarray(t, float)[:, None]
+    added = np.array([0.0, 2.0, *np.linspace(3, 6, 30001)])
+    weight = np.array([1.0, 5.0, *np.full(30001, r * 3 / 30000)])
+    weight[[2, -1]] /= 2  # trapezoids
+    grown = a * (np.minimum(t, when) - np.minimum(added, when)) \
+        - b * (np.maximum(t, when) - np.maximum(added, when))
+    return (np.where(added < t, weight * np.exp(grown), 0.0)).sum(axis=1)
+
+
+@pytest.mark.parametrize("when", [4.2, 2.0, 7.0, 0.0, 60.0])
+def test_a_switch_in_time_is_met_to_the_solvers_accuracy_with_its_derivative(when):
+    """Between nodes, on a dose, on a sample, at the start, after the end."""
+    days = [1.0, 2.5, 6.5, 7.0, 20.0]
+    who = cohort(days, [(1, 2, 5, 0), (2, 3, 6, 3)])
+    np.testing.assert_allclose(solved(SWITCHING, who, T=when), switched(days, when, 2.0), rtol=1e-6)
+    seen = design(who, SWITCHING)
+    data = arrays(seen, SWITCHING, 150)
+
+    def levels(t):
+        return predict(SWITCHING, data, {"T": t[None], "a": jnp.array([0.9]),
+                                         "b": jnp.array([0.4])})[0]
+
+    if when == 4.2:
+        slope = (switched(days, when + 1e-5, 2.0) - switched(days, when - 1e-5, 2.0)) / 2e-5
+        for derivative in (jax.jacfwd, jax.jacrev):
+            np.testing.assert_allclose(derivative(levels)(jnp.asarray(when)), slope, rtol=1e-5,
+                                       atol=1e-8)
+
+
 # all of them take minutes to compile: these four stand for closed form, log states and doses
 @pytest.mark.parametrize("name", [
     n if n in ("stein_2019", "liu_l_2022", "liu_l_2022_negative_relapse", "one_compartment_oral")

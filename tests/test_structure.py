@@ -133,6 +133,8 @@ MISDECLARED = {
         "'V' is both a derived quantity and a parameter or input"),
     "a dose into nothing": (
         ODE, {"doses": (Dose("depot", 100),)}, "a dose goes into 'depot', which is no state"),
+    "a switch at nothing": (
+        ODE, {"switches": ("Tmax",)}, "rates switch at 'Tmax', which is no parameter or input"),
     "a dose of nothing": (
         ODE, {"doses": (Dose("A", 0, at=-1.0),)},
         "a dose of 0 at -1.0 over 0.0: amounts are above 0, times not below"),
