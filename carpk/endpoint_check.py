@@ -13,6 +13,7 @@ import pandas as pd
 
 from carpk.fitting import Fit
 from carpk.noncompartmental import MONTHS, Profiles, area, from_zero, substituted
+from carpk.persistence import still_above
 from carpk.predictive_check import COUNT, replicates
 
 PER_PATIENT = ("Cmax", "Tmax", "AUC0_28", "Clast", "Tlast")
@@ -23,14 +24,26 @@ class Endpoints(NamedTuple):
     """Endpoints of one output by name, each (R + 1, P): the observed first, then the replicates.
 
     NaN where a patient has none: never above the limit, or not sampled.
+    next_sample : (R + 1, P), after Tlast; inf where there is none
     """
 
     values: dict[str, np.ndarray]
+    next_sample: np.ndarray
 
     def observed(self, name: str) -> np.ndarray:
         """(n,): of the patients who have it."""
         row = self.values[name][0]
         return row[np.isfinite(row)]
+
+    def still_above(self, times: np.ndarray, count: int = 200) -> np.ndarray:
+        """(1 + `count` at most, T): of the patients who were ever above the limit, the share that
+        is not lost yet, observed and in replicates; a patient's loss comes after Tlast."""
+        rows = []
+        for after, by in zip(self.values["Tlast"][:count + 1], self.next_sample, strict=False):
+            ever = np.isfinite(after)
+            if ever.any():
+                rows.append(still_above(after[ever], by[ever], times))
+        return np.stack(rows)
 
 
 def endpoints_of(fit: Fit, output: str, count: int = COUNT) -> Endpoints:
@@ -59,7 +72,10 @@ def endpoints_of(fit: Fit, output: str, count: int = COUNT) -> Endpoints:
     last = np.nanmax(when, axis=1, keepdims=True)
     profiles = Profiles(tuple(seen.ids[i] for i in ids), np.where(np.isnan(when), last, when),
                         level, below)
-    return Endpoints(_endpoints(profiles, fit.model.structure.time_unit == "day"))
+    values = _endpoints(profiles, fit.model.structure.time_unit == "day")
+    after = np.stack([np.where(when > last[:, None], when, np.inf).min(axis=1)
+                      for last in values["Tlast"]])
+    return Endpoints(values, after)
 
 
 def _endpoints(p: Profiles, in_days: bool) -> dict[str, np.ndarray]:

@@ -67,8 +67,7 @@ def cv(percent: float) -> Spread:
 
 
 def assumed(value: float, fixed: str = "") -> Spread:
-    """A spread no paper gives: the parameter varies between patients, its size is a guess, and
-    the default prior of the spread is a half-normal of twice that size.
+    """A spread no paper gives, its size a guess; its default prior is a half-normal of twice that.
 
     >>> assumed(0.3, fixed="too few samples before the peak").omega
     0.3
@@ -172,9 +171,8 @@ class StructuralModel:
     `initial(p)` and `observe(t, y, p)` give an ODE. `t` is a scalar; `p` (parameters and
     inputs) and `y` (states) are read by name; every function returns a dict by name.
     `solver` is chosen by what the equations need where it is "auto": tsit5, or rodas4 for stiff
-    ones. `switches` names parameters and inputs that are times at which the rates change of a
-    sudden: no step goes across one. A wrong declaration raises ModelError here, with all that is
-    wrong.
+    ones. `switches` names the parameters and inputs that are times at which rates jump: no step
+    crosses them. A wrong declaration raises ModelError here, with all that is wrong.
     """
 
     title: str
@@ -288,8 +286,8 @@ def _declaration_problems(m: StructuralModel) -> list[str]:
     found += [f"a dose of {d.amount!r} at {d.at!r} over {d.over!r}: amounts are above 0, times "
               "not below" for d in m.doses
               if not (0 < d.amount < math.inf and 0 <= d.at < math.inf and 0 <= d.over < math.inf)]
-    found += [f"rates switch at {n!r}, which is no parameter or input" for n in m.switches
-              if n not in parameters | inputs]
+    found += [f"rates switch at {n!r}, which is no parameter or input"
+              for n in m.switches if n not in parameters | inputs]
     if m.solver not in get_args(Solver):
         found.append(f"solver {m.solver!r} is none of {', '.join(get_args(Solver))}")
     found += [f"output {o.name}: DVID {o.dvid!r} is not a whole number" for o in m.outputs

@@ -41,6 +41,19 @@ def test_observed_and_simulated_endpoints_are_those_of_nca(fit, cohort):
                                        err_msg=f"{name} of {place}")
 
 
+def test_who_is_not_yet_lost_is_bracketed_by_the_last_sample_above_and_the_next(fit, cohort):
+    found = endpoints_of(fit, "C", 20)
+    table = nca(cohort)
+    samples = cohort.observations.groupby("ID")["TIME"].apply(np.sort)
+    for k, (patient, last) in enumerate(zip(table["ID"], table["Tlast"], strict=True)):
+        later = samples[patient][samples[patient] > last]
+        assert found.next_sample[0, k] == (later[0] if len(later) else np.inf)
+    share = found.still_above(np.array([0.0, 30.0, 200.0]), 10)
+    assert share.shape == (11, 3)
+    assert (share[:, 0] == 1).all()
+    assert (np.diff(share, axis=1) <= 0).all()
+
+
 def test_a_check_compares_medians_and_shares_over_patients(fit):
     found, table = endpoints_of(fit, "C", 50).values, checked(fit, 50).set_index("endpoint")
     assert table.loc["Cmax", "observed"] == np.nanmedian(found["Cmax"][0])

@@ -11,16 +11,31 @@ from carpk.endpoint_check import PER_PATIENT, Endpoints, endpoints_of
 from carpk.exposure_summary import unit_of
 from carpk.fitting import Fit
 from carpk.noncompartmental import MONTHS
-from carpk.plots import BLUE, INK, SIZE, Pages, dress, headed, log_axis, output_label, page, write
+from carpk.plots import (
+    BLUE,
+    INK,
+    SIZE,
+    Pages,
+    dress,
+    headed,
+    log_axis,
+    output_label,
+    page,
+    time_axis,
+    time_label,
+    write,
+)
 
 TITLE = "Predictive checks of clinical endpoints"
 CAPTION = (
     "Lines: the share of patients observed to have a peak (and so on) up to this value, from "
     "their samples as in a non-compartmental analysis. Bands: 95 % of what the same samples give "
-    "in new patients simulated from draws of the posterior. Last panel: share of sampled patients "
-    "above the limit at months 1, 3, 6 and 12, observed (dots) and predicted (median and 95 %). "
-    "Clast and Tlast depend on who stayed under observation and how long, which the replicates "
-    "share. Numbers: tables/endpoints.csv.")
+    "in new patients simulated from draws of the posterior. Last panels: share of sampled patients "
+    "above the limit at months 1, 3, 6 and 12, observed (dots) and predicted (median and 95 %); "
+    "and the share not yet lost of those who were ever above it, by Kaplan and Meier's estimate "
+    "for losses that two samples bracket, of the data and (band) of 200 replicates. "
+    "Clast depends on who stayed under observation and how long, which the replicates share. "
+    "Numbers: tables/endpoints.csv.")
 
 _SHARES = np.linspace(0.02, 0.98, 49)
 
@@ -36,10 +51,11 @@ def draw(fit: Fit) -> Pages:
 
 def _page(fit: Fit, output: str) -> Any:
     found = endpoints_of(fit, output)
-    shown = [n for n in PER_PATIENT if n in found.values]
+    # how Tlast is spread shows in who is not yet lost
+    shown = [n for n in PER_PATIENT if n in found.values and n != "Tlast"]
     months = [m for m in MONTHS if np.isfinite(found.values.get(
         f"detectable_{m}", np.full((1, 1), np.nan))[0]).any()]
-    panels = len(shown) + bool(months)
+    panels = len(shown) + bool(months) + 1
     rows = -(-panels // 3)
     height = 0.8 + 2.1 * rows
     figure = page(fit, 7.0, height, f"{output_label(fit, output)}: clinical endpoints")
@@ -61,6 +77,11 @@ def _page(fit: Fit, output: str) -> Any:
         _detectable(ax, found, months)
         _percent(ax, len(shown) % 3 == 0, "")
         headed(ax, "Patients above the limit")
+    ax = figure.add_subplot(grid[divmod(panels - 1, 3)])
+    dress(ax)
+    _lost(ax, fit, found)
+    _percent(ax, panels % 3 == 1, "")
+    headed(ax, "Not yet lost")
     return figure
 
 
@@ -92,6 +113,21 @@ def _distribution(ax: Any, found: Endpoints, name: str) -> None:
     ax.plot(middle, _SHARES, color=BLUE, linewidth=1.0)
     ax.step(np.append(seen[:1], seen), np.arange(len(seen) + 1) / len(seen), where="post",
             color=INK, linewidth=1.0)
+
+
+def _lost(ax: Any, fit: Fit, found: Endpoints) -> None:
+    """Kaplan and Meier's curve of the data, and where those of replicates lie."""
+    seen = fit.design
+    time_axis(ax, seen.time[seen.observed], fit.model.structure.time_unit)
+    time = ax.get_xlim()[1] * np.linspace(0.0, 1.0, 120) ** 2
+    observed, *simulated = found.still_above(time) if len(found.observed("Tlast")) else (None,)
+    if simulated:
+        low, middle, high = np.quantile(simulated, [0.025, 0.5, 0.975], axis=0)
+        ax.fill_between(time, low, high, color=BLUE, alpha=0.28, linewidth=0)
+        ax.plot(time, middle, color=BLUE, linewidth=1.0)
+    if observed is not None:
+        ax.plot(time, observed, color=INK, linewidth=1.0)
+    write(ax.set_xlabel, time_label(fit), fontsize=SIZE, color=INK)
 
 
 def _detectable(ax: Any, found: Endpoints, months: list[str]) -> None:
