@@ -34,11 +34,10 @@ def brackets(after: np.ndarray, by: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     order = np.lexsort((opens, ends))  # at one time a bracket closes before the next one opens
     first = np.nonzero(opens[order][:-1] & ~opens[order][1:])[0]
     left, right = ends[order][first], ends[order][first + 1]
-    within = (after[:, None] <= left) & (right <= by[:, None])
+    within = ((after[:, None] <= left) & (right <= by[:, None])).astype(float)
     share = np.full(len(left), 1.0 / len(left))
     for _ in range(_ROUNDS):
-        weight = within * share
-        new = (weight / weight.sum(axis=1, keepdims=True)).mean(axis=0)
+        new = share * ((1.0 / (within @ share)) @ within) / len(after)
         moved, share = np.abs(new - share).max(), new
         if moved < _TOLERANCE:
             break
