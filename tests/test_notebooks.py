@@ -13,12 +13,14 @@ from carpk import registry
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(f.name for f in FOLDER.glob("*.ipynb"))
-# before the first cell: the package of this checkout, and a few draws where a user takes many
+# before the first cell: the package of this checkout, and few draws and patients
 SHORT = f"""
 import functools, sys
 sys.path.insert(0, {str(FOLDER.parent)!r})
 import carpk
 carpk.fit = functools.partial(carpk.fit, chains=2, draws=20, warmup=20, max_tree_depth=4)
+whole = carpk.example
+carpk.example = lambda name: whole(name).select([str(k) for k in range(1, 13)])
 """
 # and of the catalogue a closed form, a model of sets and one of doses: each is a compilation
 FEW = """

@@ -9,7 +9,7 @@ import pytest
 from conftest import NearTypical
 from typer.testing import CliRunner
 
-from carpk import cli, registry
+from carpk import cli, examples, registry
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,10 +26,13 @@ class Quick(NearTypical):
 
 @pytest.fixture
 def walk(tmp_path, monkeypatch):
-    """A folder with the files of the README, where fits cost nothing."""
+    """A folder with the files of the README, where fits cost nothing, of twelve patients."""
     load = registry.load
     monkeypatch.setattr(registry, "load", lambda kind, name: Quick
                         if (kind, name) == ("estimators", "nuts") else load(kind, name))
+    whole = examples.example
+    monkeypatch.setattr(examples, "example", lambda *name, **how: whole(*name, **how).select(
+        [str(k) for k in range(1, 13)]))
     monkeypatch.chdir(tmp_path)
     for name, _, text in BLOCKS:
         if name:

@@ -111,7 +111,8 @@ def test_a_stiff_model_agrees_with_its_closed_form_and_so_does_its_gradient():
                                rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["liu_l_2022", "liu_l_2022_negative_relapse"])
+@pytest.mark.parametrize("name", [
+    "liu_l_2022", pytest.param("liu_l_2022_negative_relapse", marks=pytest.mark.slow)])
 def test_an_ode_model_agrees_with_diffrax(name):
     import diffrax
 
@@ -187,9 +188,9 @@ def test_a_switch_in_time_is_met_to_the_solvers_accuracy_with_its_derivative(whe
                                        atol=1e-8)
 
 
-# all of them take minutes to compile: these four stand for closed form, log states and doses
+# all of them take minutes to compile: these three stand for closed form, log states and doses
 @pytest.mark.parametrize("name", [
-    n if n in ("stein_2019", "liu_l_2022", "liu_l_2022_negative_relapse", "one_compartment_oral")
+    n if n in ("stein_2019", "liu_l_2022", "one_compartment_oral")
     else pytest.param(n, marks=pytest.mark.slow) for n in registry.names("models")])
 def test_gradients_are_those_of_central_differences(name):
     structure = registry.find_model(name)
