@@ -111,7 +111,7 @@ def test_the_same_request_has_the_same_name_and_another_seed_another(near_typica
 @pytest.mark.slow
 def test_the_simulated_stein_cohort_gives_its_truth_back(shared_data):
     """22 % of the rows are censored. Last result: 12 of 13 inside; omega_Tmax 0.3 not
-    in 0.311 to 0.438 (the 90 patients' own SD is 0.333)."""
+    in 0.308 to 0.437 (the 90 patients' own SD is 0.333)."""
     truth = json.loads((shared_data / "sim_stein90" / "truth.json").read_text())
     from carpk.nonmem import read_csv
     result = fit(population("stein_2019"),
@@ -124,7 +124,8 @@ def test_the_simulated_stein_cohort_gives_its_truth_back(shared_data):
 
 @pytest.mark.slow
 def test_the_simulated_predator_prey_cohort_gives_its_truth_back(shared_data):
-    """Three states, two outputs, five varying parameters. Last result: 15 of 15 inside."""
+    """Three states, two outputs, five varying parameters. Last result: 14 of 15 inside;
+    omega_kem 0.6 not in 0.275 to 0.593."""
     from predator_prey import MODEL
 
     from carpk.nonmem import read_csv
