@@ -18,6 +18,7 @@ from carpk.estimators import Convergence, Estimate, Estimator
 from carpk.likelihood import population_location
 from carpk.nonmem import read_csv
 from carpk.population_model import population
+from carpk.problems import DataError
 
 # most of the tests' time is compilation, a third of which is spent on faster fused loops; a
 # version that does not know the flag would end the process
@@ -47,6 +48,26 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the public data sets (../shared/data) are not on this machine")
     return folder
+
+
+@pytest.fixture
+def read(tmp_path):
+    """read(text, **options): the cohort of a CSV with this text, as read_csv reads it."""
+    def read(text, **options):
+        path = tmp_path / "run.csv"
+        path.write_text(text)
+        return read_csv(path, **options)
+    return read
+
+
+@pytest.fixture
+def refused(read):
+    """refused(text, **options): the problems of a CSV that read_csv must refuse."""
+    def refused(text, **options):
+        with pytest.raises(DataError) as caught:
+            read(text, **options)
+        return caught.value.problems
+    return refused
 
 
 # what a file may call a patient: none of it may break a page, a picture or a table

@@ -390,34 +390,3 @@ def test_gradients_agree_with_central_differences_of_an_independent_solver(name,
         differences = (sides[0] - sides[1]) / (2 * step)
         np.testing.assert_allclose(jacobian[:, :, k], differences, rtol=1e-4, atol=1e-5,
                                    err_msg=parameter)
-
-
-# what the equations imply
-
-
-@pytest.mark.parametrize(("name", "title"), [("liu_l_2022", "set 1"), ("liu_l_2022", "set 3"),
-                                             ("liu_l_2022_negative_relapse", "set 2")])
-def test_without_car_t_cells_the_leukaemia_grows_logistically(name, title):
-    model = registry.load("models", name)
-    p = values_of(model, {"set": title, "values": {"nTN0": 1e-250, "NB0": 10.0}})
-    times = np.array([1.0, 10.0, 50.0, 100.0])
-    seen = integrated(model, p, {}, 100.0)(times)
-    grown = 10.0 * np.exp(p["rBp"] * times)
-    np.testing.assert_allclose(seen["B"], grown / (1 + (grown - 10.0) / p["nMB"]), rtol=1e-8)
-
-
-def test_without_leukaemia_car_t_cells_decline_exponentially():
-    model = registry.load("models", "liu_l_2022")
-    p = values_of(model, {"set": "set 1", "values": {"NB0": 1e-200, "rBp": 1e-9}})
-    times = np.array([1.0, 10.0, 100.0])
-    seen = integrated(model, p, {"T": 50.0}, 100.0)(times)
-    np.testing.assert_allclose(seen["T"], 50.0 * np.exp(-p["lTA0"] * times), rtol=1e-9)
-    np.testing.assert_allclose(seen["N"], p["nTN0"] * np.exp(-p["lTN"] * times), rtol=1e-9)
-
-
-def test_stein_halves_the_expansion_rate_only_before_the_peak():
-    model = registry.load("models", "stein_2019")
-    late = closed_form(model, values_of(model, {"values": {"TSTER": 9.3, "Fster": 0.5}}))
-    never = closed_form(model, values_of(model, {}))
-    times = np.linspace(0.0, 300.0, 61)
-    np.testing.assert_allclose(late(times)["C"], never(times)["C"], rtol=1e-13)

@@ -34,3 +34,11 @@ def test_the_closed_form_is_growth_at_a_rate_that_each_drug_changes_and_then_dec
     seen |= dict(zip(late, path.y.sum(axis=0), strict=True))
     np.testing.assert_allclose(closed_form(MODEL, values)(DAYS)["C"], [seen[t] for t in DAYS],
                                rtol=1e-8)
+
+
+def test_stein_halves_the_expansion_rate_only_before_the_peak():
+    model = registry.load("models", "stein_2019")
+    late = closed_form(model, values_of(model, {"values": {"TSTER": 9.3, "Fster": 0.5}}))
+    never = closed_form(model, values_of(model, {}))
+    times = np.linspace(0.0, 300.0, 61)
+    np.testing.assert_allclose(late(times)["C"], never(times)["C"], rtol=1e-13)
