@@ -37,7 +37,8 @@ class Endpoints(NamedTuple):
 
     def still_above(self, times: np.ndarray, count: int = 200) -> np.ndarray:
         """(1 + `count` at most, T): of the patients who were ever above the limit, the share that
-        is not lost yet, observed and in replicates; a patient's loss comes after Tlast."""
+        is not lost yet, observed and in replicates; a patient's loss comes after Tlast. Replicates
+        where nobody was above it say nothing and are left out."""
         rows = []
         for after, by in zip(self.values["Tlast"][:count + 1], self.next_sample, strict=False):
             ever = np.isfinite(after)
@@ -73,9 +74,9 @@ def endpoints_of(fit: Fit, output: str, count: int = COUNT) -> Endpoints:
     profiles = Profiles(tuple(seen.ids[i] for i in ids), np.where(np.isnan(when), last, when),
                         level, below)
     values = _endpoints(profiles, fit.model.structure.time_unit == "day")
-    after = np.stack([np.where(when > last[:, None], when, np.inf).min(axis=1)
-                      for last in values["Tlast"]])
-    return Endpoints(values, after)
+    later = np.stack([np.where(when > tlast[:, None], when, np.inf).min(axis=1)
+                      for tlast in values["Tlast"]])
+    return Endpoints(values, later)
 
 
 def _endpoints(p: Profiles, in_days: bool) -> dict[str, np.ndarray]:

@@ -9,6 +9,9 @@ import pandas as pd
 from carpk.problems import Problem
 from carpk.structure import StructuralModel
 
+# doses studied span less (from 1e5 to 1e9 cells); cells for millions of cells are a factor of 1e6
+_FAR = 1e3
+
 
 def same_unit(one: str, other: str) -> bool:
     """Whether two units are one, however they are written: days is day, µL is uL.
@@ -79,7 +82,7 @@ def _dose_problems(units: Mapping[int | str, str], doses: pd.DataFrame,
                 "convert AMT in the file", source, line, column=f"unit of AMT:{state.name}",
                 found=given))
         usual = [d.amount for d in structure.doses if d.state == state.name]
-        if given is None and usual and not 1e-3 < median / max(usual) < 1e3:
+        if given is None and usual and not 1 / _FAR < median / max(usual) < _FAR:
             found.append(Problem(
                 "warning", f"doses into {state.name} of {structure.name} are usually "
                 f"{max(usual):g} {state.unit}", "if AMT is in another unit, convert it; if it is "

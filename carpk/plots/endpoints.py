@@ -55,7 +55,8 @@ def _page(fit: Fit, output: str) -> Any:
     shown = [n for n in PER_PATIENT if n in found.values and n != "Tlast"]
     months = [m for m in MONTHS if np.isfinite(found.values.get(
         f"detectable_{m}", np.full((1, 1), np.nan))[0]).any()]
-    panels = len(shown) + bool(months) + 1
+    lost = len(found.observed("Tlast")) > 0 and bool(np.isfinite(found.next_sample).any())
+    panels = len(shown) + bool(months) + lost
     rows = -(-panels // 3)
     height = 0.8 + 2.1 * rows
     figure = page(fit, 7.0, height, f"{output_label(fit, output)}: clinical endpoints")
@@ -77,11 +78,12 @@ def _page(fit: Fit, output: str) -> Any:
         _detectable(ax, found, months)
         _percent(ax, len(shown) % 3 == 0, "")
         headed(ax, "Patients above the limit")
-    ax = figure.add_subplot(grid[divmod(panels - 1, 3)])
-    dress(ax)
-    _lost(ax, fit, found)
-    _percent(ax, panels % 3 == 1, "")
-    headed(ax, "Not yet lost")
+    if lost:
+        ax = figure.add_subplot(grid[divmod(panels - 1, 3)])
+        dress(ax)
+        _lost(ax, fit, found)
+        _percent(ax, panels % 3 == 1, "")
+        headed(ax, "Not yet lost")
     return figure
 
 
@@ -120,13 +122,12 @@ def _lost(ax: Any, fit: Fit, found: Endpoints) -> None:
     seen = fit.design
     time_axis(ax, seen.time[seen.observed], fit.model.structure.time_unit)
     time = ax.get_xlim()[1] * np.linspace(0.0, 1.0, 120) ** 2
-    observed, *simulated = found.still_above(time) if len(found.observed("Tlast")) else (None,)
+    observed, *simulated = found.still_above(time)
     if simulated:
         low, middle, high = np.quantile(simulated, [0.025, 0.5, 0.975], axis=0)
         ax.fill_between(time, low, high, color=BLUE, alpha=0.28, linewidth=0)
         ax.plot(time, middle, color=BLUE, linewidth=1.0)
-    if observed is not None:
-        ax.plot(time, observed, color=INK, linewidth=1.0)
+    ax.plot(time, observed, color=INK, linewidth=1.0)
     write(ax.set_xlabel, time_label(fit), fontsize=SIZE, color=INK)
 
 
