@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,6 @@ def replicate(seed: int) -> dict[str, float]:
     limit = np.where(below, LLOQ, level)
     measured = rows.assign(DV=limit, UPPER=limit, LOWER=np.where(below, -np.inf, limit),
                            CENS=below.astype(int))
-    from dataclasses import replace
     result = fit(MODEL, replace(cohort, observations=measured), seed=seed, chains=2, draws=500,
                  warmup=300)
     draws = result.posterior["posterior"].dataset
@@ -108,7 +108,7 @@ def parameters(table: pd.DataFrame) -> pd.DataFrame:
 
 def band(count: int, most: float = 0.95, trials: int = 4000) -> np.ndarray:
     """(KEPT + 1,): how far the ECDF of `count` uniform ranks strays from the diagonal at each
-    rank, so scaled that `most` of all whole curves lie within (Saeilynoja et al. 2022)."""
+    rank, so scaled that `most` of all whole curves lie within (Säilynoja et al. 2022)."""
     ranks = np.random.default_rng(0).integers(0, KEPT + 1, (trials, count))
     curves = np.stack([(ranks <= k).mean(axis=1) for k in range(KEPT + 1)], axis=1)
     expected = np.arange(1, KEPT + 2) / (KEPT + 1)

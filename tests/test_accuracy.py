@@ -1,3 +1,5 @@
+"""How far two solutions lie apart, and the mesh on which they agree."""
+
 import dataclasses
 
 import numpy as np

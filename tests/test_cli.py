@@ -1,3 +1,5 @@
+"""The commands fit, check and report: what they print, write, refuse and exit with."""
+
 import csv
 import io
 import json

@@ -1,3 +1,5 @@
+"""The command models: table, filters, card, plot."""
+
 import json
 import time
 

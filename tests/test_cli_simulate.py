@@ -1,3 +1,5 @@
+"""The command simulate: files, options, and what is refused."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""From the tables of a cohort to the arrays of a design."""
+
 import time
 from dataclasses import fields, replace
 

@@ -1,3 +1,5 @@
+"""Bytes of a CSV to a table of text: encodings, separators, decimal commas, quotes."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Bundled cohorts: read by name, each with its card."""
+
 import pytest
 
 from carpk import examples

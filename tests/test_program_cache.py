@@ -1,3 +1,5 @@
+"""Compiled programs are kept between processes, and nowhere they should not be."""
+
 import os
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""The progress of a fit: a bar on a terminal, a line for each stage elsewhere."""
+
 import io
 import re
 

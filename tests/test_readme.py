@@ -51,16 +51,14 @@ def test_every_command_of_the_walk_does_what_it_says(walk, short_reports):
     assert all((f / "report.html").is_file() for f in (walk / "fits").iterdir())
 
 
-def test_the_python_of_the_readme_makes_the_folder_it_describes(walk):
+def test_the_python_of_the_readme_makes_the_folder_it_describes(walk, request):
     [code] = [text for name, language, text in BLOCKS if language == "python" and not name]
     exec(compile(code, "README.md", "exec"), {})
     [folder] = (walk / "fits").iterdir()
     listed = re.findall(r"^\| `([\w.]+)/?` \|", README.partition("## Where")[0], re.MULTILINE)
     assert sorted(listed) == sorted(f.name for f in folder.iterdir())
-    with pytest.MonkeyPatch.context() as few:
-        names = registry.names
-        few.setattr(registry, "names", lambda kind: ["traces"] if kind == "plots" else names(kind))
-        assert CliRunner().invoke(cli.app, ["report", str(folder)]).exit_code == 0
+    request.getfixturevalue("short_reports")
+    assert CliRunner().invoke(cli.app, ["report", str(folder)]).exit_code == 0
 
 
 def test_the_main_command_is_the_one_that_the_walk_fits_with():

@@ -1,3 +1,5 @@
+"""Columns of a text table as numbers, with every wrong cell told."""
+
 import pytest
 
 from carpk.csvfile import read_table

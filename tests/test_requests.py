@@ -1,3 +1,5 @@
+"""run.toml and manifest to a request: what is read, and what is refused."""
+
 import dataclasses
 import json
 

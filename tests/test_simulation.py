@@ -1,3 +1,5 @@
+"""Simulated patients and measurements: by seed, and distributed as the model says."""
+
 import dataclasses
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Typical trajectories: sets, doses, horizon."""
+
 import dataclasses
 
 import numpy as np

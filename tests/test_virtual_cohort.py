@@ -1,3 +1,5 @@
+"""Virtual patients: who is enrolled, given what, sampled when, and what is measured."""
+
 import dataclasses
 
 import numpy as np

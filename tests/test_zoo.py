@@ -1,3 +1,5 @@
+"""The catalogue of models as the notebook shows it."""
+
 import dataclasses
 
 import numpy as np
