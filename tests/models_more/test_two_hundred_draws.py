@@ -5,11 +5,9 @@ in each free parameter it gives no spread; doses and inputs are the usual ones. 
 are compared on the log scale, above a millionth of their highest, and none may go below zero
 where the reference does not.
 
-Last runs of 200: 26 of 30 within 1e-4 with no failed solve, stiff ones on the mesh before it began
-finer. Since mended and to be run again: owens_bozic_2021 (10 patients had no solution on the finest
-explicit mesh, now implicit), liu_l_2022_negative_relapse (7 without a reference by LSODA, which is
-now asked of stiff models only), chaudhury_2020_saturable (2e-3 at its switch, now a node). Not run:
-park_2025_sle: its typical patient is within 2e-2 where it switches, so it will fail until mended.
+Last runs of 200: 29 of 30 within 1e-4 with no failed solve, the stiff ones among them on the mesh
+before it began finer, but for owens_bozic_2021. Not run: park_2025_sle, whose rates switch on its
+state: its typical patient is within 2e-2, so it fails until steps end where it switches.
 """
 
 import dataclasses
