@@ -135,8 +135,7 @@ def rates(t, y, p):
                 into_marrow = p.K12 * Vb * blood - p.K21 * Vm * marrow
                 moved = into_marrow / Vm if site else -into_marrow / Vb
                 dy[f"{x}{s}{site}"] = moved + made - loss * cells
-    few = 1e-6 * (here[""]["8"] + here[""]["4"]) < p.Crev
-    dy["R"] = jnp.where(few, p.K0rev, 0.0) * (1.0 - (y.B + y.R) / p.Bmax)
+    dy["R"] = p.few * p.K0rev * (1.0 - (y.B + y.R) / p.Bmax)
     drug = y.D / Vb
     dy["D"] = -p.kD * y.D
     for s, P, H, Emax, EC50, K0, kp, ko in (
@@ -153,13 +152,23 @@ def rates(t, y, p):
     antibody, interferon, neutrophils = over(y.A, p.A0), over(y.I, p.I0), over(y.G, p.Gb)
     H4b, H8b = p.K04 / p.ko4, p.K08 / p.ko8
     dy["I"] = p.kI * (p.I0 * antibody * neutrophils - y.I)
-    kA = jnp.where(y.B > 1e6, p.ksA, 0.0)
-    dy["A"] = kA * (y.B * over(y.H4, H4b) * interferon**p.g4 - p.B0 * antibody)
+    dy["A"] = p.enough * p.ksA * (y.B * over(y.H4, H4b) * interferon**p.g4 - p.B0 * antibody)
     made = 1.5 * 24.0 * p.WT
     dy["Q"] = made / Vb * (1.0 - over(y.Q, p.Q0) * antibody**p.gC)
     damage = over(p.Q0, y.Q) ** p.gU * interferon**p.g8
     dy["U"] = p.ksU / Vu * (damage * jnp.exp(over(y.H8, H8b) + neutrophils) - over(y.U, p.U0))
     return dy
+
+
+def few(t, y, p):
+    """CAR T cells that let naive B cells return."""
+    blood = counts(y)
+    return jnp.log(p.Crev) - jnp.log(1e-6 * jnp.maximum(blood["8"] + blood["4"], LEAST))
+
+
+def enough(t, y, p):
+    """B cells that make the antibody."""
+    return jnp.log(jnp.maximum(y.B, LEAST)) - jnp.log(1e6)
 
 
 def initial(p):
@@ -268,6 +277,7 @@ MODEL = StructuralModel(
     initial=initial,
     observe=observe,
     derive=derive,
+    thresholds={"few": few, "enough": enough},
     solver="rodas4",  # A follows B within seconds, F dies within half an hour
     taxonomy=Taxonomy(
         "qsp", "mechanistic", ("car_t", "normal_t", "healthy_target", "other"),

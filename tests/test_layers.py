@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache taxonomy laws integrators small_matrices",
-    "structure units cohort censoring csvfile records nonmem examples models/*",
+    "words declarations structure units cohort censoring csvfile records nonmem examples models/*",
     "priors tails error_models/* covariate_models/* effects population_model",
     "solve accuracy likelihood preparation empirical_bayes geometry conditional "
     "approximations importance asymptotics simulation virtual_cohort trajectories",

@@ -23,7 +23,7 @@ from scipy.optimize import minimize_scalar
 
 from carpk import registry
 from carpk.cohort import Design
-from carpk.solve import arrays, predict
+from carpk.solve import arrays, predict, rates_of
 from carpk.structure import named
 
 NAMES = registry.names("models")
@@ -78,6 +78,12 @@ def closed_form(model, values):
 
 
 @functools.cache
+def rates(name):
+    """A model's rates, each threshold on the side where the states are: one function per model."""
+    return rates_of(registry.load("models", name))
+
+
+@functools.cache
 def compiled(rates, observe, states, names):
     """slopes(t, u, p, inflow) of a model's states, log ones as their logarithms, their Jacobian,
     and every output and state at (T,) times. p and inflow are arrays: a dict costs a call more
@@ -110,7 +116,8 @@ def integrated(model, values, doses, until, rtol=1e-11, atol=1e-25, method=None)
     """
     if isinstance(doses, dict):
         doses = [(0.0, state, amount, 0.0) for state, amount in doses.items()]
-    slopes, jacobian, everything = compiled(model.rates, model.observe, model.states, tuple(values))
+    moving = rates(model.name) if model.thresholds else model.rates
+    slopes, jacobian, everything = compiled(moving, model.observe, model.states, tuple(values))
     logged = [s.scale == "log" for s in model.states]
     method = method or ("LSODA" if model.solver == "rodas4" else "DOP853")
     edges = sorted({0.0, until, *(t for t, *_ in doses if t < until),
@@ -205,7 +212,7 @@ def test_values_and_gradients_are_finite_and_no_type_or_shape_is_mixed(name):
             seen = [jax.vmap(lambda t: dict(model.solution(t, read)))(times)]
         else:
             y = {n: jnp.asarray(v) + 1.0 for n, v in model.initial(read).items()}
-            seen = [model.rates(1.0, named(y), read), model.observe(1.0, named(y), read)]
+            seen = [rates_of(model)(1.0, named(y), read), model.observe(1.0, named(y), read)]
         return seen, model.derive(read) if model.derive else {}
 
     def total(p):  # a part that is not finite makes the sum so

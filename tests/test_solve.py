@@ -188,6 +188,41 @@ def test_a_switch_in_time_is_met_to_the_solvers_accuracy_with_its_derivative(whe
                                        atol=1e-8)
 
 
+PASSING = StructuralModel(
+    title="y grows while x is above L, falls below", source=Source("-", "-"), time_unit="day",
+    parameters=(Parameter("L", 2.0, "u", "-"), Parameter("b", 0.4, "1/day", "-"),
+                Parameter("d", 3000.0, "1/day", "-")),
+    states=(State("x", "u", "-", "log"), State("y", "u", "-")), outputs=(Output("y", "u", "-"),),
+    thresholds={"high": lambda t, y, p: y.x - p.L},
+    rates=lambda t, y, p: {"x": -p.b * y.x, "y": p.d * (p.high * (y.x - y.y))},
+    initial=lambda p: {"x": 10.0, "y": 10.0}, observe=lambda t, y, p: {"y": y.y}, solver="rodas4")
+
+
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+def test_a_threshold_of_the_states_is_met_where_it_is_passed_with_its_derivative(derivative):
+    """y follows x within seconds and keeps, from then on, the level at which x fell below L."""
+    days = np.array([0.5, 1.0, 3.0, 4.1, 9.0, 20.0])
+    levels = np.array([2.0, 9.7, 1e-9, 11.0])  # the third is never passed, the fourth at once
+    data = arrays(design(cohort(days, patients=4), PASSING), PASSING, 600)
+    behind = 3000.0 / (3000.0 - 0.4)
+
+    def solve(lnL, lnb):
+        return predict(PASSING, data, {"L": jnp.exp(lnL), "b": jnp.exp(lnb),
+                                       "d": jnp.full(4, 3000.0)})
+
+    lnL, lnb = jnp.log(levels), jnp.full(4, jnp.log(0.4))
+    x = 10.0 * np.exp(-0.4 * days)
+    held = x[None] < levels[:, None]
+    want = np.where(held, np.minimum(levels[:, None] * behind, 10.0), x * behind)
+    np.testing.assert_allclose(solve(lnL, lnb), want, rtol=1e-6)
+    by_L, by_b = (np.einsum("pnp->pn", d) for d in derivative(solve, argnums=(0, 1))(lnL, lnb))
+    np.testing.assert_allclose(by_L, np.where(held & (want < 10.0), want, 0.0), atol=1e-5)
+    further = behind * 0.4 / (3000.0 - 0.4)
+    np.testing.assert_allclose(by_b[:3], np.where(
+        held, levels[:, None] * further, x * (further - 0.4 * days * behind))[:3], atol=1e-5)
+    assert not by_b[3].any()
+
+
 # all of them take minutes to compile: these three stand for closed form, log states and doses
 @pytest.mark.parametrize("name", [
     n if n in ("stein_2019", "liu_l_2022", "one_compartment_oral")

@@ -4,6 +4,7 @@ import numpy as np
 from test_models import GOLDEN, assert_printed, solved, table, values_of
 
 from carpk import registry
+from carpk.solve import rates_of
 from carpk.structure import named
 
 MODEL = registry.load("models", "park_2025_sle")
@@ -27,7 +28,7 @@ def test_car_t_cells_in_marrow_are_as_many_as_printed_and_c3_reaches_its_plateau
 def test_without_the_drug_host_cells_rest():
     p = named({**TYPICAL, "Ddose": 0.0})
     start = MODEL.initial(p)
-    still = MODEL.rates(0.0, named(start), p)
+    still = rates_of(MODEL)(0.0, named(start), p)
     for n in HOST:  # at a rate below rounding, for two years
         assert abs(still[n]) * 730.0 <= 1e-10 * start[n]
 
@@ -35,7 +36,7 @@ def test_without_the_drug_host_cells_rest():
 def test_at_the_infusion_markers_other_than_urine_protein_rest_and_it_rises():
     p = named(TYPICAL)
     start = MODEL.initial(p)
-    rate = MODEL.rates(0.0, named(start), p)
+    rate = rates_of(MODEL)(0.0, named(start), p)
     for n in "IAQ":
         assert abs(rate[n]) <= 1e-9 * start[n]
     np.testing.assert_allclose(rate["U"], p.ksU / (0.24 * p.WT) * (np.exp(2.0) - 1.0), rtol=1e-12)

@@ -1,0 +1,202 @@
+"""What is wrong with a model file: every word and function of its declaration, checked at once."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import math
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import Any, get_args
+
+from carpk.words import (
+    Derived,
+    Dose,
+    Function,
+    Input,
+    Output,
+    Parameter,
+    Solver,
+    Spread,
+    State,
+)
+
+_NAMED = {"parameters": Parameter, "inputs": Input, "states": State, "outputs": Output,
+          "derived": Derived}
+_WORDS = {**_NAMED, "doses": Dose}
+_CALLS = {  # what each function is called with, and the declared names it must return
+    "solution": ("t, p", "outputs"), "rates": ("t, y, p", "states"), "initial": ("p", "states"),
+    "observe": ("t, y, p", "outputs"), "derive": ("p", "derived"),
+}
+
+
+def wrong_declarations(m: Any) -> list[str]:
+    """What is wrong with a structural model, a sentence each; empty if nothing is."""
+    return _type_problems(m) or [*_declaration_problems(m), *_function_problems(m)]
+
+
+def _type_problems(m: Any) -> list[str]:
+    """What would make every further check stumble: a group or function of another kind."""
+    found = []
+    for field_name, word in _WORDS.items():
+        group = getattr(m, field_name)
+        if isinstance(group, word):
+            found.append(f"{field_name} is one {word.__name__}, not a tuple: put a comma after it")
+        elif not isinstance(group, tuple | list):
+            found.append(f"{field_name} is {group!r}, not a tuple of {word.__name__}")
+        else:
+            found += [f"{field_name} holds {item!r}, which is no {word.__name__}"
+                      for item in group if not isinstance(item, word)]
+    found += [f"{name} is {f!r}, not a function" for name in _CALLS
+              if (f := getattr(m, name)) is not None and not callable(f)]
+    if isinstance(m.thresholds, Mapping):
+        found += [f"threshold {name} is {f!r}, not a function" for name, f in m.thresholds.items()
+                  if not callable(f)]
+    else:
+        found.append(f"thresholds is {m.thresholds!r}, not a dict of functions")
+    return found
+
+
+def _declaration_problems(m: Any) -> list[str]:
+    found = []
+    for field_name, word in _NAMED.items():
+        kind, listed = word.__name__.lower(), [item.name for item in getattr(m, field_name)]
+        found += [f"{kind} {n!r} is declared twice" for n in _repeated(listed)]
+        found += [f"{kind} name {n!r} is not a Python name" for n in listed
+                  if not n.isidentifier() or keyword.iskeyword(n)]
+    parameters, inputs = {p.name for p in m.parameters}, {i.name for i in m.inputs}
+    outputs = {o.name for o in m.outputs}
+    found += [f"{n!r} is both a parameter and an input" for n in sorted(parameters & inputs)]
+    found += [f"{d.name!r} is both a derived quantity and a parameter or input"
+              for d in m.derived if d.name in parameters | inputs]
+    for p in m.parameters:
+        found += [f"parameter {p.name}: {wrong}" for wrong in _parameter_problems(p)]
+    found += [f"parameter {p.name} requires {p.requires!r}, which is no input"
+              for p in m.parameters if p.requires and p.requires not in inputs]
+    found += [f"input {i.name} equals {i.equals!r}, which is no output"
+              for i in m.inputs if i.equals and i.equals not in outputs]
+    found += [f"input {i.name}: default {i.default!r} is not a number" for i in m.inputs
+              if i.default is not None
+              and (not isinstance(i.default, float) or math.isnan(i.default))]
+    found += [f"state {s.name}: scale {s.scale!r} is neither 'linear' nor 'log'"
+              for s in m.states if s.scale not in ("linear", "log")]
+    states = {s.name for s in m.states}
+    found += [f"a dose goes into {d.state!r}, which is no state" for d in m.doses
+              if d.state not in states]
+    found += [f"a dose of {d.amount!r} at {d.at!r} over {d.over!r}: amounts are above 0, times "
+              "not below" for d in m.doses
+              if not (0 < d.amount < math.inf and 0 <= d.at < math.inf and 0 <= d.over < math.inf)]
+    found += [f"threshold {n!r} is also a parameter or input" for n in m.thresholds
+              if n in parameters | inputs]
+    found += [f"rates switch at {n!r}, which is no parameter or input"
+              for n in m.switches if n not in parameters | inputs]
+    if m.solver not in get_args(Solver):
+        found.append(f"solver {m.solver!r} is none of {', '.join(get_args(Solver))}")
+    found += [f"output {o.name}: DVID {o.dvid!r} is not a whole number" for o in m.outputs
+              if not isinstance(o.dvid, int)]
+    found += [f"DVID {d} belongs to two outputs" for d in _repeated(o.dvid for o in m.outputs)]
+    for title, values in m.parameter_sets.items():
+        found += [f"parameter set {title!r} has {n!r}, which is no parameter or input"
+                  for n in values if n not in parameters | inputs]
+    found += m.taxonomy.problems() if m.taxonomy else []
+    if not m.outputs:
+        found.append("no output is declared")
+    parts = {n: bool(getattr(m, n)) for n in ("states", "rates", "initial", "observe")}
+    missing = [n for n, given in parts.items() if not given]
+    if m.solution is not None and len(missing) < len(parts):
+        found.append("give either solution, or states with rates, initial and observe, not both")
+    if m.solution is None and missing:
+        found.append(f"neither a solution nor a whole ODE model: no {', no '.join(missing)}")
+    if bool(m.derived) != (m.derive is not None):
+        found.append("derived quantities and the function derive go together: "
+                     f"{'derived' if m.derive else 'derive'} is missing")
+    return found
+
+
+def _parameter_problems(p: Parameter) -> list[str]:
+    found = []
+    if not isinstance(p.typical, float) or not math.isfinite(p.typical):
+        found.append(f"typical value {p.typical!r} is not a finite number")
+    elif p.link not in ("log", "logit", "identity"):
+        found.append(f"unknown link {p.link!r}")
+    elif p.link == "log" and not p.typical > 0 and not p.fixed:
+        found.append("a log link needs a typical value above 0")
+    elif p.link == "logit" and not 0 < p.typical < 1 and not p.fixed:
+        found.append("a logit link needs a typical value in (0, 1)")
+    if p.omega is not None and not isinstance(p.omega, Spread):
+        found.append(f"say what the spread {p.omega!r} is: sd(...), variance(...) or cv(...)")
+    elif p.omega is not None and not 0 < p.omega.omega < math.inf:
+        found.append(f"a spread must be above 0 and finite, not {p.omega.printed}")
+    return found
+
+
+def _repeated(values: Iterable[Any]) -> list[Any]:
+    listed = list(values)
+    return [v for v in dict.fromkeys(listed) if listed.count(v) > 1]
+
+
+def _function_problems(m: Any) -> list[str]:
+    """Calls every function once on abstract float64 scalars: names read and names returned."""
+    given = [p.name for p in m.parameters] + [i.name for i in m.inputs]
+    calls: list[tuple[str, Any, str, set[str] | None]] = [
+        (name, getattr(m, name), called_with, {item.name for item in getattr(m, group)})
+        for name, (called_with, group) in _CALLS.items()]
+    calls += [(f"threshold {n}", f, "t, y, p", None) for n, f in m.thresholds.items()]
+    found: list[str] = []
+    for name, function, called_with, expected in calls:
+        if function is None:
+            continue
+        letters = called_with.split(", ")
+        takes = len(inspect.signature(function).parameters)
+        if takes != len(letters):
+            found.append(f"{name} is called as {name}({called_with}) but takes {takes} arguments")
+            continue
+        declared = {"p": [*given, *m.thresholds] if name == "rates" else given,
+                    "y": [s.name for s in m.states]}
+        by_name = function if expected is not None else \
+            lambda *values, f=function: {"it": f(*values)}
+        found += [f"{name} {wrong}" for wrong in _call_problems(
+            by_name, {letter: declared.get(letter) for letter in letters}, expected or {"it"})]
+    return found
+
+
+def _call_problems(function: Function, arguments: Mapping[str, list[str] | None],
+                   expected: set[str]) -> list[str]:
+    import jax
+
+    found: list[str] = []
+
+    def reader(letter: str, values: dict[str, Any]) -> Any:
+        def undeclared(_: Any, name: str) -> float:  # noted, and 1.0 stands in: find them all
+            if name.startswith("__"):
+                raise AttributeError(name)
+            kind = "parameter or input" if letter == "p" else "state"
+            found.append(f"reads {letter}.{name}, which is no {kind}")
+            return 1.0
+
+        return type(letter, (SimpleNamespace,), {"__getattr__": undeclared})(**values)
+
+    def call(*values: Any) -> dict[str, Any]:
+        returned = function(*(reader(letter, v) if isinstance(v, dict) else v
+                              for letter, v in zip(arguments, values, strict=True)))
+        if isinstance(returned, Mapping):
+            return dict(returned)
+        what = "one value" if isinstance(returned, jax.Array) else type(returned).__name__
+        found.append(f"returns {what}, not a dict by name")
+        return dict.fromkeys(expected, 0.0)
+
+    scalar = jax.ShapeDtypeStruct((), float)
+    try:
+        returned = jax.eval_shape(call, *(scalar if names is None else dict.fromkeys(names, scalar)
+                                          for names in arguments.values()))
+    except jax.errors.JAXTypeError:  # jax's own text is a page on tracers
+        return [*dict.fromkeys(found), "needs a plain number where it has an unknown one (if, "
+                "float(), math or numpy): use jnp.where and jax.numpy"]
+    except Exception as failure:
+        first_line = str(failure).partition("\n")[0]
+        return [*dict.fromkeys(found), f"raised {type(failure).__name__}: {first_line}"]
+    found += [f"does not return {n!r}" for n in sorted(expected - set(returned))]
+    found += [f"returns {n!r}, which is not declared" for n in sorted(set(returned) - expected)]
+    found += [f"returns {n!r} as {getattr(v, 'shape', v)!r}, not as a scalar"
+              for n, v in returned.items() if getattr(v, "shape", None) != ()]
+    return [*dict.fromkeys(found)]
