@@ -88,6 +88,8 @@ def _declaration_problems(m: Any) -> list[str]:
               if not (0 < d.amount < math.inf and 0 <= d.at < math.inf and 0 <= d.over < math.inf)]
     found += [f"threshold {n!r} is also a parameter or input" for n in m.thresholds
               if n in parameters | inputs]
+    if m.thresholds and not m.states:
+        found.append("a threshold is of an ODE model's states, and there are none")
     found += [f"rates switch at {n!r}, which is no parameter or input"
               for n in m.switches if n not in parameters | inputs]
     if m.solver not in get_args(Solver):

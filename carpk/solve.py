@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +12,8 @@ from jax.custom_derivatives import SymbolicZero
 
 from carpk.cohort import Design
 from carpk.integrators import STEP
-from carpk.structure import Function, State, StructuralModel, named
+from carpk.structure import State, StructuralModel, named
+from carpk.thresholds import PATIENTS, past_thresholds
 
 Arrays = dict[str, Any]
 
@@ -21,8 +22,6 @@ Arrays = dict[str, Any]
 _INSIDE = 1e-9
 # exp(-600) = 1e-261: a log state below it keeps its per-capita rates, which no longer change
 _LOG_FLOOR = -600.0
-_PATIENTS = "patients"  # the axis of the cohort
-_NEWTON = 3  # steps to the moment at which a threshold is passed, from where the secant has it
 
 
 def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0) -> Arrays:
@@ -161,7 +160,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
 
             if not structure.thresholds:
                 return moved(begin, 0.0, h, {}), u
-            return _past_thresholds(moved, heights, rising, begin, h), u
+            return past_thresholds(moved, heights, rising, begin, h), u
 
         start = initial(parameters)
         first = tuple(jnp.log(start[s.name]) if s.scale == "log" else start[s.name] * jnp.ones(())
@@ -171,66 +170,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
         seen = tuple(x[mesh["seen"]] for x in path)
         return jax.vmap(lambda t, u: dict(observe(t, named(natural(u)), parameters)))(times, seen)
 
-    return jax.vmap(patient, axis_name=_PATIENTS)(p, data["mesh"], data["time"])
-
-
-def rates_of(structure: StructuralModel) -> Function:
-    """rates(t, y, p) with every threshold on the side where it is at (t, y)."""
-    assert structure.rates is not None
-    rates, thresholds = structure.rates, structure.thresholds
-
-    def now(t: Any, y: Any, p: Any) -> Mapping[str, Any]:
-        above = _above({n: f(t, y, p) for n, f in thresholds.items()})
-        return rates(t, y, named({**vars(p), **above}))
-
-    return now if thresholds else rates
-
-
-def _above(heights: Arrays) -> Arrays:
-    return {n: jnp.where(v > 0.0, 1.0, 0.0) for n, v in heights.items()}
-
-
-def _past_thresholds(moved: Callable[..., Any], heights: Callable[..., Arrays],
-                     rising: Callable[..., tuple[Arrays, Arrays]], u: Any, h: Any) -> Any:
-    """u after h: a step to the first threshold that is passed on the way, and one from there.
-
-    moved(u, after, length, above) : u a step later; heights(u, after) : how far u is above each
-    threshold; rising(u, after, above) : the same, and its derivative in time.
-    Each side is held while a step lasts, so that no stage sees both. Steps in which no patient of
-    the cohort passes anything are taken once. A second threshold in one step is passed at its end.
-    """
-    before = heights(u, 0.0)
-    above = _above(before)
-    whole = moved(u, 0.0, h, above)
-    after = heights(whole, h)
-    # of the way to it, the share at which each is passed; beyond the step where none is
-    share = {n: jnp.where((after[n] > 0.0) != (before[n] > 0.0),
-                          before[n] / jnp.where(after[n] == before[n], 1.0, before[n] - after[n]),
-                          2.0) for n in before}
-    earliest = jnp.stack(list(share.values())).min()
-    passes = earliest <= 1.0
-    first = {n: passes & (v == earliest) for n, v in share.items()}
-
-    def to_it_and_on(_: Any) -> Any:
-        def again(carry: Any, k: Any) -> tuple[Any, None]:
-            base, gone, length, above = carry
-            there = moved(base, gone, length, above)
-            height, slope = rising(there, gone + length, above)
-            # Newton's step, whose derivative is that of the moment at which it is passed
-            nearer = length - sum(jnp.where(f, height[n] / jnp.where(f, slope[n], 1.0), 0.0)
-                                  for n, f in first.items())
-            seeking, arrived = k < _NEWTON, k == _NEWTON
-            flipped = {n: jnp.where(arrived & first[n], 1.0 - v, v) for n, v in above.items()}
-            return (tuple(jnp.where(seeking, a, b) for a, b in zip(base, there, strict=True)),
-                    jnp.where(seeking, gone, gone + length),
-                    jnp.where(seeking, jnp.clip(nearer, 0.0, h), h - gone - length),
-                    flipped), None
-
-        begin = (u, jnp.zeros(()), jnp.where(passes, earliest, 1.0) * h, above)
-        return jax.lax.scan(again, begin, jnp.arange(_NEWTON + 2))[0][0]
-
-    someone = jax.lax.pmax(passes.astype(int), _PATIENTS) > 0
-    return jax.lax.cond(someone, to_it_and_on, lambda _: whole, None)
+    return jax.vmap(patient, axis_name=PATIENTS)(p, data["mesh"], data["time"])
 
 
 def _switched(mesh: Arrays, at: jax.Array) -> Arrays:

@@ -52,7 +52,7 @@ PARAMETERS = (
     Parameter("Bm0", 1.5e9, "cells/L", "B cells in marrow at the infusion", TABLE, fixed=HELD),
     Parameter("kg", 0.0193, "1/day", "growth of these B cells", TABLE, fixed=HELD),
     Parameter("Crev", 2.38, "cells/uL", "CAR T cells below which naive B cells return", TABLE,
-              sd(0.81), fixed="a switch at it has no slope that a fit could follow"),
+              sd(0.81)),
     Parameter("K0rev", 1.58e6, "cells/L/day", "return of naive B cells", TABLE, sd(1.04)),
     Parameter("Bmax", 4.49e8, "cells/L", "B cells at which it ends", TABLE, sd(0.81)),
     Parameter("kD", 1.39, "1/day", "elimination of the drug", TABLE, fixed=UNSEEN),
@@ -296,7 +296,7 @@ MODEL = StructuralModel(
         "A0, I0, Q0, U0 are read off figures or reconstructed; 5 patients, no residual error.",
         "The return of B cells and the antibody are switches. The first opens for a day or two "
         "before the expansion, when CAR T cells are fewest; the second leaves A where B passed "
-        "1e6 per L. On a coarse mesh both come late by part of a step.",
+        "1e6 per L.",
         "U is not at rest at the infusion: at baseline it rises towards e^2 U0. ksU is 100 in "
         "Table 1, Crev in cells/L there; the code has what stands here.",
     ),

@@ -14,7 +14,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache taxonomy laws integrators small_matrices",
     "words declarations structure units cohort censoring csvfile records nonmem examples models/*",
     "priors tails error_models/* covariate_models/* effects population_model",
-    "solve accuracy likelihood preparation empirical_bayes geometry conditional "
+    "thresholds solve accuracy likelihood preparation empirical_bayes geometry conditional "
     "approximations importance asymptotics simulation virtual_cohort trajectories",
     "posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction predictive_check fit_exposure "

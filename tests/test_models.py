@@ -23,8 +23,9 @@ from scipy.optimize import minimize_scalar
 
 from carpk import registry
 from carpk.cohort import Design
-from carpk.solve import arrays, predict, rates_of
+from carpk.solve import arrays, predict
 from carpk.structure import named
+from carpk.thresholds import rates_of
 
 NAMES = registry.names("models")
 GOLDEN = {f.stem: tomllib.loads(f.read_text(encoding="utf-8"))

@@ -223,6 +223,25 @@ def test_a_threshold_of_the_states_is_met_where_it_is_passed_with_its_derivative
     assert not by_b[3].any()
 
 
+def test_a_threshold_that_is_passed_and_passed_back_within_a_step_is_not_missed():
+    dipping = StructuralModel(
+        title="x = (t - 4)^2, y counts the time below L", source=Source("-", "-"),
+        time_unit="day", parameters=(Parameter("L", 1e-4, "u", "-"),),
+        states=(State("x", "u", "-"), State("y", "day", "-")), outputs=(Output("y", "day", "-"),),
+        thresholds={"outside": lambda t, y, p: y.x - p.L},
+        rates=lambda t, y, p: {"x": 2.0 * (t - 4.0), "y": 1.0 - p.outside},
+        initial=lambda p: {"x": 16.0, "y": 0.0}, observe=lambda t, y, p: {"y": y.y})
+    data = arrays(design(cohort([3.0, 9.0]), dipping), dipping, 20)
+    assert np.diff(data["mesh"]["t"][0]).max() > 0.3
+
+    def below(L):
+        return predict(dipping, data, {"L": L[None]})[0]
+
+    for L in (1e-4, 1e-8, 0.5):
+        np.testing.assert_allclose(below(jnp.asarray(L)), [0.0, 2.0 * L**0.5], atol=1e-9)
+        np.testing.assert_allclose(jax.jacfwd(below)(jnp.asarray(L)), [0.0, L**-0.5], rtol=1e-5)
+
+
 # all of them take minutes to compile: these three stand for closed form, log states and doses
 @pytest.mark.parametrize("name", [
     n if n in ("stein_2019", "liu_l_2022", "one_compartment_oral")

@@ -135,6 +135,22 @@ MISDECLARED = {
         ODE, {"doses": (Dose("depot", 100),)}, "a dose goes into 'depot', which is no state"),
     "a switch at nothing": (
         ODE, {"switches": ("Tmax",)}, "rates switch at 'Tmax', which is no parameter or input"),
+    "a threshold that is a number": (
+        ODE, {"thresholds": {"few": 2.0}}, "threshold few is 2.0, not a function"),
+    "thresholds that have no name": (
+        ODE, {"thresholds": (lambda t, y, p: y.A,)}, "not a dict of functions"),
+    "a threshold of a parameter's name": (
+        ODE, {"thresholds": {"V": lambda t, y, p: y.A - 1.0}},
+        "threshold 'V' is also a parameter or input"),
+    "a threshold of a state that is not there": (
+        ODE, {"thresholds": {"few": lambda t, y, p: y.B}},
+        "threshold few reads y.B, which is no state"),
+    "a threshold called with less": (
+        ODE, {"thresholds": {"few": lambda y: y.A}},
+        "threshold few is called as threshold few(t, y, p) but takes 1 arguments"),
+    "a threshold of a closed form": (
+        CLOSED, {"thresholds": {"few": lambda t, y, p: p.V}},
+        "a threshold is of an ODE model's states, and there are none"),
     "a dose of nothing": (
         ODE, {"doses": (Dose("A", 0, at=-1.0),)},
         "a dose of 0 at -1.0 over 0.0: amounts are above 0, times not below"),

@@ -4,8 +4,8 @@ import numpy as np
 from test_models import GOLDEN, assert_printed, solved, table, values_of
 
 from carpk import registry
-from carpk.solve import rates_of
 from carpk.structure import named
+from carpk.thresholds import rates_of
 
 MODEL = registry.load("models", "park_2025_sle")
 GOLD = GOLDEN["park_2025_sle"]
