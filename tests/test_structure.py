@@ -138,7 +138,7 @@ MISDECLARED = {
     "a threshold that is a number": (
         ODE, {"thresholds": {"few": 2.0}}, "threshold few is 2.0, not a function"),
     "thresholds that have no name": (
-        ODE, {"thresholds": (lambda t, y, p: y.A,)}, "not a dict of functions"),
+        ODE, {"thresholds": 3.0}, "thresholds is 3.0, not a dict of functions"),
     "a threshold of a parameter's name": (
         ODE, {"thresholds": {"V": lambda t, y, p: y.A - 1.0}},
         "threshold 'V' is also a parameter or input"),
