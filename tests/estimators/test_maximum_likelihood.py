@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import references
 from models_for_tests import COVARIATES, DECAY, decaying
+from scipy.stats import norm
 
 from carpk import conditional, tables
 from carpk.approximations import Approximation
@@ -110,14 +111,16 @@ def test_contraction_is_that_of_the_curvature_and_none_where_no_sample_is():
     assert table.loc[["1", "2"], "C0"].to_numpy() == pytest.approx(known, abs=0.2 * (1 - known))
     draws = found.posterior["posterior"]
     for i in map(str, range(3, 21)):
-        own = few.observations[few.observations["ID"] == i]
-        if (own["lower"] < own["upper"]).any():
-            continue
-        t, ln = own["TIME"].to_numpy(), np.log(own["DV"].to_numpy())
+        own, sigma = few.observations[few.observations["ID"] == i], at["sigma_C_log"]
+        t, z = own["TIME"].to_numpy(), np.log(own["DV"].to_numpy())
         k, c = (float(draws[n].sel(patient=i)[0, 0]) for n in ("k", "C0"))
-        away = (ln - np.log(c) + k * t) / at["sigma_C_log"] ** 2
-        slopes = np.stack([np.ones_like(t), -k * t])  # in ln C0 and ln k
-        bent = slopes @ slopes.T / at["sigma_C_log"] ** 2 + np.diag([0.0, (away * k * t).sum()])
+        z = (z - np.log(c) + k * t) / sigma
+        below = norm.pdf(z) / norm.cdf(z)  # of P(Z < z) the slope of its logarithm
+        hidden = own["CENS"].to_numpy() == 1
+        slope = np.where(hidden, -below, z) / sigma
+        bend = np.where(hidden, below * (below + z), 1.0) / sigma**2
+        along = np.stack([np.ones_like(t), -k * t])  # in ln C0 and ln k
+        bent = along * bend @ along.T + np.diag([0.0, (slope * k * t).sum()])
         prior = np.array([at["omega_C0"], at["omega_k"]]) ** 2
         left = np.diag(np.linalg.inv(bent + np.diag(1 / prior))) / prior
         assert 1 - table.loc[i, ["C0", "k"]].to_numpy(float) == pytest.approx(left, rel=0.25)
