@@ -18,7 +18,7 @@ from carpk.likelihood import data_of, population_location, predicted_rows
 from carpk.posterior import fixed
 from carpk.solve import Arrays
 
-_CURVE_DRAWS = 200  # twice as many move the edge of a 95 % band by less than its line's width
+_CURVE_DRAWS = 200  # twice as many move the edge of a 90 % band by less than its line's width
 
 
 def predictions(fit: Fit) -> pd.DataFrame:
@@ -65,12 +65,13 @@ def _predictions(fit: Fit) -> pd.DataFrame:
     return table
 
 
-def curves(fit: Fit, points: int = 120) -> pd.DataFrame:
+def curves(fit: Fit, points: int = 100) -> pd.DataFrame:
     """Every patient's curve of every output, from time 0 to the patient's last observation.
 
     points : per patient and output, dense in the early days; the patient's doses are added
     returns : ID, output, TIME, typical (the typical patient with this patient's inputs),
-        median, lower95, upper95 (of the patient's own curve), in the unit of the output
+        median, lower50, upper50, lower90, upper90 (of the patient's own curve), in the unit of
+        the output
     """
     seen, outputs = fit.design, fit.model.structure.outputs
     grid = _grid(seen, points)
@@ -85,13 +86,14 @@ def curves(fit: Fit, points: int = 120) -> pd.DataFrame:
     centre, middle = _centre(fit)
     paths = _solve(fit, asked, {n: np.append(v, centre[n]) for n, v in theta.items()},
                    np.concatenate([phi, middle[None]]))
-    median, lower, upper = quantiles(paths[:-1], (0.5, 0.025, 0.975))
+    at = {"median": 0.5, "lower50": 0.25, "upper50": 0.75, "lower90": 0.05, "upper90": 0.95}
+    bands = quantiles(paths[:-1], tuple(at.values()))
     return pd.DataFrame({
         "ID": np.repeat(np.array(seen.ids, dtype=object), shape[1]),
         "output": np.tile(np.repeat(np.array([o.name for o in outputs], dtype=object), each),
                           len(seen.ids)),
-        "TIME": asked.time.ravel(), "typical": paths[-1].ravel(), "median": median.ravel(),
-        "lower95": lower.ravel(), "upper95": upper.ravel()})
+        "TIME": asked.time.ravel(), "typical": paths[-1].ravel(),
+        **{n: band.ravel() for n, band in zip(at, bands, strict=True)}})
 
 
 def medians(fit: Fit) -> dict[str, float]:

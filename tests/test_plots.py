@@ -66,7 +66,7 @@ def test_text_stays_text_and_names_from_a_file_are_shown_as_they_are(pages):
 
 
 def test_the_band_names_where_its_draws_come_from(pages):
-    assert b"95 % band (posterior)" in pages[1]["individual_fits"]
+    assert b"90 % band (posterior)" in pages[1]["individual_fits"]
 
 
 def test_a_name_of_any_length_and_letters_can_be_drawn(near_typical, tmp_path):
@@ -98,18 +98,47 @@ def test_one_patient_with_one_sample_can_be_drawn(near_typical, tmp_path):
             plots.svg(figure)
 
 
-def test_two_outputs_get_pages_of_their_own(near_typical, shared_data):
+def test_two_outputs_stand_above_each_other_on_one_time_axis(near_typical, shared_data):
     cohort = read_csv(shared_data / "cart_liu2022_ball" / "liu2022_ball.csv", dvid=[1, 2],
                       units={1: "cells/uL", 2: "cells/uL"})
     fit = near_typical(population("liu_l_2022"), cohort.select(cohort.ids[:3]))
-    assert [stem for stem, _ in individual_fits.draw(fit)] == \
-        ["individual_fits_T", "individual_fits_B"]
+    (stem, figure), = individual_fits.draw(fit)
+    assert stem == "individual_fits"
+    boxes = [ax.get_position() for ax in figure.axes]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == \
+        [t for i in fit.design.ids for t in (i, "")]
+    for k in (0, 2, 4):
+        assert (boxes[k].x0, boxes[k].x1) == (boxes[k + 1].x0, boxes[k + 1].x1)
+        assert boxes[k].y0 > boxes[k + 1].y1
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
+    assert len({ax.get_ylim() for ax in figure.axes}) == 2
     (_, figure), = observed_predicted.draw(fit)
     assert len(figure.axes) == 4
 
 
+def test_doses_and_times_of_comedication_are_marked(near_typical, tmp_path):
+    file = tmp_path / "toci.csv"
+    file.write_text("ID,TIME,DV,TTOCI\n1,7,900,3\n1,28,90,3\n2,7,800,.\n")
+    fit = near_typical(population("stein_2019"), read_csv(file))
+    assert individual_fits.event_inputs(fit) == ["TTOCI", "TSTER"]
+    (_, figure), = individual_fits.draw(fit)
+    upright = [[list(line.get_xdata()) for line in ax.lines
+                if list(line.get_ydata()) == [0, 1]] for ax in figure.axes]
+    assert upright == [[[3.0, 3.0]], []]
+    assert [t.get_text() for legend in figure.legends for t in legend.get_texts()][-1] == "TTOCI"
+    file.write_text("ID,TIME,DV,AMT,EVID\n1,0,.,100,1\n1,2,5,.,0\n1,12,.,250,1\n1,14,9,.,0\n"
+                    "2,0,.,100,1\n2,3,8,.,0\n")
+    (_, figure), = individual_fits.draw(near_typical(population("one_compartment_oral"),
+                                                     read_csv(file)))
+    given = [next(line.get_xdata().tolist() for line in ax.lines if line.get_color() ==
+                  individual_fits._GREEN) for ax in figure.axes]
+    assert given == [[0.0, 12.0], [0.0]]
+    assert [[t.get_text() for t in ax.texts] for ax in figure.axes] == [["250"], []]
+
+
 def test_no_page_of_patients_is_left_almost_empty():
     assert [individual_fits.per_page(n) for n in (1, 4, 20, 21, 41)] == [4, 4, 20, 12, 16]
+    assert [individual_fits.per_page(40, n) for n in (2, 3, 12)] == [16, 8, 4]
 
 
 def test_time_is_by_square_roots_only_where_samples_crowd_at_its_start():

@@ -60,9 +60,10 @@ def test_tables_and_plots_lie_beside_the_primary_files(folder):
         "manifest.json", "posterior.nc", "model.py", "report.html",
         *(f"tables/{n}.csv" for n in ("parameters", "individuals", "predictions", "excluded",
                                        "correlations", "prior_sensitivity", "exposure",
-                                       "endpoints")),
-        *(f"plots/{n}.svg" for n in ("individual_fits", "observed_predicted", "residuals", "vpc",
-                                     "endpoints", "eta_covariates_pairs", "priors", "traces"))}
+                                       "endpoints", "information")),
+        *(f"plots/{n}.svg" for n in ("individual_fits", "information", "observed_predicted",
+                                     "residuals", "vpc", "endpoints", "eta_covariates_pairs",
+                                     "priors", "traces"))}
 
 
 def test_a_blank_in_a_table_is_blank(folder):
@@ -81,7 +82,7 @@ def test_the_page_is_well_formed_and_loads_nothing(page):
 
 
 def test_every_picture_says_in_words_what_it_shows(page):
-    assert len(page.all("img")) == 8
+    assert len(page.all("img")) == 9
     assert all(len(i["alt"]) > 80 for i in page.all("img"))
 
 
@@ -99,6 +100,17 @@ def test_exposure_is_told_of_the_typical_patient_and_of_each(page, folder):
     assert rows["kind"].tolist() == ["patient"] * len(IDS) + ["typical"]
     typical = rows.iloc[-1]
     assert typical["Cmax_lower95"] < typical["Cmax_median"] < typical["Cmax_upper95"]
+
+
+def test_the_least_informed_parameter_is_named(page, folder):
+    rows = pd.read_csv(folder / "tables" / "information.csv", dtype={"ID": str})
+    assert list(rows.columns) == ["ID", "parameter", "contraction"]
+    means = rows.groupby("parameter")["contraction"].mean()
+    least = rows[rows["parameter"] == means.idxmin()]["contraction"]
+    said = f"Least informed is {means.idxmin()}, by {least.mean():.2f} in the mean: " \
+        f"{(least > 0.5).sum()} of {len(IDS)} patients inform it by more than half."
+    assert said in " ".join(page.text.split())
+    assert [said in i["alt"] for i in page.all("img")].count(True) == 1
 
 
 def test_a_fit_that_did_not_converge_is_announced_first_with_its_reasons(page, small_fit):

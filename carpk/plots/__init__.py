@@ -1,8 +1,8 @@
 """The figures of a fit, one file each, and the visual language they share.
 
 A figure's file exports TITLE, CAPTION (how it is read) and `draw(fit)`, which returns its pages
-as [(name, Figure), ...], none where there is nothing to show. The report shows every file of this
-folder.
+as [(name, Figure), ...], none where there is nothing to show. `remark(fit)`, where there is one,
+says in a sentence what is to be seen. The report shows every file of this folder.
 """
 
 from __future__ import annotations

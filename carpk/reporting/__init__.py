@@ -20,6 +20,7 @@ from carpk import plots, registry, tables
 from carpk.endpoint_check import checked
 from carpk.fit_exposure import ENDPOINTS, model_exposure
 from carpk.fitting import Fit
+from carpk.individual_information import contraction
 
 DRAWS = {
     "posterior": "draws from the posterior", "guide": "draws from the variational guide",
@@ -33,8 +34,8 @@ KINDS = {
 }
 
 # how a reader goes on from the parameters; figures that are not named here come last
-_ORDER = ("covariates", "individual_fits", "observed_predicted", "residuals", "vpc", "endpoints",
-          "eta_covariates", "priors", "traces")
+_ORDER = ("covariates", "individual_fits", "information", "observed_predicted", "residuals", "vpc",
+          "endpoints", "eta_covariates", "priors", "traces")
 
 PLAIN = (  # reasons that need no word
     "default", "default: around the model file's value",
@@ -52,6 +53,8 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
             "predictions": tables.predictions(fit), "excluded": tables.excluded(fit),
             "correlations": tables.correlations_of_estimates(fit),
             "exposure": model_exposure(fit), "endpoints": checked(fit)}
+    if fit.model.spread:
+        made["information"] = contraction(fit)
     if fit.model.effects:
         made["covariates"] = tables.covariates(fit)
     if fit.posterior["posterior"].dataset.attrs["draws_from"] == "posterior":
@@ -96,6 +99,7 @@ class _Figures:
     name: str
     title: str
     caption: str
+    remark: str
     pages: list[tuple[str, str]]
 
 
@@ -111,7 +115,8 @@ def _figures(fit: Fit, name: str, folder: Path, png: bool) -> _Figures:
         # as an image, not inline: every SVG names its own parts, and the names would collide
         uri = "data:image/svg+xml;base64," + base64.b64encode(picture).decode()
         pages.append((figure.get_suptitle(), uri))
-    return _Figures(name, module.TITLE, module.CAPTION, pages)
+    remark = module.remark(fit) if hasattr(module, "remark") else ""
+    return _Figures(name, module.TITLE, module.CAPTION, remark, pages)
 
 
 def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -> str:

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import references
 from models_for_tests import COVARIATES, DECAY, decaying
+from scipy.stats import norm
 
 from carpk import conditional, tables
 from carpk.approximations import Approximation
 from carpk.asymptotics import normal_draws, uncertainty
 from carpk.cohort import design
 from carpk.fitting import fit
+from carpk.individual_information import contraction
 from carpk.likelihood import data_of, from_theta
 from carpk.marginal import objective
 from carpk.maximum_likelihood import maximised
@@ -93,6 +95,35 @@ def test_the_median_of_the_draws_is_the_estimate(laplace_fit):
     draws = laplace_fit.posterior["posterior"]
     for name, value in laplace_fit.manifest["estimates"].items():
         assert float(np.median(draws[name])) == pytest.approx(value["estimate"], rel=1e-6)
+
+
+def test_contraction_is_that_of_the_curvature_and_none_where_no_sample_is():
+    """Five samples of each patient but the first two, who have one, before anything declines."""
+    rows = COHORT.observations
+    few = dataclasses.replace(COHORT, observations=rows[
+        ~rows["ID"].isin(["1", "2"]) | (rows["TIME"] < 1)])
+    found = fit(population(DECAY), few, "laplace", seed=1, draws=801)
+    table = contraction(found).pivot(index="ID", columns="parameter", values="contraction")
+    assert table.loc[["1", "2"], "k"].abs().max() < 0.15
+    at = {n: v["estimate"] for n, v in found.manifest["estimates"].items()}
+    # ln C is linear in ln C0: a patient of one sample is a textbook normal
+    known = at["omega_C0"] ** 2 / (at["omega_C0"] ** 2 + at["sigma_C_log"] ** 2)
+    assert table.loc[["1", "2"], "C0"].to_numpy() == pytest.approx(known, abs=0.2 * (1 - known))
+    draws = found.posterior["posterior"]
+    for i in map(str, range(3, 21)):
+        own, sigma = few.observations[few.observations["ID"] == i], at["sigma_C_log"]
+        t, z = own["TIME"].to_numpy(), np.log(own["DV"].to_numpy())
+        k, c = (float(draws[n].sel(patient=i)[0, 0]) for n in ("k", "C0"))
+        z = (z - np.log(c) + k * t) / sigma
+        below = norm.pdf(z) / norm.cdf(z)  # of P(Z < z) the slope of its logarithm
+        hidden = own["CENS"].to_numpy() == 1
+        slope = np.where(hidden, -below, z) / sigma
+        bend = np.where(hidden, below * (below + z), 1.0) / sigma**2
+        along = np.stack([np.ones_like(t), -k * t])  # in ln C0 and ln k
+        bent = along * bend @ along.T + np.diag([0.0, (slope * k * t).sum()])
+        prior = np.array([at["omega_C0"], at["omega_k"]]) ** 2
+        left = np.diag(np.linalg.inv(bent + np.diag(1 / prior))) / prior
+        assert 1 - table.loc[i, ["C0", "k"]].to_numpy(float) == pytest.approx(left, rel=0.25)
 
 
 def test_asymptotic_draws_have_exactly_their_covariance():
