@@ -65,6 +65,7 @@ def _predictions(fit: Fit) -> pd.DataFrame:
     return table
 
 
+@lru_cache(maxsize=2)  # two figures of a report read them
 def curves(fit: Fit, points: int = 100) -> pd.DataFrame:
     """Every patient's curve of every output, from time 0 to the patient's last observation.
 

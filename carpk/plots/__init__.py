@@ -96,6 +96,16 @@ def log_axis(ax: Any, which: str, low: float, high: float) -> None:
     axis.set_minor_locator(FixedLocator([10.0**k for k in decades]))
 
 
+def limits(dv: np.ndarray, log: bool) -> tuple[float, float]:
+    """The range of an axis that shows every DV; on a log scale more below than above, where the
+    curves of censored patients go."""
+    low, high = float(dv.min()), float(dv.max())
+    if log:
+        return low / 4, high * 2
+    edge = 0.06 * (high - low) or 1.0
+    return low - edge, high + edge
+
+
 def decade(value: float) -> str:
     """A power of ten as it is written.
 

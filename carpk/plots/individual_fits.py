@@ -22,6 +22,7 @@ from carpk.plots import (
     decade,
     dress,
     headed,
+    limits,
     log_axis,
     output_label,
     page,
@@ -254,13 +255,3 @@ def written_amount(amount: float) -> str:
     power = 10.0 ** math.floor(math.log10(amount * (1 + 1e-12)))
     digits = f"{amount / power:.2g}"
     return decade(power) if digits == "1" else f"{digits}×{decade(power)}"
-
-
-def limits(dv: np.ndarray, log: bool) -> tuple[float, float]:
-    """The range of an axis that shows every DV; on a log scale more below than above, where the
-    curves of censored patients go."""
-    low, high = float(dv.min()), float(dv.max())
-    if log:
-        return low / 4, high * 2
-    edge = 0.06 * (high - low) or 1.0
-    return low - edge, high + edge
