@@ -6,6 +6,7 @@ import base64
 import importlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from carpk import plots, registry, tables
@@ -21,6 +23,7 @@ from carpk.endpoint_check import checked
 from carpk.fit_exposure import ENDPOINTS, model_exposure
 from carpk.fitting import Fit
 from carpk.individual_information import contraction
+from carpk.plots import all_patients
 
 DRAWS = {
     "posterior": "draws from the posterior", "guide": "draws from the variational guide",
@@ -34,9 +37,10 @@ KINDS = {
 }
 
 # how a reader goes on from the parameters; figures that are not named here come last
-_ORDER = ("covariates", "individual_fits", "information", "observed_predicted", "residuals", "vpc",
-          "endpoints", "eta_covariates", "priors", "traces")
+_ORDER = ("covariates", "all_patients", "individual_fits", "information", "observed_predicted",
+          "residuals", "vpc", "endpoints", "eta_covariates", "priors", "traces")
 
+_LEVELS = 6  # a covariate with more values has no groups to choose from
 PLAIN = (  # reasons that need no word
     "default", "default: around the model file's value",
     "default: a factor of e for the level", "default: a factor of e for an SD of the column")
@@ -94,29 +98,51 @@ def _measured(measures: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class _Figures:
-    """One kind of figure as the page shows it: its pages as (what it shows, data URI)."""
+    """One kind of figure as the page shows it: its pages as (what it shows, the picture), each
+    picture a data URI or, where it is drawn in the page itself, SVG."""
 
     name: str
     title: str
     caption: str
     remark: str
+    drawn: bool
     pages: list[tuple[str, str]]
 
 
 def _figures(fit: Fit, name: str, folder: Path, png: bool) -> _Figures:
     """Draws one kind of figure and writes its files."""
     module: ModuleType = importlib.import_module(f"carpk.plots.{name}")
-    pages = []
+    drawn, pages = module is all_patients, []
     for stem, figure in module.draw(fit):
         picture = plots.svg(figure)
         _write(folder / f"{stem}.svg", picture)
         if png:
             _write(folder / f"{stem}.png", plots.png(figure))
-        # as an image, not inline: every SVG names its own parts, and the names would collide
-        uri = "data:image/svg+xml;base64," + base64.b64encode(picture).decode()
-        pages.append((figure.get_suptitle(), uri))
+        pages.append((figure.get_suptitle(), _inline(picture, stem) if drawn else
+                      "data:image/svg+xml;base64," + base64.b64encode(picture).decode()))
     remark = module.remark(fit) if hasattr(module, "remark") else ""
-    return _Figures(name, module.TITLE, module.CAPTION, remark, pages)
+    return _Figures(name, module.TITLE, module.CAPTION, remark, drawn, pages)
+
+
+def _inline(picture: bytes, stem: str) -> str:
+    """An SVG as a part of the page: its names begin with the stem, as those of no other do."""
+    text = picture.decode()
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{stem}-", text[text.index("<svg"):])
+
+
+def _people(fit: Fit) -> dict[str, Any]:
+    """What the drawing of all patients says of each, and the groups that it can show alone."""
+    table = fit.design.covariates.reindex(list(fit.design.ids))
+    said = {n: table[n].map(lambda v: f"{v:.6g}" if isinstance(v, float) else str(v))
+            .where(table[n].notna(), "missing") for n in table.columns}
+    few = {n: list(dict.fromkeys(v)) for n, v in said.items()}
+    return {
+        "prefix": all_patients.PATIENT,
+        "about": {k: f"{patient}: " + ", ".join(f"{n} {said[n].iloc[k]}" for n in said)
+                  for k, patient in enumerate(fit.design.ids)},
+        "groups": {f"{n} {level}": np.flatnonzero(said[n] == level).tolist()
+                   for n, levels in few.items() if 1 < len(levels) <= _LEVELS
+                   for level in sorted(levels)}}
 
 
 def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -> str:
@@ -135,6 +161,7 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
             row["prior"] = f"{prior.family}({', '.join(f'{x:.4g}' for x in prior.numbers)})"
     return environment.get_template("report.html.jinja").render(
         fit=fit, structure=fit.model.structure, manifest=manifest, figures=figures, weak=weak,
+        people=_people(fit) if any(f.drawn for f in figures) else None,
         short=PurePath(manifest["data"]["file"]).name, measured=_measured(fit.convergence.measures),
         groups=[(title, [r for r in rows if r["kind"] == kind]) for kind, title in KINDS.items()],
         fixed=[r for r in rows if r["parameter"] in fit.model.fixed],
