@@ -19,7 +19,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction predictive_check fit_exposure "
     "normalised_errors endpoint_check covariate_effects individual_information comparison tables "
-    "plots/* drawings zoo reporting",
+    "plots/* drawings zoo word reporting",
     "requests progress outfiles cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

@@ -46,11 +46,12 @@ PLAIN = (  # reasons that need no word
     "default: a factor of e for the level", "default: a factor of e for an SD of the column")
 
 
-def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
+def report(fit: Fit, folder: str | Path, *, png: bool = False, docx: bool = False) -> Path:
     """Writes tables/*.csv, plots/*.svg and report.html into a folder; returns the page.
 
     Each file is written beside and renamed. The page holds everything it shows and needs no
-    network. `png` adds plots/*.png.
+    network. `png` adds plots/*.png; `docx` these and report.docx, the page for Word, and returns
+    that.
     """
     folder = Path(folder)
     made = {"parameters": tables.parameters(fit), "individuals": tables.individuals(fit),
@@ -67,10 +68,15 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
         _write(folder / "tables" / f"{name}.csv", _csv(table))
     names = sorted(registry.names("plots"), key=lambda n: (
         _ORDER.index(n) if n in _ORDER else len(_ORDER), n))
-    drawn = [_figures(fit, name, folder / "plots", png) for name in names]
+    drawn = [_figures(fit, name, folder / "plots", png or docx) for name in names]
     figures = [f for f in drawn if f.pages]
-    page = folder / "report.html"
-    _write(page, _html(fit, made, figures).encode())
+    page, text = folder / "report.html", _html(fit, made, figures)
+    _write(page, text.encode())
+    if docx:
+        from carpk.word import document
+        page = folder / "report.docx"
+        _write(page, document(text, {file: (folder / "plots" / f"{file}.png").read_bytes()
+                                     for f in figures for file, _, _ in f.pages}))
     return page
 
 
@@ -98,15 +104,15 @@ def _measured(measures: Mapping[str, float]) -> str:
 
 @dataclass(frozen=True)
 class _Figures:
-    """One kind of figure as the page shows it: its pages as (what it shows, the picture), each
-    picture a data URI or, where it is drawn in the page itself, SVG."""
+    """One kind of figure as the page shows it: its pages as (file, what it shows, the picture),
+    each picture a data URI or, where it is drawn in the page itself, SVG."""
 
     name: str
     title: str
     caption: str
     remark: str
     drawn: bool
-    pages: list[tuple[str, str]]
+    pages: list[tuple[str, str, str]]
 
 
 def _figures(fit: Fit, name: str, folder: Path, png: bool) -> _Figures:
@@ -118,7 +124,7 @@ def _figures(fit: Fit, name: str, folder: Path, png: bool) -> _Figures:
         _write(folder / f"{stem}.svg", picture)
         if png:
             _write(folder / f"{stem}.png", plots.png(figure))
-        pages.append((figure.get_suptitle(), _inline(picture, stem) if drawn else
+        pages.append((stem, figure.get_suptitle(), _inline(picture, stem) if drawn else
                       "data:image/svg+xml;base64," + base64.b64encode(picture).decode()))
     remark = module.remark(fit) if hasattr(module, "remark") else ""
     return _Figures(name, module.TITLE, module.CAPTION, remark, drawn, pages)
