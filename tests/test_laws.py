@@ -252,6 +252,16 @@ def test_expansion_switched_on_and_off_gives_the_printed_activated_and_memory_ce
     assert float(activated(60.0)) < 1e-5
 
 
+@pytest.mark.parametrize(("converted", "share"), [(0.02, "0.04"), (0.025, "0.05")])
+def test_of_the_peak_of_activated_cells_the_printed_share_lives_on_as_memory(converted, share):
+    def memory(delta):
+        return paths(lambda t, y: [converted * jnp.exp(-0.5 * laws.phase(t, 0.0)) - delta * y[0]],
+                     [0.0], [100.0])[0, 0]
+
+    assert_printed(memory(0.0), share)
+    same(memory(0.01) * np.exp(1.0), converted / (0.5 - 0.01), 1e-8)  # r / (alpha + r - delta)
+
+
 # extinction
 
 @pytest.mark.parametrize(("birth", "death", "texts"), [

@@ -8,6 +8,7 @@ import pytest
 from test_models import GOLDEN, assert_printed, design_of, integrated, named, solved, values_of
 
 from carpk import registry
+from carpk.models import kirouac_2023
 from carpk.solve import arrays, predict
 
 MODEL = registry.load("models", "kirouac_2023")
@@ -60,11 +61,18 @@ def test_no_tumour_of_a_non_responder_shrinks_and_all_end_near_their_capacity(ce
 @pytest.mark.parametrize("entry", GOLD["exposure"], ids=lambda e: e["set"])
 def test_the_printed_exposure_is_that_of_the_printed_grid(entry):
     days = DAYS[DAYS <= 28]
-    cart = MODEL.typical["V"] * solved(MODEL, entry, 28.0)(days)["CART"]
+    at = solved(MODEL, entry, 28.0)
+    cart = MODEL.typical["V"] * at(days)["CART"]
     cart[0] = 0.0  # carpk counts the cells that are on their way, the paper does not
     assert_printed(cart.max(), entry["printed"]["peak"])
     assert_printed(days[np.argmax(cart)], entry["printed"]["day"])
     assert_printed(np.trapezoid(cart, days), entry["printed"]["area_28"])
+    if "fine_28" in entry["printed"]:
+        fine = np.linspace(0.0, 28.0, 28001)
+        p = named(values_of(MODEL, entry))
+        coming = (p.wM + p.wE1 + p.wE2 + p.wX) * kirouac_2023.waiting(fine, p)
+        assert_printed(np.trapezoid(p.V * at(fine)["CART"] - coming, fine),
+                       entry["printed"]["fine_28"])
 
 
 def test_between_one_and_three_and_a_half_cells_in_a_thousand_engraft():

@@ -114,3 +114,25 @@ def test_the_tumour_free_state_is_a_stable_node(title):
     np.testing.assert_allclose(float(dy["T"]) / y["T"], p.a - p.d_E, rtol=1e-6)
     assert MODEL.derive(p)["cure_rate"] > 0
     assert abs(float(dy["E"])) < 1e-6
+
+
+@pytest.mark.parametrize(("j_C", "near", "shares"), [
+    (0.6, [(0.55, 8e4, 4e7), (0.935, 5e4, 1.5e7), (0.9999, 8e4, 2e4)],
+     ("0.5511", "0.935", "0.9999")),
+    (0.3, [(0.31, 1.6e5, 3e7), (0.998, 6e4, 1e6), (0.9999, 8e4, 3e4)],
+     ("0.3086", "0.9985", "0.9999"))])
+def test_melanoma_and_car_t_cells_coexist_at_three_burdens_the_middle_one_stable(j_C, near, shares):
+    p = named({**MODEL.parameter_sets["patient 3, melanoma"], "j_C": j_C})
+
+    def slopes(u):  # of ln T, ln E and ln C
+        y = named({**dict(zip("TEC", jnp.exp(u), strict=True)), "M": 0.0})
+        dy = MODEL.rates(0.0, y, p)
+        return jnp.stack([dy[n] / getattr(y, n) for n in "TEC"])
+
+    jacobian = jax.jit(jax.jacfwd(slopes))
+    for (x, E, C), share, unstable in zip(near, shares, (1, 0, 1), strict=True):
+        rest, _, well, _ = fsolve(slopes, np.log([x / p.b, E, C]), xtol=1e-12, fprime=jacobian,
+                                  full_output=True)
+        assert well == 1
+        assert_printed(float(np.exp(rest[0])) * p.b, share)
+        assert (np.linalg.eigvals(jacobian(rest)).real > 0).sum() == unstable

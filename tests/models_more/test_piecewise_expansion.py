@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from test_models import assert_printed
 
 from carpk import registry
 from carpk.structure import named
@@ -23,6 +24,12 @@ def test_without_a_lag_it_is_the_expansion_of_stein_2019():
            "t_half_b": np.log(2) / p["beta"]}
     times = jnp.linspace(0.0, 400.0, 201)
     np.testing.assert_allclose(levels(MODEL, times, own), levels(stein, times, p), rtol=1e-12)
+
+
+def test_the_growth_lasts_as_many_days_and_doublings_as_printed():
+    p, fold = named(MODEL.typical), MODEL.derive(named(MODEL.typical))["fold"]
+    assert_printed(p.Tmax - p.Tlag, "6.02")
+    assert_printed(float(jnp.log2(fold)), "7.97351")
 
 
 def test_a_lag_beyond_the_peak_leaves_a_plateau_and_then_the_decline():
