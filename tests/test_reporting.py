@@ -1,9 +1,12 @@
 """The page and the files of a fit: complete, safe to open, and made from the fit alone."""
 
+import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import docx
 import pandas as pd
 import pytest
 from conftest import IDS, cohort_text
@@ -35,7 +38,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += data
 
     def all(self, tag):
@@ -61,9 +64,9 @@ def test_tables_and_plots_lie_beside_the_primary_files(folder):
         *(f"tables/{n}.csv" for n in ("parameters", "individuals", "predictions", "excluded",
                                        "correlations", "prior_sensitivity", "exposure",
                                        "endpoints", "information")),
-        *(f"plots/{n}.svg" for n in ("individual_fits", "information", "observed_predicted",
-                                     "residuals", "vpc", "endpoints", "eta_covariates_pairs",
-                                     "priors", "traces"))}
+        *(f"plots/{n}.svg" for n in ("all_patients", "individual_fits", "information",
+                                     "observed_predicted", "residuals", "vpc", "endpoints",
+                                     "eta_covariates_pairs", "priors", "traces"))}
 
 
 def test_a_blank_in_a_table_is_blank(folder):
@@ -75,7 +78,8 @@ def test_a_blank_in_a_table_is_blank(folder):
 
 
 def test_the_page_is_well_formed_and_loads_nothing(page):
-    assert not page.all("script") + page.all("link") + page.all("iframe")
+    assert not page.all("link") + page.all("iframe")
+    assert not any("src" in script for script in page.all("script"))
     assert all(i["src"].startswith("data:image/svg+xml;base64,") for i in page.all("img"))
     assert {a["href"] for a in page.all("a") if not a["href"].startswith("#")} == \
         {"https://doi.org/10.1002/psp4.12388"}
@@ -84,12 +88,23 @@ def test_the_page_is_well_formed_and_loads_nothing(page):
 def test_every_picture_says_in_words_what_it_shows(page):
     assert len(page.all("img")) == 9
     assert all(len(i["alt"]) > 80 for i in page.all("img"))
+    drawings = [a["aria-label"] for a in page.all("figure") if "aria-label" in a]
+    assert [d[:12] for d in drawings] == ["All patients"]
 
 
 def test_every_link_within_the_page_leads_somewhere(page):
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for a in page.all("a") if a["href"].startswith("#")} <= set(ids)
+
+
+def test_the_drawing_of_all_patients_knows_every_patient_and_the_groups(page, folder):
+    text = (folder / "report.html").read_text("utf-8")
+    known = json.loads(re.search(r'id="patients">(.*?)</script>', text, re.DOTALL)[1])
+    assert [about.partition(": ")[0] for about in known["about"].values()] == list(IDS)
+    assert known["groups"] == {}  # SEX is F in all of them
+    names = {a["id"] for a in page.all("g") if known["prefix"] in a.get("id", "")}
+    assert {n.split(known["prefix"])[1].split("-")[0] for n in names} == set(known["about"])
 
 
 def test_exposure_is_told_of_the_typical_patient_and_of_each(page, folder):
@@ -130,6 +145,28 @@ def test_a_converged_fit_says_so(near_typical, short_reports, tmp_path):
     assert "NOT CONVERGED" not in text
     assert "Tmax_pop ~ lognormal(9, 0.2): asked for" in text
     assert "beta_pop = 0.004 1/day, fixed: fixed on request" in text
+
+
+def test_a_word_document_holds_what_the_page_says(near_typical, short_reports, tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text(cohort_text(("1", "2", "site <b>")))
+    fit = near_typical(population("stein_2019"), read_csv(file))
+    made = report(fit, tmp_path / "out", docx=True)
+    assert made == tmp_path / "out" / "report.docx"
+    document = docx.Document(io.BytesIO(made.read_bytes()))
+    page = Page((made.parent / "report.html").read_text("utf-8"))
+    said = [p.text for p in document.paragraphs]
+    assert said[0] == fit.model.structure.title
+    assert "Converged: R-hat at most 1.002, no divergent transitions." in said
+    headings = [p.text for p in document.paragraphs if p.style.name == "Heading 1"]
+    assert len(headings) == len(page.all("h2"))
+    parameters = next(t for t in document.tables if t.cell(0, 0).text == "Parameter")
+    names = {c.text.partition("\n")[0] for c in parameters.columns[0].cells}
+    assert {*fit.model.names, "Typical values"} <= names
+    cmax = next(r for r in parameters.rows if r.cells[0].text.startswith("Cmax_pop"))
+    table = pd.read_csv(made.parent / "tables" / "parameters.csv").set_index("parameter")
+    assert float(cmax.cells[2].text) == pytest.approx(table.loc["Cmax_pop", "median"], rel=0.05)
+    assert len(document.inline_shapes) == len(page.all("figure")) == 1
 
 
 def test_names_from_files_are_text_and_never_markup(folder, near_typical, tmp_path):
