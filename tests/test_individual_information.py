@@ -71,4 +71,4 @@ def test_every_patient_is_on_a_page_of_the_map(small_fit):
     (stem, figure), = information.draw(small_fit)
     assert stem == "information"
     labels = [t.get_text() for ax in figure.axes for t in ax.get_yticklabels()]
-    assert sorted(labels) == sorted(["mean", *(information.plain(i, 12) for i in IDS)])
+    assert sorted(labels) == sorted(["mean", *(information.plain(i) for i in IDS)])

@@ -23,7 +23,7 @@ CAPTION = (
     "their mean over the parameters. All values: tables/information.csv.")
 
 ROWS = 50  # patients below each other
-_ROW, _LABEL, _WIDTH = 0.125, 0.75, 6.65  # inches: of a row, of the IDs, of a page's blocks
+_ROW, _LETTER, _WIDTH = 0.125, 0.05, 6.65  # inches: a row, a letter of an ID, a page's blocks
 _CELL = (0.3, 0.62)  # of a column: at least, so that its name is read; at most
 
 
@@ -35,11 +35,13 @@ def draw(fit: Fit) -> Pages:
     values = table.pivot(index="ID", columns="parameter", values="contraction")[
         list(fit.model.spread)].loc[list(fit.design.ids)]
     values = values.iloc[np.argsort(-values.mean(axis=1).to_numpy(), kind="stable")]
-    room = max(1, int(_WIDTH / (_LABEL + _CELL[0] * values.shape[1])))
+    values.index = pd.Index([plain(str(i)) for i in values.index])
+    label = 0.2 + _LETTER * max(map(len, [*values.index, "mean"]))
+    room = max(1, int(_WIDTH / (label + _CELL[0] * values.shape[1])))
     sheets = math.ceil(len(values) / (room * ROWS))
     each = math.ceil(len(values) / sheets)
     return [(f"information_{k + 1}" if sheets > 1 else "information",
-             _page(fit, values, k * each, min((k + 1) * each, len(values)), room))
+             _page(fit, values, k * each, min((k + 1) * each, len(values)), room, label))
             for k in range(sheets)]
 
 
@@ -48,21 +50,22 @@ def remark(fit: Fit) -> str:
     return least_informed(contraction(fit))
 
 
-def _page(fit: Fit, values: pd.DataFrame, first: int, end: int, room: int) -> Figure:
-    """One page of the sorted patients."""
+def _page(fit: Fit, values: pd.DataFrame, first: int, end: int, room: int, label: float) \
+        -> Figure:
+    """One page of the sorted patients; label: inches of the longest ID."""
     shown, k = values.iloc[first:end], values.shape[1]
     blocks = min(room, math.ceil(len(shown) / 10))  # a block of a few patients only wastes width
     rows = math.ceil(len(shown) / blocks)
-    cell = min(_CELL[1], (_WIDTH / blocks - _LABEL) / k)
+    cell = min(_CELL[1], (_WIDTH / blocks - label) / k)
     names = _ROW * 0.55 * max(map(len, values.columns)) + 0.1
-    height = 0.72 + names + _ROW * (rows + 1.5)
+    height = 0.8 + names + _ROW * (rows + 1.5)
     figure = page(fit, 7.0, height, f"Information per patient: {first + 1} to {end} of "
                   f"{len(values)}, most informed first")
     for b in range(blocks):
         part = shown.iloc[b * rows:(b + 1) * rows]
         if part.empty:
             break
-        left, top = 0.2 + b * (_LABEL + cell * k) + _LABEL, height - 0.62 - names
+        left, top = 0.15 + b * (label + cell * k) + label, height - 0.62 - names
         ax = figure.add_axes((left / 7.0, (top - _ROW) / height, cell * k / 7.0, _ROW / height))
         mean = values.mean().to_numpy()
         _map(ax, mean[None], ["mean"])
@@ -74,7 +77,7 @@ def _page(fit: Fit, values: pd.DataFrame, first: int, end: int, room: int) -> Fi
         low = top - _ROW * (1.5 + len(part))
         _map(figure.add_axes((left / 7.0, low / height, cell * k / 7.0,
                               _ROW * len(part) / height)),
-             part.to_numpy(), [plain(str(i), 12) for i in part.index])
+             part.to_numpy(), list(part.index))
     _bar(figure, height)
     return figure
 
