@@ -85,6 +85,20 @@ def to_phi(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], z: ja
     return informed(z, mu, low, information, linear)
 
 
+def to_z(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], phi: jax.Array,
+         start: Arrays, parametrisation: Parametrisation) -> jax.Array:
+    """z (P, K) of a phi (P, K): the inverse of `to_phi`, which is linear in z."""
+    def away(z: jax.Array) -> jax.Array:
+        return to_phi(model, data, theta, z, start, parametrisation)[0]
+
+    none = jnp.zeros_like(phi)
+    if phi.shape[1] == 0:
+        return none
+    middle = away(none)
+    slope = jnp.stack([away(none.at[:, k].set(1.0)) - middle for k in range(phi.shape[1])], axis=2)
+    return jnp.linalg.solve(slope, (phi - middle)[:, :, None])[:, :, 0]
+
+
 def frozen(model: PopulationModel, start: Start) -> Arrays:
     """The part of a start the coordinates are built on, as arrays a compiled program reads."""
     return {"information": _TRUSTED * start.information, "linear": _TRUSTED * start.linear,

@@ -8,7 +8,7 @@ from models_for_tests import COVARIATES, DECAY, decaying
 
 from carpk.cohort import design
 from carpk.empirical_bayes import laplace_start
-from carpk.geometry import frozen, informed, log_density, noncentred, to_phi
+from carpk.geometry import frozen, informed, log_density, noncentred, to_phi, to_z
 from carpk.likelihood import data_of, log_jacobian, log_joint, population_location, to_theta
 from carpk.population_model import population
 from carpk.preparation import resolve
@@ -43,6 +43,8 @@ def test_log_density_is_log_joint_plus_the_log_volume(start, parametrisation):
             + log_jacobian(MODEL, u)
         got = log_density(MODEL, DATA, frame, u, z, parametrisation)
         assert float(got) == pytest.approx(float(expected), rel=1e-11)
+        back = to_z(MODEL, DATA, theta, phi, frame, parametrisation)
+        np.testing.assert_allclose(back, z, atol=1e-9)
 
 
 def test_informed_coordinates_make_a_normal_likelihood_standard_normal():

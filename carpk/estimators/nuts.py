@@ -26,11 +26,10 @@ from carpk.empirical_bayes import (
     start_shape,
 )
 from carpk.estimators import Convergence, Estimate, Estimator, Progress
-from carpk.geometry import Parametrisation, frozen, log_density, to_phi
-from carpk.likelihood import population_location, to_theta
+from carpk.geometry import Parametrisation, frozen, log_density, to_phi, to_z
+from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
-from carpk.small_matrices import solve_lower
 from carpk.solve import Arrays
 
 _CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
@@ -112,15 +111,15 @@ def _programs(settings: Nuts, model: PopulationModel, data: Arrays) \
 
     @jax.jit
     def begin(key: jax.Array, size: jax.Array, start: Start, data: Arrays, frame: Arrays) -> Any:
-        """A state drawn around the start, `size` posterior SDs wide."""
+        """A state drawn around the start, `size` posterior SDs wide; at size 0 the start itself."""
         spread = population_spread(model, start, data)
         near, noise, rng = jax.random.split(key, 3)
         u = start.u + size * spread * jax.random.normal(near, start.u.shape)
         z = size * jax.random.normal(noise, (patients, k))
-        if settings.parametrisation == "noncentred":
-            mu, low = population_location(model, data, to_theta(model, start.u))
-            away = start.phi - mu
-            z = 0.1 * z + jnp.stack(solve_lower(low, [away[:, i] for i in range(k)]), axis=1)
+        mode = to_z(model, data, to_theta(model, start.u), start.phi, frame,
+                    settings.parametrisation)
+        z = 0.1 * z + mode if settings.parametrisation == "noncentred" else \
+            z + (1.0 - size) * mode
         return init_kernel(
             {"u": u, "z": z}, settings.warmup, step_size=0.1, dense_mass=[("u",)],
             inverse_mass_matrix={("u",): jnp.diag(spread**2), ("z",): jnp.ones(patients * k)},
