@@ -18,7 +18,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "approximations importance asymptotics simulation virtual_cohort trajectories",
     "posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction predictive_check fit_exposure "
-    "normalised_errors endpoint_check covariate_effects comparison tables plots/* drawings zoo "
+    "normalised_errors endpoint_check covariate_effects comparison outcome_regression "
+    "outcome_data exposure_outcomes outcome_curves tables plots/* drawings outcome_drawings zoo "
     "reporting",
     "requests progress outfiles cli*",
 )
