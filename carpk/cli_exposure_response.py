@@ -59,7 +59,8 @@ def command(
     keep_programs()
     named, columns = outcome or time or "", tuple(c for c in (adjust or "").split(",") if c)
     loaded = load_fit(fit)
-    target = Path(out) if out else fit / "exposure_response" / f"{_stem(named, metric, columns)}.csv"
+    stem = _stem(named, metric, columns)
+    target = Path(out) if out else fit / "exposure_response" / f"{stem}.csv"
     picture = target.with_suffix(".svg")
     if not out:
         target.parent.mkdir(exist_ok=True)

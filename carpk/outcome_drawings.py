@@ -40,11 +40,11 @@ def _probabilities(fit: Fit, found: ExposureResponse) -> Any:
     """A panel for the outcome, or for each grade or more of it."""
     grades = np.unique(found.read.outcome)[1:]
     rows, columns = -(-len(grades) // 2), min(len(grades), 2)
-    height = 1.2 + 2.35 * rows
+    height = 1.35 + 2.3 * rows
     figure = page(fit, 7.0 if columns == 2 else 4.6, height, _title(found))
     grid = figure.add_gridspec(
-        rows, columns, left=0.09 if columns == 2 else 0.14, right=0.985, top=1 - 0.78 / height,
-        bottom=0.98 / height, wspace=0.1, hspace=0.28)
+        rows, columns, left=0.09 if columns == 2 else 0.14, right=0.985, top=1 - 0.9 / height,
+        bottom=0.92 / height, wspace=0.08, hspace=0.28)
     middle = np.median(found.exposure, axis=0)
     ends = middle.min() / 1.3, middle.max() * 1.3
     x = np.geomspace(*ends, 60)
@@ -70,19 +70,22 @@ def _probabilities(fit: Fit, found: ExposureResponse) -> Any:
         ax.tick_params(labelleft=k % 2 == 0)
         if found.kind == "ordinal":
             alone = f"logistic, {found.outcome} >= {grade:g}"
-            own = f": alone, OR {_ratio(ratios.loc[alone])}" if alone in ratios.index else ""
-            headed(ax, f"Grade {grade:g}" + (" or more" if k < len(grades) - 1 else "")
-                   + f", {happened.sum()} of {len(happened)}{own}")
+            own = f", alone {_ratio(ratios.loc[alone])}" if alone in ratios.index else ""
+            headed(ax, f"Grade {'≥ ' * (k < len(grades) - 1)}{grade:g}: {happened.sum()} of "
+                   f"{len(happened)}{own}")
         if k >= len(grades) - columns:
             write(ax.set_xlabel, _axis(found), fontsize=SIZE, color=INK)
         if k % 2 == 0:
-            write(ax.set_ylabel, "Patients" if found.kind == "ordinal" else
-                  plain(found.outcome, 30), fontsize=SIZE, color=INK, labelpad=1)
+            write(ax.set_ylabel, "Patients of this grade" if found.kind == "ordinal" else
+                  f"Patients with {plain(found.outcome, 24)}", fontsize=SIZE, color=INK,
+                  labelpad=1)
     return _noted(figure, found, height, "Line and band: the model, median and 95 %"
                   + (", averaged over the covariates of the patients" if found.adjust else "")
                   + ". Dots: observed in quarters of the patients (thin line: from lowest to "
                   "highest exposure) with Wilson's 95 % interval. Ticks: patients with (top) and "
-                  "without, at the median of their exposure.")
+                  "without, at the median of their exposure."
+                  + (" Alone: the odds ratio of this panel by itself, alike in all panels but for "
+                     "chance if odds are proportional." if found.kind == "ordinal" else ""))
 
 
 def _times(fit: Fit, found: ExposureResponse) -> Any:
@@ -92,9 +95,9 @@ def _times(fit: Fit, found: ExposureResponse) -> Any:
     names = _GROUPS[3 if len(time) >= 60 else 2]
     middle = np.median(found.exposure, axis=0)
     parts = np.array_split(np.argsort(middle, kind="stable"), len(names))
-    height = 4.45 + 0.17 * len(names)
+    height = 4.4 + 0.17 * len(names)
     figure = page(fit, 7.0, height, _title(found))
-    ax = figure.add_axes((0.09, (1.62 + 0.17 * len(names)) / height, 0.9, 2.2 / height))
+    ax = figure.add_axes((0.09, (1.13 + 0.17 * len(names)) / height, 0.9, 2.4 / height))
     dress(ax)
     unit = fit.model.structure.time_unit
     # a step at 0: no axis by square roots, for times to an event do not crowd as samples do
@@ -113,8 +116,8 @@ def _times(fit: Fit, found: ExposureResponse) -> Any:
         gone = part[event[part] == 0]
         ax.plot(time[gone], share[np.searchsorted(at, time[gone], side="right") - 1], "|",
                 color=colour, markersize=5, markeredgewidth=0.9)
-        marks.append((line, f"{name}: {middle[part].min():.3g} to {middle[part].max():.3g} "
-                      f"{found.unit}"))
+        marks.append((line, f"{name}: {_digits(middle[part].min())} to "
+                      f"{_digits(middle[part].max())} {found.unit}"))
     ax.set_ylim(0.0, 1.03)
     ax.set_yticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     write(ax.set_ylabel, "Without event", fontsize=SIZE, color=INK, labelpad=1)
@@ -126,10 +129,11 @@ def _times(fit: Fit, found: ExposureResponse) -> Any:
     for text in legend.get_texts():
         text.set_parse_math(False)
     ticks = [t for t in ax.get_xticks() if 0 <= t <= ax.get_xlim()[1]]
-    write(ax.text, 0.0, -0.235, "at risk", transform=ax.transAxes, fontsize=SIZE - 1, color=GREY)
+    write(ax.text, -0.012, -0.225, "at risk", transform=ax.transAxes, fontsize=SIZE - 1,
+          color=GREY)
     for k, part in enumerate(parts):
         for t in ticks:
-            write(ax.text, t, -0.31 - 0.075 * k, f"{(time[part] >= t).sum()}", ha="center",
+            write(ax.text, t, -0.29 - 0.07 * k, f"{(time[part] >= t).sum()}", ha="center",
                   transform=ax.get_xaxis_transform(), fontsize=SIZE - 1,
                   color=_COLOURS[-len(names):][k], fontweight="bold")
     return _noted(figure, found, height, f"Patients in {'thirds' if len(names) == 3 else 'halves'} "
@@ -152,13 +156,19 @@ def _ratio(row: Any) -> str:
 
 def _noted(figure: Any, found: ExposureResponse, height: float, note: str) -> Any:
     """The page with its result below the title, and how it is read below its panels."""
-    row = found.table.iloc[0]
-    adjusted = f", adjusted for {', '.join(map(plain, found.adjust))}" if found.adjust else ""
-    graded = f"{row['model'].capitalize() if row['model'][:3] not in ('Wei', 'Cox') else row['model']}"
-    write(figure.text, 0.09, 1 - 0.36 / height,
-          f"{graded}: {found.measure} {_ratio(row)} per doubling of {found.metric}{adjusted}; "
-          f"{row['n']} patients", ha="left", va="top", fontsize=SIZE, color=INK)
-    wide = int(figure.get_figwidth() * 18.5)
-    write(figure.text, 0.09, 0.09 / height, "\n".join(textwrap.wrap(note, wide)), ha="left",
-          va="bottom", fontsize=SIZE - 1.5, color=GREY, linespacing=1.3)
+    row, wide = found.table.iloc[0], figure.get_figwidth()
+    said = [f"{found.measure.capitalize()} per doubling of {found.metric}: {_ratio(row)}",
+            f"{row['model'][0].upper()}{row['model'][1:]}, {row['n']} patients" + (
+                f", adjusted for {', '.join(map(plain, found.adjust))}" if found.adjust else "")]
+    write(figure.text, 0.09, 1 - 0.35 / height, "\n".join(
+        line for part in said for line in textwrap.wrap(part, int(wide * 16))[:1]),
+        ha="left", va="top", fontsize=SIZE, color=INK, linespacing=1.3)
+    write(figure.text, 0.09, 0.09 / height, "\n".join(textwrap.wrap(note, int(wide * 18.5))),
+          ha="left", va="bottom", fontsize=SIZE - 1.5, color=GREY, linespacing=1.3)
     return figure
+
+
+def _digits(value: float) -> str:
+    """Three digits, without an exponent where that is short."""
+    short = float(f"{value:.3g}")
+    return f"{short:.0f}" if 1000 <= short < 1e7 else f"{short:g}"

@@ -115,10 +115,11 @@ def _maximum(law: Callable[..., jax.Array], start: jax.Array, x: jax.Array, data
 
         slope, curvature = jax.grad(penalised), jax.hessian(penalised)
 
-        def onwards(state: tuple[jax.Array, ...]) -> jax.Array:
+        def onwards(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
             return (state[1] > 1e-9) & (state[2] < _STEPS)
 
-        def step(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        def step(state: tuple[jax.Array, jax.Array, jax.Array]) \
+                -> tuple[jax.Array, jax.Array, jax.Array]:
             q, _, count = state
             before = penalised(q)
             way = -jnp.linalg.solve(curvature(q), slope(q))
@@ -127,7 +128,8 @@ def _maximum(law: Callable[..., jax.Array], start: jax.Array, x: jax.Array, data
             new = jnp.where(good.any(), tried[jnp.argmax(good)], jnp.nan)
             return new, jnp.max(jnp.abs(new - q)), count + 1
 
-        q, moved, _ = jax.lax.while_loop(onwards, step, (start, jnp.asarray(jnp.inf), 0))
+        q, moved, _ = jax.lax.while_loop(onwards, step, (
+            start, jnp.asarray(jnp.inf), jnp.asarray(0)))
         return q, law(q, columns, data), curvature(q), moved <= 1e-9
 
     return jax.vmap(one)(x)

@@ -18,8 +18,8 @@ GRADE = np.array([1, 2, 1, 2, 2, 2, 0, 0, 2, 0, 3, 0, 3, 3, 1, 2, 1, 1, 2, 1, 0,
                   0, 0, 1])
 TIME = np.array([380, 540, 380, 10, 460, 140, 390, 660, 80, 80, 440, 200, 630, 160, 360, 130, 340,
                  180, 150, 450, 110, 170, 640, 260, 130, 30, 150, 390, 110, 20], float)
-EVENT = np.array([0, 1, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1,
-                  1, 1])
+EVENT = np.array([0, 1, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0,
+                  1, 1, 1])
 COLUMNS = np.stack([X, AGE, SEX], axis=1).astype(float)
 OUTCOMES = {"binary": ((GRADE >= 2).astype(int), None), "ordinal": (GRADE, None),
             "survival": (TIME, EVENT), "cox": (TIME, EVENT)}
