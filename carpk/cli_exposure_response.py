@@ -111,9 +111,13 @@ def _printed(table: pd.DataFrame) -> object:
         shown.add_column(name, justify="left" if not name else "right", no_wrap=True)
     main = table["model"][0]
     for row in table.itertuples():
-        cut = "" if row.model == main else f" ({str(row.model).partition(', ')[2]} alone)"
-        shown.add_row(f"{row.term}{cut}", row.contrast, f"{row.estimate:.3g}",
-                      f"{row.lower95:.3g} to {row.upper95:.3g}", f"{row.direction:.3f}")
+        other = str(row.model).partition(", ")[2]
+        cut = "" if row.model == main else f" ({other}{' alone' * (' >= ' in other)})"
+        digits = 3 if row.contrast == "per 1" else 2  # of years or percent a ratio is near 1
+        middle, low, high = (f"{v:.{digits}f}" if 0.1 < v < 100 else f"{v:.3g}"
+                             for v in (row.estimate, row.lower95, row.upper95))
+        shown.add_row(f"{row.term}{cut}", row.contrast, middle, f"{low} to {high}",
+                      f"{row.direction:.3f}")
     return shown
 
 

@@ -19,6 +19,7 @@ from carpk.problems import Problem, RequestError
 METRICS = ("Cmax", "Tmax", "half_life", "AUC0_28 (or to another day)")
 MODELS = {"binary": "logistic", "ordinal": "proportional odds",
           "survival": "Weibull proportional hazards", "cox": "Cox proportional hazards"}
+WEIGHED = "draws weighed by the outcome"
 TWO_STAGES = (
     "The exposure was estimated without the outcome (two stages): where the samples tell little "
     "of it, the association is drawn towards none.")
@@ -89,7 +90,11 @@ def exposure_response(fit: Fit, outcome: str, kind: str, metric: str = "Cmax", *
     (variance within plus variance between draws) give about the same intervals. Without
     uncertainty of the exposure it is the interval of maximum likelihood. That the outcome does not
     inform the exposure has a price, as in all multiple imputation without the outcome: an
-    association is drawn towards none where the exposure is poorly known.
+    association is drawn towards none where the exposure is poorly known. By how much, a second
+    row says (not of cox): "draws weighed by the outcome" maximises prod_i mean_d p(outcome of i |
+    exposure of i in draw d), in which a patient's draws count the more the better they agree with
+    the outcome, as in one model of both; the draws of different patients are taken as
+    independent, though they share the population's values.
     Raises RequestError with everything that is wrong: columns, values, too few events, a metric
     that is not complete at the landmark, an outcome that is perfectly predicted.
 
@@ -145,6 +150,12 @@ def exposure_response(fit: Fit, outcome: str, kind: str, metric: str = "Cmax", *
     unit = unit_of(wanted, fit.manifest["data"]["units"][
         str(fit.model.structure.outputs[k].dvid)]).replace("day", fit.model.structure.time_unit)
     table = _table(kind, fitted, terms)
+    if kind != "cox":
+        joint = regress(kind, x, read.outcome, read.event, prior=prior, together=fitted)
+        if joint.found.all():
+            row = _table(kind, joint, terms[:1]).assign(from_exposure=np.nan)
+            table = pd.concat([table, row.assign(model=f"{MODELS[kind]}, {WEIGHED}")],
+                              ignore_index=True)
     if kind == "ordinal":
         table = pd.concat([table, *_cuts(outcome, x, read, terms, prior)], ignore_index=True)
     events = int(read.event.sum()) if read.event is not None else int((read.outcome > 0).sum())
@@ -154,7 +165,9 @@ def exposure_response(fit: Fit, outcome: str, kind: str, metric: str = "Cmax", *
         prior=np.nan if prior is None else prior, draws=len(x))
     return ExposureResponse(
         outcome, kind, wanted, unit, landmark, tuple(adjust), table, read.left_out,
-        (*remarks, TWO_STAGES), tuple(str(ids[p]) for p in read.place), exposure, read, fitted)
+        (*remarks, TWO_STAGES + (
+            f" The row \"{WEIGHED}\" corrects that." if table["model"].str.endswith(
+                WEIGHED).any() else "")), tuple(str(ids[p]) for p in read.place), exposure, read, fitted)
 
 
 def _metric(text: str, found: list[Problem]) -> str:

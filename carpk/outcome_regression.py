@@ -1,7 +1,8 @@
 """Regression of an outcome on exposure: three likelihoods, maximised for many draws at once.
 
 x holds the exposure's column first and then those of covariates; q are the parameters, the slopes
-last. Each log-likelihood is concave in q, so that Newton's method finds its one maximum.
+last. Each log-likelihood is concave in q, so that Newton's method finds its one maximum; that of
+all draws together is not, but its maximum lies beside theirs.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ class Regression:
 
 
 def regress(kind: str, x: np.ndarray, outcome: np.ndarray, event: np.ndarray | None = None, *,
-            prior: float | None = None) -> Regression:
-    """Fits one of KINDS to each draw of the columns.
+            prior: float | None = None, together: Regression | None = None) -> Regression:
+    """Fits one of KINDS to each draw of the columns, or one to all of them.
 
     x : (D, n, C); of a 0/1 column the slope is between its groups, of others per unit
     outcome : (n,), 0/1 if binary, integer grades if ordinal (proportional odds between those
@@ -67,6 +68,9 @@ def regress(kind: str, x: np.ndarray, outcome: np.ndarray, event: np.ndarray | N
     event : (n,), 1 where that time is of an event and 0 where it is of censoring
     prior : SD of a normal prior around 0 of the slopes, per SD of a column or between groups;
         the estimate is then the mode, and its covariance that of the normal at the mode
+    together : what the draws gave each, from which the maximum of the likelihood that averages
+        each patient's over the draws is looked for, prod_i (1/D) sum_d p(outcome of i | x of i
+        in draw d); the result has one D. Not for cox, whose patients are not independent
     Covariances are by the observed information. Ties of Cox's are Efron's (1977, JASA 72:557).
 
     >>> x = np.array([0.0, 1, 2, 3, 4, 5])[None, :, None]
@@ -82,9 +86,6 @@ def regress(kind: str, x: np.ndarray, outcome: np.ndarray, event: np.ndarray | N
     scale = np.where(groups, 1.0, x.std(axis=(0, 1)))
     law, names, start, data, constant, back = _LAWS[kind](outcome, event)
     ridge = np.append(np.zeros(len(names)), np.full(columns, 1.0 / prior if prior else 0.0))
-    q, value, hessian, found = (np.asarray(v) for v in _maximum(
-        law, jnp.asarray(np.append(start, np.zeros(columns))), jnp.asarray((x - centre) / scale),
-        {k: jnp.asarray(v) for k, v in data.items()}, jnp.asarray(ridge)))
     # from standardised columns and unit of time back: linear in the parameters
     own = len(names)
     inner = np.eye(own + columns)
@@ -95,6 +96,12 @@ def regress(kind: str, x: np.ndarray, outcome: np.ndarray, event: np.ndarray | N
             -centre if name == "intercept" else 0.0
     outer[:own, :own] = back
     matrix = outer @ inner
+    begin = np.append(start, np.zeros(columns)) if together is None else \
+        np.linalg.solve(matrix, together.estimate.mean(axis=0))
+    standard = (x - centre) / scale
+    q, value, hessian, found = (np.asarray(v) for v in _maximum(
+        law, jnp.asarray(begin), jnp.asarray(standard if together is None else standard[None]),
+        {k: jnp.asarray(v) for k, v in data.items()}, jnp.asarray(ridge)))
     found = found & np.isfinite(value)
     with np.errstate(all="ignore"):
         covariance = np.array([np.linalg.inv(-h) if f else np.full_like(h, np.nan)
@@ -106,12 +113,19 @@ def regress(kind: str, x: np.ndarray, outcome: np.ndarray, event: np.ndarray | N
 @functools.partial(jax.jit, static_argnames="law")
 def _maximum(law: Callable[..., jax.Array], start: jax.Array, x: jax.Array, data: Data,
              ridge: jax.Array) -> tuple[jax.Array, ...]:
-    """Newton's method with halved steps, of every draw: q, log-likelihood, Hessian, found."""
+    """Newton's method with halved steps: q, log-likelihood, Hessian, found; of every draw (x of
+    three axes), or of the average over draws (x of four, the first of length 1)."""
     halves = 0.5 ** jnp.arange(_HALVINGS)
 
     def one(columns: jax.Array) -> tuple[jax.Array, ...]:
+        def likelihood(q: jax.Array) -> jax.Array:
+            if columns.ndim == 2:
+                return jnp.sum(law(q, columns, data))
+            each = jax.vmap(lambda c: law(q, c, data))(columns)
+            return jnp.sum(jax.nn.logsumexp(each, axis=0) - jnp.log(columns.shape[0]))
+
         def penalised(q: jax.Array) -> jax.Array:
-            return law(q, columns, data) - 0.5 * jnp.sum((q * ridge) ** 2)
+            return likelihood(q) - 0.5 * jnp.sum((q * ridge) ** 2)
 
         slope, curvature = jax.grad(penalised), jax.hessian(penalised)
 
@@ -130,35 +144,37 @@ def _maximum(law: Callable[..., jax.Array], start: jax.Array, x: jax.Array, data
 
         q, moved, _ = jax.lax.while_loop(onwards, step, (
             start, jnp.asarray(jnp.inf), jnp.asarray(0)))
-        return q, law(q, columns, data), curvature(q), moved <= 1e-9
+        return q, likelihood(q), curvature(q), moved <= 1e-9
 
     return jax.vmap(one)(x)
 
 
 def _ordered(q: jax.Array, x: jax.Array, data: Data) -> jax.Array:
-    """Proportional odds: McCullagh 1980, J R Stat Soc B 42:109; with one threshold logistic."""
+    """(n,). Proportional odds: McCullagh 1980, J R Stat Soc B 42:109; with one threshold
+    logistic."""
     cuts = q.shape[0] - x.shape[1]
     ends = jnp.concatenate([jnp.array([-_NEVER]), q[:cuts], jnp.array([_NEVER])])
     eta = x @ q[cuts:]
     low, high = ends[data["grade"]] - eta, ends[data["grade"] + 1] - eta
     # expit(high) - expit(low) without cancellation; NaN, and so refused, where ends are crossed
-    return jnp.sum(jax.nn.log_sigmoid(high) + jax.nn.log_sigmoid(-low)
-                   + jnp.log1p(-jnp.exp(low - high)))
+    return jax.nn.log_sigmoid(high) + jax.nn.log_sigmoid(-low) + jnp.log1p(-jnp.exp(low - high))
 
 
 def _weibull(q: jax.Array, x: jax.Array, data: Data) -> jax.Array:
+    """(n,)."""
     eta = q[0] + x @ q[2:]
     log_time = data["log_time"]
     log_hazard = jnp.log(q[1]) + (q[1] - 1.0) * log_time + eta
-    return jnp.sum(data["event"] * log_hazard) - jnp.sum(jnp.exp(q[1] * log_time + eta))
+    return data["event"] * log_hazard - jnp.exp(q[1] * log_time + eta)
 
 
 def _partial(q: jax.Array, x: jax.Array, data: Data) -> jax.Array:
+    """(events,)."""
     eta = x @ q
     top = jnp.max(eta)
     weight = jnp.exp(eta - top)
     at_risk = data["risk"] @ weight - data["share"] * (data["tied"] @ weight)
-    return jnp.sum(data["event"] * eta) - jnp.sum(jnp.log(at_risk) + top)
+    return eta[data["whose"]] - jnp.log(at_risk) - top
 
 
 def _grades(outcome: np.ndarray, event: np.ndarray | None) -> Any:
@@ -181,11 +197,13 @@ def _times(outcome: np.ndarray, event: np.ndarray | None) -> Any:
 def _risks(outcome: np.ndarray, event: np.ndarray | None) -> Any:
     """(events, n): who is at risk at each event and who has one at that time, and Efron's share."""
     assert event is not None
-    at = np.sort(outcome[event == 1])
+    whose = np.flatnonzero(event == 1)
+    whose = whose[np.argsort(outcome[whose], kind="stable")]
+    at = outcome[whose]
     first = np.searchsorted(at, at)
     share = (np.arange(len(at)) - first) / (np.searchsorted(at, at, side="right") - first)
     return (_partial, (), np.zeros(0), {
-        "event": event.astype(float), "share": share,
+        "whose": whose, "share": share,
         "risk": (outcome[None] >= at[:, None]).astype(float),
         "tied": ((outcome[None] == at[:, None]) & (event[None] == 1)).astype(float)},
         0.0, np.zeros((0, 0)))

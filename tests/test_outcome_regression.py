@@ -88,7 +88,7 @@ def test_perfect_prediction_has_no_maximum_and_a_prior_gives_it_one(kind):
     order = np.array(X)
     outcome, event = {
         "binary": ((order > 13.9).astype(int), None),
-        "ordinal": (np.digitize(order, [13.3, 14.2]), None),
+        "ordinal": (np.digitize(order, [13.3, 13.9, 14.5]), None),
         # events in one group only: the hazard of the other falls without end
         "survival": (TIME, (x[0, :, 2] == 1).astype(int)),
         "cox": (TIME, (x[0, :, 2] == 1).astype(int))}[kind]
@@ -101,10 +101,10 @@ def test_perfect_prediction_has_no_maximum_and_a_prior_gives_it_one(kind):
 
 
 def test_a_prior_is_the_normal_density_it_says_and_a_wide_one_is_none():
-    x = COLUMNS[None, :, :2]
+    x = COLUMNS[None]
     outcome = OUTCOMES["binary"][0]
     held = regress("binary", x, outcome, prior=0.4)
-    sd = x[0].std(axis=0)
+    sd = np.append(x[0, :, :2].std(axis=0), 1.0)  # the last is of two groups
 
     def penalised(q):
         p = 1 / (1 + np.exp(q[0] - x[0] @ q[1:]))
@@ -131,3 +131,30 @@ def test_pooled_draws_are_the_mixture_of_their_normals():
     # Rubin's rules: variance within plus between draws
     wide = np.sqrt((error**2).mean() + estimate.var())
     assert (found[2] - found[1]) / (2 * 1.96 * wide) == pytest.approx(1, abs=0.03)
+
+
+def test_averaged_over_equal_draws_the_likelihood_is_that_of_one():
+    alone = regress("survival", COLUMNS[None], TIME, EVENT)
+    same = regress("survival", np.repeat(COLUMNS[None], 3, axis=0), TIME, EVENT, together=alone)
+    assert same.estimate == pytest.approx(alone.estimate, rel=1e-9)
+    assert same.covariance == pytest.approx(alone.covariance, rel=1e-8)
+    assert same.log_likelihood == pytest.approx(alone.log_likelihood)
+
+
+def test_draws_made_without_the_outcome_attenuate_and_weighed_by_it_they_do_not():
+    rng, n = np.random.default_rng(4), 1500
+    # the truth is Normal(0, 1), the samples tell it with an SD of 0.8: the posterior of a patient
+    share = 1 / (1 + 0.8**2)
+    truth = rng.normal(size=n)
+    seen = truth + 0.8 * rng.normal(size=n)
+    draws = share * seen + np.sqrt(1 - share) * rng.normal(size=(50, n))
+    at_least = 1 / (1 + np.exp(-(truth + np.array([1.0, -1.0])[:, None])))
+    grade = (rng.random(n) < at_least).sum(axis=0)
+    apart = regress("ordinal", draws[..., None], grade)
+    assert apart.slopes.mean() < 0.75  # about the share of the variance that samples explain
+    weighed = regress("ordinal", draws[..., None], grade, together=apart)
+    assert weighed.found.all()
+    assert abs(weighed.slopes[0, 0] - 1.0) < 2 * weighed.errors[0, 0]
+    assert weighed.errors[0, 0] < 0.12
+    true = regress("ordinal", truth[None, :, None], grade)
+    assert weighed.errors[0, 0] > true.errors[0, 0]
