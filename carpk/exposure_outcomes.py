@@ -99,11 +99,12 @@ def exposure_response(fit: Fit, outcome: str, kind: str, metric: str = "Cmax", *
     that is not complete at the landmark, an outcome that is perfectly predicted.
 
     >>> from carpk import examples, fitting, population_model
-    >>> few = examples.example("tisacel_like").select([str(k) for k in range(1, 31)])
-    >>> fit = fitting.fit(population_model.population("stein_2019"), few, "focei", seed=1)
-    >>> found = exposure_response(fit, "CRS_GRADE", "ordinal", "cmax", adjust=["TUMOUR_BURDEN"])
-    >>> found.table[["term", "contrast", "n"]].values.tolist()[:2]
-    [['Cmax', 'per doubling', 30], ['TUMOUR_BURDEN', 'per 1', 30]]
+    >>> few = examples.example("tisacel_like").select(["1", "2", "3", "4", "5", "6"])
+    >>> fit = fitting.fit(population_model.population("stein_2019"), few, seed=1, chains=2,
+    ...                   draws=20, warmup=20)
+    >>> found = exposure_response(fit, "CRS_GRADE>=2", "binary", "auc0_28", prior=2.5)
+    >>> found.table[["term", "contrast", "measure", "n"]].values.tolist()[0]
+    ['AUC0_28', 'per doubling', 'odds ratio', 6]
     """
     found: list[Problem] = []
     wanted = _metric(metric, found)
@@ -163,11 +164,11 @@ def exposure_response(fit: Fit, outcome: str, kind: str, metric: str = "Cmax", *
         n=len(read.place), events=events, outcome=outcome, metric=wanted, unit=unit,
         adjusted_for=" ".join(adjust), landmark=np.nan if landmark is None else landmark,
         prior=np.nan if prior is None else prior, draws=len(x))
+    weighed = table["model"].str.endswith(WEIGHED).any()
+    remarks.append(TWO_STAGES + f' The row "{WEIGHED}" corrects that.' * bool(weighed))
     return ExposureResponse(
-        outcome, kind, wanted, unit, landmark, tuple(adjust), table, read.left_out,
-        (*remarks, TWO_STAGES + (
-            f" The row \"{WEIGHED}\" corrects that." if table["model"].str.endswith(
-                WEIGHED).any() else "")), tuple(str(ids[p]) for p in read.place), exposure, read, fitted)
+        outcome, kind, wanted, unit, landmark, tuple(adjust), table, read.left_out, tuple(remarks),
+        tuple(str(ids[p]) for p in read.place), exposure, read, fitted)
 
 
 def _metric(text: str, found: list[Problem]) -> str:

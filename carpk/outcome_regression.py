@@ -7,22 +7,25 @@ all draws together is not, but its maximum lies beside theirs.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from scipy.special import logit, ndtr
+from scipy.special import expit, log_expit, logit, ndtr
 
 KINDS = ("binary", "ordinal", "survival", "cox")
 Data = Mapping[str, Any]
+# log-likelihoods (D, rows) with their gradients (D, rows, m) and Hessians (D, rows, m, m)
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+Law = Callable[[np.ndarray, np.ndarray, Data], Rows]
 
 _NEVER = 1e6  # a threshold that no patient passes; finite, so that its gradient is 0 and not NaN
 _STEPS = 60  # Newton takes about eight; without a maximum each adds about 1 to a slope, for ever
 _HALVINGS = 14
+_ENDLESS = 20.0  # a slope per SD, or between groups: odds of 5e8
+_NEAR = 1e-9  # of a standardised parameter: Newton's next step is of its square
+_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def regress(kind: str, x: np.ndarray, outcome: np.ndarray, event: np.ndarray | N
     groups = np.array([np.isin(x[..., c], (0, 1)).all() for c in range(columns)])
     scale = np.where(groups, 1.0, x.std(axis=(0, 1)))
     law, names, start, data, constant, back = _LAWS[kind](outcome, event)
-    ridge = np.append(np.zeros(len(names)), np.full(columns, 1.0 / prior if prior else 0.0))
+    hold = np.full(columns, 1.0 / prior if prior else 0.0)
     # from standardised columns and unit of time back: linear in the parameters
     own = len(names)
     inner = np.eye(own + columns)
@@ -98,10 +101,11 @@ def regress(kind: str, x: np.ndarray, outcome: np.ndarray, event: np.ndarray | N
     matrix = outer @ inner
     begin = np.append(start, np.zeros(columns)) if together is None else \
         np.linalg.solve(matrix, together.estimate.mean(axis=0))
-    standard = (x - centre) / scale
-    q, value, hessian, found = (np.asarray(v) for v in _maximum(
-        law, jnp.asarray(begin), jnp.asarray(standard if together is None else standard[None]),
-        {k: jnp.asarray(v) for k, v in data.items()}, jnp.asarray(ridge)))
+    # a few draws at a time: each row of each draw has a Hessian
+    chunks = [x] if together else np.array_split(x, -(-x[..., 0].size // _ROWS))
+    q, value, hessian, found = (np.concatenate(v) for v in zip(*(_maximum(
+        law, begin, (c - centre) / scale, data, np.append(np.zeros(own), hold), bool(together))
+        for c in chunks), strict=True))
     found = found & np.isfinite(value)
     with np.errstate(all="ignore"):
         covariance = np.array([np.linalg.inv(-h) if f else np.full_like(h, np.nan)
@@ -110,71 +114,119 @@ def regress(kind: str, x: np.ndarray, outcome: np.ndarray, event: np.ndarray | N
                       q[:, own:])
 
 
-@functools.partial(jax.jit, static_argnames="law")
-def _maximum(law: Callable[..., jax.Array], start: jax.Array, x: jax.Array, data: Data,
-             ridge: jax.Array) -> tuple[jax.Array, ...]:
-    """Newton's method with halved steps: q, log-likelihood, Hessian, found; of every draw (x of
-    three axes), or of the average over draws (x of four, the first of length 1)."""
-    halves = 0.5 ** jnp.arange(_HALVINGS)
+def _maximum(law: Law, start: np.ndarray, x: np.ndarray, data: Data, ridge: np.ndarray,
+             together: bool) -> tuple[np.ndarray, ...]:
+    """Newton's method with halved steps: q, log-likelihood, Hessian, found, of each draw."""
+    def at(q: np.ndarray, which: np.ndarray) -> Rows:
+        with np.errstate(all="ignore"):  # beyond the edge of what is allowed: NaN, and halved
+            if together:
+                return _averaged(law(np.broadcast_to(q, (len(x), q.shape[1])), x, data))
+            value, slope, curvature = law(q, x[which], data)
+            return value.sum(axis=1), slope.sum(axis=1), curvature.sum(axis=1)
 
-    def one(columns: jax.Array) -> tuple[jax.Array, ...]:
-        def likelihood(q: jax.Array) -> jax.Array:
-            if columns.ndim == 2:
-                return jnp.sum(law(q, columns, data))
-            each = jax.vmap(lambda c: law(q, c, data))(columns)
-            return jnp.sum(jax.nn.logsumexp(each, axis=0) - jnp.log(columns.shape[0]))
+    def penalty(q: np.ndarray) -> np.ndarray:
+        return 0.5 * ((q * ridge) ** 2).sum(axis=1)
 
-        def penalised(q: jax.Array) -> jax.Array:
-            return likelihood(q) - 0.5 * jnp.sum((q * ridge) ** 2)
-
-        slope, curvature = jax.grad(penalised), jax.hessian(penalised)
-
-        def onwards(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-            return (state[1] > 1e-9) & (state[2] < _STEPS)
-
-        def step(state: tuple[jax.Array, jax.Array, jax.Array]) \
-                -> tuple[jax.Array, jax.Array, jax.Array]:
-            q, _, count = state
-            before = penalised(q)
-            way = -jnp.linalg.solve(curvature(q), slope(q))
-            tried = q[None] + halves[:, None] * way[None]
-            good = jax.vmap(penalised)(tried) >= before - 1e-11 * (1.0 + jnp.abs(before))
-            new = jnp.where(good.any(), tried[jnp.argmax(good)], jnp.nan)
-            return new, jnp.max(jnp.abs(new - q)), count + 1
-
-        q, moved, _ = jax.lax.while_loop(onwards, step, (
-            start, jnp.asarray(jnp.inf), jnp.asarray(0)))
-        return q, likelihood(q), curvature(q), moved <= 1e-9
-
-    return jax.vmap(one)(x)
-
-
-def _ordered(q: jax.Array, x: jax.Array, data: Data) -> jax.Array:
-    """(n,). Proportional odds: McCullagh 1980, J R Stat Soc B 42:109; with one threshold
-    logistic."""
-    cuts = q.shape[0] - x.shape[1]
-    ends = jnp.concatenate([jnp.array([-_NEVER]), q[:cuts], jnp.array([_NEVER])])
-    eta = x @ q[cuts:]
-    low, high = ends[data["grade"]] - eta, ends[data["grade"] + 1] - eta
-    # expit(high) - expit(low) without cancellation; NaN, and so refused, where ends are crossed
-    return jax.nn.log_sigmoid(high) + jax.nn.log_sigmoid(-low) + jnp.log1p(-jnp.exp(low - high))
+    draws = 1 if together else len(x)
+    q, hold = np.tile(start, (draws, 1)), np.diag(ridge**2)
+    found, left = np.zeros(draws, bool), np.arange(draws)
+    value, slope, curvature = at(q, left)
+    for _ in range(_STEPS):
+        here, before = q[left], value[left] - penalty(q[left])
+        way = np.array([_step(h - hold, g) for h, g in zip(
+            curvature[left], slope[left] - here * ridge**2, strict=True)])
+        for _ in range(_HALVINGS):
+            new = at(here + way, left)
+            worse = ~(new[0] - penalty(here + way) >= before - 1e-11 * (1.0 + np.abs(before)))
+            if not worse.any():
+                break
+            way[worse] /= 2
+        way[worse] = np.nan
+        q[left] = here + way
+        value[left], slope[left], curvature[left] = new
+        moved = np.abs(way).max(axis=1)
+        found[left[moved <= _NEAR]] = True
+        left = left[moved > _NEAR]  # NaN ends it as well
+        if not len(left):
+            break
+    # beyond this the rest of the likelihood's rise is lost to rounding
+    found &= np.abs(q[:, len(start) - x.shape[2]:]).max(axis=1) < _ENDLESS
+    return q, value, curvature - hold, found
 
 
-def _weibull(q: jax.Array, x: jax.Array, data: Data) -> jax.Array:
-    """(n,)."""
-    eta = q[0] + x @ q[2:]
-    log_time = data["log_time"]
-    log_hazard = jnp.log(q[1]) + (q[1] - 1.0) * log_time + eta
-    return data["event"] * log_hazard - jnp.exp(q[1] * log_time + eta)
+def _step(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    try:
+        return -np.linalg.solve(hessian, slope)
+    except np.linalg.LinAlgError:  # columns that say the same
+        return np.full(len(slope), np.nan)
 
 
-def _partial(q: jax.Array, x: jax.Array, data: Data) -> jax.Array:
-    """(events,)."""
-    eta = x @ q
-    top = jnp.max(eta)
-    weight = jnp.exp(eta - top)
-    at_risk = data["risk"] @ weight - data["share"] * (data["tied"] @ weight)
-    return eta[data["whose"]] - jnp.log(at_risk) - top
+def _averaged(rows: Rows) -> Rows:
+    """Of the draws' (D, n) likelihoods those of their mean over D, summed over n: (1,)."""
+    value, slope, curvature = rows
+    top = value.max(axis=0)
+    weight = np.exp(value - top)
+    total = top + np.log(weight.mean(axis=0))
+    weight /= weight.sum(axis=0)
+    mean = np.einsum("dn,dnj->nj", weight, slope)
+    size, each = slope.shape[2], (slope * np.sqrt(weight)[..., None]).reshape(-1, slope.shape[2])
+    inner = (weight.ravel() @ curvature.reshape(-1, size * size)).reshape(size, size) \
+        + each.T @ each - mean.T @ mean
+    return total.sum()[None], mean.sum(axis=0)[None], inner[None]
+
+
+def _ordered(q: np.ndarray, x: np.ndarray, data: Data) -> Rows:
+    """Of each patient. Proportional odds: McCullagh 1980, J R Stat Soc B 42:109; with one
+    threshold logistic."""
+    cuts, grade = q.shape[1] - x.shape[2], data["grade"]
+    never = np.full((len(q), 1), _NEVER)
+    ends = np.concatenate([-never, q[:, :cuts], never], axis=1)
+    eta = np.einsum("dnc,dc->dn", x, q[:, cuts:])
+    high, low = ends[:, grade + 1] - eta, ends[:, grade] - eta
+    # P = expit(high) - expit(low) without cancellation; NaN where thresholds are crossed
+    value = log_expit(high) + log_expit(-low) + np.log1p(-np.exp(low - high))
+    up = np.exp(log_expit(high) + log_expit(-high) - value)  # d ln P / d high
+    down = np.exp(log_expit(low) + log_expit(-low) - value)  # -d ln P / d low
+    one = np.eye(cuts + 2)[:, 1:-1]
+    by_high, by_low = (np.concatenate([np.broadcast_to(one[g], (len(q), len(g), cuts)), -x],
+                                      axis=2) for g in (grade + 1, grade))
+    slope = up[..., None] * by_high - down[..., None] * by_low
+    curvature = (up * (1 - 2 * expit(high)))[..., None, None] * _outer(by_high) \
+        - (down * (1 - 2 * expit(low)))[..., None, None] * _outer(by_low) - _outer(slope)
+    return value, slope, curvature
+
+
+def _weibull(q: np.ndarray, x: np.ndarray, data: Data) -> Rows:
+    """Of each patient."""
+    log_time, event = data["log_time"], data["event"]
+    by = np.concatenate([np.ones((*x.shape[:2], 1)), np.broadcast_to(
+        log_time[:, None], (*x.shape[:2], 1)), x], axis=2)
+    log_cumulated = np.einsum("dnj,dj->dn", by, q)
+    cumulated, shape = np.exp(log_cumulated), q[:, [1]]
+    value = event * (np.log(shape) + log_cumulated - log_time) - cumulated
+    slope = (event - cumulated)[..., None] * by
+    slope[..., 1] += event / shape
+    curvature = -cumulated[..., None, None] * _outer(by)
+    curvature[..., 1, 1] -= event / shape**2
+    return value, slope, curvature
+
+
+def _partial(q: np.ndarray, x: np.ndarray, data: Data) -> Rows:
+    """Of each event: its patient's hazard in proportion to that of all who are at risk."""
+    eta = np.einsum("dnc,dc->dn", x, q)
+    top = eta.max(axis=1, keepdims=True)
+    weight = np.exp(eta - top)[..., None]
+    risk, whose, (draws, n, c) = data["risk"], data["whose"], x.shape
+    total = (risk @ weight)[..., 0]
+    mean = risk @ (weight * x) / total[..., None]
+    square = (risk @ (weight * _outer(x).reshape(draws, n, c * c))).reshape(draws, -1, c, c)
+    return (eta[:, whose] - np.log(total) - top, x[:, whose] - mean,
+            _outer(mean) - square / total[..., None, None])
+
+
+def _outer(rows: np.ndarray) -> np.ndarray:
+    """(..., m, m) of (..., m)."""
+    return rows[..., :, None] * rows[..., None, :]
 
 
 def _grades(outcome: np.ndarray, event: np.ndarray | None) -> Any:
@@ -195,17 +247,16 @@ def _times(outcome: np.ndarray, event: np.ndarray | None) -> Any:
 
 
 def _risks(outcome: np.ndarray, event: np.ndarray | None) -> Any:
-    """(events, n): who is at risk at each event and who has one at that time, and Efron's share."""
+    """Whose each event is, and (events, n) who is at risk at it, less Efron's share of the tied."""
     assert event is not None
     whose = np.flatnonzero(event == 1)
     whose = whose[np.argsort(outcome[whose], kind="stable")]
     at = outcome[whose]
     first = np.searchsorted(at, at)
     share = (np.arange(len(at)) - first) / (np.searchsorted(at, at, side="right") - first)
+    tied = (outcome[None] == at[:, None]) & (event[None] == 1)
     return (_partial, (), np.zeros(0), {
-        "whose": whose, "share": share,
-        "risk": (outcome[None] >= at[:, None]).astype(float),
-        "tied": ((outcome[None] == at[:, None]) & (event[None] == 1)).astype(float)},
+        "whose": whose, "risk": (outcome[None] >= at[:, None]) - share[:, None] * tied},
         0.0, np.zeros((0, 0)))
 
 

@@ -124,7 +124,7 @@ def test_a_prior_is_the_normal_density_it_says_and_a_wide_one_is_none():
 def test_pooled_draws_are_the_mixture_of_their_normals():
     rng = np.random.default_rng(2)
     estimate, error = rng.normal(0.5, 0.3, 200), rng.uniform(0.1, 0.3, 200)
-    sample = (estimate + error * rng.normal(size=(20000, 200))).ravel()
+    sample = (estimate + error * rng.normal(size=(10000, 200))).ravel()
     found, above = pooled(estimate, error)
     assert found == pytest.approx(np.quantile(sample, [0.5, 0.025, 0.975]), abs=2e-3)
     assert above == pytest.approx((sample > 0).mean(), abs=1e-3)
