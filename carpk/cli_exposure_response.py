@@ -62,13 +62,13 @@ def command(
     stem = _stem(named, metric, columns)
     target = Path(out) if out else fit / "exposure_response" / f"{stem}.csv"
     picture = target.with_suffix(".svg")
-    if not out:
-        target.parent.mkdir(exist_ok=True)
-    taken = not_free((target, picture), overwrite)
+    taken = not_free((target, picture), overwrite) if out or target.parent.is_dir() else []
     if taken:
         raise RequestError(taken)
     found = exposure_response(loaded, named, kind, metric, adjust=columns, event=event,
                               landmark=landmark, output=output, prior=prior)
+    if not out:
+        target.parent.mkdir(exist_ok=True)
     found.table.to_csv(target, index=False, float_format="%.8g", lineterminator="\n")
     picture.write_bytes(svg(outcome_figure(loaded, found)))
     console = Console(highlight=False, markup=False)

@@ -112,30 +112,24 @@ def exposure_response(fit: Fit, outcome: str, kind: str, metric: str = "Cmax", *
     _asked(kind, event, landmark, prior, found)
     if wanted and kind in SURVIVAL and landmark is not None:
         _window(wanted, landmark, found)
-    ids = pd.Index(fit.design.ids, dtype=object, name="ID")
-    unknown = pd.Series("", index=ids)
     if found:  # with what is wrong with the columns, before the curves are solved
         read_outcomes(fit, kind if kind in KINDS else "binary", outcome, event, landmark, adjust,
-                      unknown, found)
+                      _unknown(fit), found)
         raise RequestError(found)
-    end = float(wanted.removeprefix("AUC0_")) if wanted.startswith("AUC") else None
-    drawn = exposure_draws(fit, end)
-    every = drawn[wanted][:, :-1, k]
-    seen = fit.design
-    sampled = ((seen.output == k) & seen.observed).any(axis=1)
-    name = fit.model.structure.outputs[k].name
-    unknown[~sampled] = f"no observation of {name}"
-    unknown[sampled & ~(np.isfinite(every) & (every > 0)).all(axis=0)] = \
-        f"{wanted} is not known in every draw"
-    read = read_outcomes(fit, kind, outcome, event, landmark, adjust, unknown, found)
+    drawn = exposure_draws(fit, float(wanted.removeprefix("AUC0_")) if wanted.startswith("AUC")
+                           else None)
+    every = drawn[wanted][:, :-1, k]  # the typical patient comes last
+    read = read_outcomes(fit, kind, outcome, event, landmark, adjust,
+                         _unknown(fit, k, wanted, every), found)
     if read is None:
         raise RequestError(found)
+    ids = [str(fit.design.ids[p]) for p in read.place]
     exposure = every[:, read.place]
     remarks = _remarks(fit, kind, outcome, wanted, read)
     if kind in SURVIVAL and wanted in ("Cmax", "Tmax"):
         assert landmark is not None
         peak = np.median(drawn["Tmax"][:, read.place, k], axis=0)
-        remarks += _late_peaks([str(ids[p]) for p in read.place], peak, landmark, found)
+        remarks += _late_peaks(ids, peak, landmark, found)
     logs = np.log2(exposure)
     if not found and np.ptp(np.median(logs, axis=0)) < 1e-9:
         found.append(Problem("error", f"all patients have the same {wanted}",
@@ -150,25 +144,20 @@ def exposure_response(fit: Fit, outcome: str, kind: str, metric: str = "Cmax", *
         raise RequestError(_no_maximum(fitted, outcome, terms, prior))
     unit = unit_of(wanted, fit.manifest["data"]["units"][
         str(fit.model.structure.outputs[k].dvid)]).replace("day", fit.model.structure.time_unit)
-    table = _table(kind, fitted, terms)
-    if kind != "cox":
-        joint = regress(kind, x, read.outcome, read.event, prior=prior, together=fitted)
-        if joint.found.all():
-            row = _table(kind, joint, terms[:1]).assign(from_exposure=np.nan)
-            table = pd.concat([table, row.assign(model=f"{MODELS[kind]}, {WEIGHED}")],
-                              ignore_index=True)
+    more = [] if kind == "cox" else _weighed(kind, x, read, terms, prior, fitted)
     if kind == "ordinal":
-        table = pd.concat([table, *_cuts(outcome, x, read, terms, prior)], ignore_index=True)
+        more += _cuts(outcome, x, read, terms, prior)
+    table = pd.concat([_table(kind, fitted, terms), *more], ignore_index=True)
     events = int(read.event.sum()) if read.event is not None else int((read.outcome > 0).sum())
     table = table.assign(
         n=len(read.place), events=events, outcome=outcome, metric=wanted, unit=unit,
         adjusted_for=" ".join(adjust), landmark=np.nan if landmark is None else landmark,
         prior=np.nan if prior is None else prior, draws=len(x))
     weighed = table["model"].str.endswith(WEIGHED).any()
-    remarks.append(TWO_STAGES + f' The row "{WEIGHED}" corrects that.' * bool(weighed))
+    remarks.append(TWO_STAGES + f' The row "{WEIGHED}" corrects that.' * int(weighed))
     return ExposureResponse(
         outcome, kind, wanted, unit, landmark, tuple(adjust), table, read.left_out, tuple(remarks),
-        tuple(str(ids[p]) for p in read.place), exposure, read, fitted)
+        tuple(ids), exposure, read, fitted)
 
 
 def _metric(text: str, found: list[Problem]) -> str:
@@ -198,6 +187,18 @@ def _output(fit: Fit, asked: str | None, found: list[Problem]) -> int:
         found.append(Problem("error", "no observation of such an output",
                              f"known: {', '.join(names)}", column="--output", found=asked))
     return names.get(asked or "", int(present[0]))
+
+
+def _unknown(fit: Fit, k: int = 0, metric: str = "", every: np.ndarray | None = None) -> pd.Series:
+    """Why a patient's exposure (S, P) of the k-th output is not known, "" where it is."""
+    seen = fit.design
+    reason = pd.Series("", index=pd.Index(seen.ids, dtype=object, name="ID"))
+    if every is not None:
+        reason[~(np.isfinite(every) & (every > 0)).all(axis=0)] = \
+            f"{metric} is not known in every draw"
+        reason[~((seen.output == k) & seen.observed).any(axis=1)] = \
+            f"no observation of {fit.model.structure.outputs[k].name}"
+    return reason
 
 
 def _asked(kind: str, event: str | None, landmark: float | None, prior: float | None,
@@ -309,6 +310,14 @@ def _table(kind: str, fitted: Regression, terms: list[tuple[str, str]]) -> pd.Da
             "direction": above if middle > 0 else 1.0 - above,
             "from_exposure": between / (between + (errors**2).mean())})
     return pd.DataFrame(rows)
+
+
+def _weighed(kind: str, x: np.ndarray, read: Outcomes, terms: list[tuple[str, str]],
+             prior: float | None, fitted: Regression) -> list[pd.DataFrame]:
+    """The exposure's ratio by the likelihood averaged over the draws, where that has a maximum."""
+    joint = regress(kind, x, read.outcome, read.event, prior=prior, together=fitted)
+    return [_table(kind, joint, terms[:1]).assign(
+        from_exposure=np.nan, model=f"{MODELS[kind]}, {WEIGHED}")] if joint.found.all() else []
 
 
 def _cuts(outcome: str, x: np.ndarray, read: Outcomes, terms: list[tuple[str, str]],

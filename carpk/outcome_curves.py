@@ -32,15 +32,20 @@ def survival(found: ExposureResponse, group: np.ndarray, time: np.ndarray) -> np
     logs = np.log2(found.exposure)[draw]  # (B, n)
     eta = logs * q[:, [own]] + q[:, own + 1:] @ found.read.covariates.T
     if found.kind == "survival":
-        cumulated = np.exp(q[:, 0])[:, None] * time ** q[:, [1]]
+        cumulated = uncertain = np.exp(q[:, 0])[:, None] * time ** q[:, [1]]
     else:  # Breslow 1972: each event adds one over the sum of those at risk
         at = np.sort(found.read.outcome[found.read.event == 1])
         risk = (found.read.outcome >= at[:, None]).astype(float)
         jumps = 1.0 / (np.exp(eta) @ risk.T)
-        cumulated = jumps @ (at[:, None] <= time).astype(float)
+        passed = (at[:, None] <= time).astype(float)
+        cumulated = jumps @ passed
+        # what each adds is known as well as one event is (Kalbfleisch 1978, J R Stat Soc B 40:214)
+        uncertain = (jumps * np.random.default_rng(2).standard_exponential(jumps.shape)) @ passed
     mine = np.exp(eta[:, group])
-    drawn = np.array([np.exp(-mine * h[:, None]).mean(axis=1) for h in cumulated.T])
-    return np.quantile(drawn, [0.5, 0.025, 0.975], axis=1)
+    middle, low, high = (np.quantile([np.exp(-mine * h[:, None]).mean(axis=1) for h in hazard.T],
+                                     share, axis=1) for hazard, share in (
+        (cumulated, 0.5), (uncertain, 0.025), (uncertain, 0.975)))
+    return np.stack([middle, low, high])
 
 
 def binned(found: ExposureResponse, happened: np.ndarray) -> pd.DataFrame:

@@ -217,6 +217,7 @@ def _suffices(fit: Fit, kind: str, name: str, read: Outcomes, found: list[Proble
             "error", f"{events:.0f} events among {len(read.place)} patients who count cannot tell "
             f"{slopes} coefficients", "adjust for less" if slopes > 1 else
             "there is nothing to estimate from", file, column=name))
+        return
     for k, (column, _) in enumerate(read.terms):
         if np.ptp(read.covariates[:, k]) == 0:
             found.append(Problem("error", "all who count have the same value",

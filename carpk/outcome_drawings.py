@@ -102,7 +102,7 @@ def _times(fit: Fit, found: ExposureResponse) -> Any:
     unit = fit.model.structure.time_unit
     # a step at 0: no axis by square roots, for times to an event do not crowd as samples do
     time_axis(ax, np.array([time.max()]), unit)
-    grid = np.linspace(0.0, time.max(), 121)[1:]
+    grid = np.linspace(0.0, time.max(), 361)[1:]
     marks = []
     for k, (part, name) in enumerate(zip(parts, names, strict=True)):
         colour, dash = _COLOURS[-len(names):][k], _DASHES[-len(names):][k]

@@ -64,5 +64,6 @@ def test_nothing_is_lost_and_what_is_not_understood_is_refused(carpk):
     refused = run("--outcome", "ICANS", "--type", "ordinal", "--adjust", "SEX")
     assert refused.exit_code == 1
     assert refused.stderr.count("no such column") == 2
+    assert not (folder / "exposure_response").exists()
     assert run("--type", "binary").exit_code == 2
     assert run("--type", "binary", "--outcome", "RESPONSE=CR", "--out", "no/x.csv").exit_code == 1

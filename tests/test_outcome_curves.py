@@ -48,6 +48,14 @@ def test_a_band_is_the_coefficients_95_percent():
         [centre - 1.96 * sd, centre + 1.96 * sd], abs=0.25 * sd)
 
 
+def wanted_error(end):
+    """Greenwood's variance of Kaplan and Meier's estimate of all at this time."""
+    at = [t for t in np.unique(TIME[EVENT == 1]) if t <= end]
+    counts = [(((TIME == t) & (EVENT == 1)).sum(), (t <= TIME).sum()) for t in at]
+    share = np.prod([1 - d / n for d, n in counts])
+    return share**2 * sum(d / (n * (n - d)) for d, n in counts)
+
+
 def test_survival_is_weibulls_and_breslows():
     group, time = np.arange(20), np.array([30.0, 200.0])
     found = analysed("survival", TIME, EVENT)
@@ -57,10 +65,13 @@ def test_survival_is_weibulls_and_breslows():
     assert survival(found, group, time)[0].tolist() == pytest.approx(wanted)
     found = analysed("cox", TIME, EVENT)
     rate = np.exp(np.stack([np.log2(CMAX), AGE], axis=1) @ found.regression.estimate[0])
-    cumulated = [sum(1 / rate[TIME >= t].sum() for t in TIME[(EVENT == 1) & (TIME <= end)])
+    cumulated = [sum(1 / rate[t <= TIME].sum() for t in TIME[EVENT == 1] if t <= end)
                  for end in time]
     assert survival(found, group, time)[0].tolist() == pytest.approx(
         [np.exp(-rate[group] * h).mean() for h in cumulated])
+    # the baseline is uncertain though the coefficients are known: about as Kaplan and Meier's
+    _, low, high = survival(found, np.arange(60), time)
+    assert 0.6 < (high - low)[1] / (2 * 1.96 * np.sqrt(wanted_error(time[1]))) < 1.4
     # Breslow's and Kaplan and Meier's curve of all agree where there is no effect
     none = dataclasses.replace(found.regression, estimate=np.zeros((1, 2)))
     found.regression = none
