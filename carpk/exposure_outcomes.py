@@ -64,7 +64,8 @@ def exposure_response(fit: Fit, outcome: str, kind: str, metric: str = "Cmax", *
 
     outcome : a column of the fitted data with one value per patient; if binary also a condition,
         "CRS_GRADE>=3" or "RESPONSE=CR"; the time of event or censoring for survival and cox,
-        from the infusion, in the unit of TIME
+        from the infusion, in the unit of TIME. Of a response's duration that is when it ended,
+        missing in those who never had one
     kind : binary (logistic), ordinal (proportional odds), survival (Weibull, proportional
         hazards) or cox
     metric : Cmax, Tmax, half_life or AUC0_28, AUC0_14, ..., in capitals or not, of `output`

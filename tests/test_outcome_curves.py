@@ -51,7 +51,7 @@ def test_a_band_is_the_coefficients_95_percent():
 def wanted_error(end):
     """Greenwood's variance of Kaplan and Meier's estimate of all at this time."""
     at = [t for t in np.unique(TIME[EVENT == 1]) if t <= end]
-    counts = [(((TIME == t) & (EVENT == 1)).sum(), (t <= TIME).sum()) for t in at]
+    counts = [(((t == TIME) & (EVENT == 1)).sum(), (t <= TIME).sum()) for t in at]
     share = np.prod([1 - d / n for d, n in counts])
     return share**2 * sum(d / (n * (n - d)) for d, n in counts)
 
