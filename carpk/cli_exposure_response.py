@@ -27,8 +27,8 @@ def command(
         adjust: Annotated[str | None, typer.Option(
             help="covariates that enter as well", metavar="AGE,SEX")] = None,
         time: Annotated[str | None, typer.Option(
-            help="column of the time of event or censoring, from the infusion (of a response the day "
-            "it ended)", metavar="PFS_DAYS")] = None,
+            help="column of the time of event or censoring, from the infusion (of a response the "
+            "day it ended)", metavar="PFS_DAYS")] = None,
         event: Annotated[str | None, typer.Option(
             help="column with 1 = event, 0 = censored", metavar="PFS_EVENT")] = None,
         landmark: Annotated[float | None, typer.Option(

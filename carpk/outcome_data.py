@@ -147,7 +147,7 @@ def _column(fit: Fit, name: str, option: str, found: list[Problem]) -> pd.Series
     else:
         found.append(Problem("error", "the fit's data have no such column", "there are "
                              + (", ".join(map(str, held.columns)) or "none but those of the levels")
-                             + "; an outcome is a column of the file that was fitted", file,
+                             + "; only columns of the file that was fitted are known", file,
                              column=option, found=name))
     return None
 

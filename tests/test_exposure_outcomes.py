@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -149,6 +150,16 @@ def test_who_is_missing_something_or_gone_by_the_landmark_is_named(near_typical,
         what = "event" if row["PFS_EVENT"] else "censored"
         assert reasons[str(i)] == f"{what} at {row['PFS_DAYS']}, not after the landmark"
     assert gone.read.outcome.min() > 0
+
+
+def test_a_patient_of_whom_an_output_was_never_seen_has_no_exposure_of_it():
+    model = SimpleNamespace(structure=SimpleNamespace(outputs=[
+        SimpleNamespace(name="C"), SimpleNamespace(name="B")]))
+    seen = SimpleNamespace(ids=("1", "2"), output=np.array([[0, 1], [0, 1]]),
+                           observed=np.array([[True, True], [True, False]]))
+    fit = SimpleNamespace(model=model, design=seen)
+    for k, reasons in ((0, ["", ""]), (1, ["", "no observation of B"])):
+        assert exposure_outcomes._unknown(fit, k, "Cmax", np.ones((3, 2))).tolist() == reasons
 
 
 def test_perfect_prediction_is_refused_with_what_to_do_and_a_prior_answers(fit, exposed):
