@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:  # for type checkers and editors; `_PLACES` says the same to Python
     from carpk.cohort import Cohort, Design, design
     from carpk.examples import example
+    from carpk.exposure_outcomes import exposure_response
     from carpk.fitting import Fit, fit, load_fit
     from carpk.marginal import objective
     from carpk.noncompartmental import nca
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_PLACES` says the same to P
 _PLACES = {
     "cohort": ("Cohort", "Design", "design"),
     "examples": ("example",),
+    "exposure_outcomes": ("exposure_response",),
     "fitting": ("Fit", "fit", "load_fit"),
     "marginal": ("objective",),
     "noncompartmental": ("nca",),
@@ -38,8 +40,8 @@ _PLACES = {
 _HOME = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [
     "CarpkError", "Cohort", "DataError", "Design", "Fit", "ModelError", "PopulationModel", "Prior",
-    "Problem", "RequestError", "__version__", "design", "example", "fit", "load_fit", "nca",
-    "objective", "population", "read_csv", "report", "simulate", "to_csv"]
+    "Problem", "RequestError", "__version__", "design", "example", "exposure_response",
+    "fit", "load_fit", "nca", "objective", "population", "read_csv", "report", "simulate", "to_csv"]
 
 # JAX reads this when it is first imported, which is late: `carpk --help` does without it
 os.environ["JAX_ENABLE_X64"] = "1"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import carpk
+from carpk import cli_exposure_response
 from carpk.problems import CarpkError, Problem, RequestError, errors
 
 if TYPE_CHECKING:
@@ -394,3 +395,6 @@ def compare(
     """Say which of several fits to the same data predicts better: leave-one-out."""
     from carpk import cli_compare
     cli_compare.run(fits, out, overwrite)
+
+
+app.command("exposure-response")(refusing(cli_exposure_response.command))

@@ -70,16 +70,18 @@ def model_exposure(fit: Fit) -> pd.DataFrame:
     return table[kept].reset_index(drop=True)
 
 
-def exposure_draws(fit: Fit) -> dict[str, np.ndarray]:
+def exposure_draws(fit: Fit, end: float | None = None) -> dict[str, np.ndarray]:
     """Each endpoint by name, (S, P + 1, outputs): the patients, then the typical one.
 
+    end : another area, from 0 to this time in the model's unit, as AUC0_14
     Tbelow is inf beyond the horizon and NaN where there is no limit.
     """
     model, seen, outputs = fit.model, fit.design, fit.model.structure.outputs
     own_last = np.where(seen.observed, seen.time, 0.0).max(axis=1)
     last = np.append(own_last, np.median(own_last))
     in_days = model.structure.time_unit == "day"
-    asked, grid = _asked(fit, max(float(last.max()), _DAY if in_days else 0.0))
+    ends = [end] if end is not None else [_DAY] if in_days else []
+    asked, grid = _asked(fit, max(float(last.max()), *ends, 0.0), ends)
     some = some_draws(fit, _DRAWS)
     draws = fit.posterior["posterior"].dataset
     patients = len(seen.ids)
@@ -106,8 +108,8 @@ def exposure_draws(fit: Fit) -> dict[str, np.ndarray]:
         paths = np.asarray(evaluate({n: jnp.asarray(v[at]) for n, v in theta.items()},
                                     jnp.asarray(every[at]), data))
         paths = paths.reshape(size, patients + 1, len(outputs), -1)[:len(some) - first]
-        chunks.append(_endpoints(grid, paths, last, _limits(fit), in_days))
-    return {n: np.concatenate([c[n] for c in chunks]) for n in ENDPOINTS}
+        chunks.append(_endpoints(grid, paths, last, _limits(fit), ends))
+    return {n: np.concatenate([c[n] for c in chunks]) for n in chunks[0]}
 
 
 def _observed(fit: Fit) -> tuple[list[str], list[str]]:
@@ -118,15 +120,14 @@ def _observed(fit: Fit) -> tuple[list[str], list[str]]:
     return [seen.ids[i] for i in pairs[0]], [names[k] for k in pairs[1]]
 
 
-def _asked(fit: Fit, horizon: float) -> tuple[Design, np.ndarray]:
+def _asked(fit: Fit, horizon: float, ends: list[float]) -> tuple[Design, np.ndarray]:
     """The fitted patients and a typical one, asked at the times of a grid (G,), per output."""
     seen, outputs = fit.design, len(fit.model.structure.outputs)
     times = seen.time[seen.observed & (seen.time > 0)]
     early = float(np.quantile(times, 0.1)) if times.size else 1.0
     points = _POINTS[fit.model.structure.solution is not None]
     grid = early * np.expm1(np.linspace(0.0, 1.0, points) * np.log1p(horizon / early))
-    grid = np.unique(np.concatenate([grid, seen.dose_time[seen.dose_amount > 0].ravel(),
-                                     [_DAY] if horizon >= _DAY else []]))
+    grid = np.unique(np.concatenate([grid, seen.dose_time[seen.dose_amount > 0].ravel(), ends]))
     grid = grid[grid <= horizon]
     patients = len(seen.ids) + 1
     total = seen.dose_amount.sum(axis=1)
@@ -166,23 +167,23 @@ def _limits(fit: Fit) -> np.ndarray:
 
 
 def _endpoints(time: np.ndarray, paths: np.ndarray, last: np.ndarray, limit: np.ndarray,
-               in_days: bool) -> dict[str, np.ndarray]:
+               ends: list[float]) -> dict[str, np.ndarray]:
     """Each endpoint (S, P, outputs) of curves (S, P, outputs, G); NaN where a solve failed."""
     solved = np.isfinite(paths).all(axis=-1)
     level = np.where(solved[..., None], paths, 1.0)
     peak = level.argmax(axis=-1)
     found = {"Cmax": level.max(axis=-1), "Tmax": time[peak]}
-    found["AUC0_28"] = area(time, level, 0.0, _DAY) if in_days else \
-        np.full(solved.shape, np.nan)
+    found |= {f"AUC0_{end:g}": area(time, level, 0.0, end) for end in ends} or \
+        {"AUC0_28": np.full(solved.shape, np.nan)}
     # the slope over the last tenth of what was observed of the patient
-    ends = np.searchsorted(time, last, side="right") - 1
-    begins = np.minimum(np.searchsorted(time, 0.9 * last), np.maximum(ends - 1, 0))
+    to = np.searchsorted(time, last, side="right") - 1
+    begins = np.minimum(np.searchsorted(time, 0.9 * last), np.maximum(to - 1, 0))
     pick = np.broadcast_to(np.arange(len(last))[None, :, None], solved.shape)
     pair = [np.take_along_axis(level, index[pick][..., None], axis=-1)[..., 0]
-            for index in (begins, ends)]
+            for index in (begins, to)]
     with np.errstate(divide="ignore", invalid="ignore"):
         fall = np.log(pair[0]) - np.log(pair[1])
-        span = (time[ends] - time[begins])[None, :, None]
+        span = (time[to] - time[begins])[None, :, None]
         found["half_life"] = np.where(fall > 0, np.log(2) * span / fall, np.nan)
     after = (np.arange(len(time)) > peak[..., None]) & (level < limit[:, None])
     first = after.argmax(axis=-1)

@@ -61,6 +61,14 @@ def test_every_draw_has_the_exposure_of_its_curve(fit):
             assert drawn["Tbelow"][at] == np.inf
 
 
+def test_an_area_ends_where_it_is_asked_to(fit):
+    drawn = exposure_draws(fit, 14.5)
+    assert "AUC0_28" not in drawn
+    level, p = curve(fit, some_draws(fit, 200)[7], 1)
+    whole = quad(level, 0, 14.5, points=[p["Tmax"]], epsabs=0, epsrel=1e-9, limit=200)[0]
+    assert drawn["AUC0_14.5"][7, 1, 0] == pytest.approx(whole, rel=2e-3)
+
+
 def test_the_table_has_the_patients_and_the_typical_one(fit):
     table, drawn = model_exposure(fit), exposure_draws(fit)
     assert table["kind"].tolist() == ["patient"] * 3 + ["typical"]

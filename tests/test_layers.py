@@ -18,8 +18,9 @@ LAYERS = (  # lowest first; within a layer, left to right
     "approximations importance asymptotics simulation virtual_cohort trajectories",
     "posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction predictive_check fit_exposure "
-    "normalised_errors endpoint_check covariate_effects individual_information comparison tables "
-    "plots/* drawings zoo word reporting",
+    "normalised_errors endpoint_check covariate_effects individual_information comparison "
+    "outcome_regression outcome_data exposure_outcomes outcome_curves tables plots/* drawings "
+    "outcome_drawings zoo word reporting",
     "requests progress outfiles cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

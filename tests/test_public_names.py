@@ -13,8 +13,8 @@ import carpk
 ROOT = Path(__file__).parents[1]
 PUBLIC = [
     "CarpkError", "Cohort", "DataError", "Design", "Fit", "ModelError", "PopulationModel", "Prior",
-    "Problem", "RequestError", "__version__", "design", "example", "fit", "load_fit", "nca",
-    "objective", "population", "read_csv", "report", "simulate", "to_csv"]
+    "Problem", "RequestError", "__version__", "design", "example", "exposure_response",
+    "fit", "load_fit", "nca", "objective", "population", "read_csv", "report", "simulate", "to_csv"]
 
 
 def in_a_new_process(code):

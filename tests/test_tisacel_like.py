@@ -46,6 +46,15 @@ def test_the_script_makes_the_files_again_byte_for_byte(script):
         tuple((FOLDER / n).read_bytes() for n in names)
 
 
+def test_what_is_drawn_of_outcomes_leaves_all_else_as_it_is(script, monkeypatch):
+    monkeypatch.setitem(script.CARD["outcomes"], "stream", 1)
+    new, old = (pd.read_csv(io.StringIO(t), dtype=str) for t in (
+        script.make()[0], (FOLDER / "tisacel_like.csv").read_text("utf-8")))
+    drawn = ["CRS_GRADE", "PFS_DAYS", "PFS_EVENT"]
+    assert new.drop(columns=drawn).equals(old.drop(columns=drawn))
+    assert all((new[c] != old[c]).any() for c in drawn)
+
+
 def test_the_card_describes_every_column(card):
     header = (FOLDER / "tisacel_like.csv").read_text("utf-8").partition("\n")[0]
     assert header.split(",") == list(card["columns"])

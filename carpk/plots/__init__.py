@@ -86,7 +86,7 @@ def log_axis(ax: Any, which: str, low: float, high: float) -> None:
     axis = getattr(ax, f"{which}axis")
     if math.log10(high / low) < 2:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
         axis.set_minor_locator(FixedLocator([]))
         return
     axis.set_major_locator(LogLocator(numticks=6))
@@ -113,6 +113,18 @@ def decade(value: float) -> str:
     ('10³', '10⁻²')
     """
     return "10" + str(round(math.log10(value))).translate(_RAISED)
+
+
+def number(value: float) -> str:
+    """A number of few digits as it is written on an axis.
+
+    >>> number(20000.0), number(2e6), number(1e-5)
+    ('20000', '2×10⁶', '10⁻⁵')
+    """
+    digits, _, power = f"{value:g}".partition("e")
+    if not power:
+        return digits
+    return ("" if digits == "1" else f"{digits}×") + decade(10.0 ** int(power))
 
 
 def time_axis(ax: Any, times: np.ndarray, unit: str) -> None:

@@ -68,6 +68,42 @@ def planned(table, samples):
                   pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), "tisacel_like.csv", "")
 
 
+def outcomes(rng, table, own):
+    """What came of the exposure of each patient's true curve: CRS and progression.
+
+    rng : a stream of its own, so that the levels do not depend on what is drawn here
+    """
+    crs, pfs = CARD["outcomes"]["CRS_GRADE"], CARD["outcomes"]["PFS"]
+    n, burden = len(table), table["TUMOUR_BURDEN"].to_numpy(float)
+    logit = np.log(crs["odds_ratio_per_doubling"]) * np.log2(own["Cmax"] / crs["reference_Cmax"]) \
+        + np.log(crs["odds_ratio_per_percent_burden"]) * (burden - crs["reference_burden"])
+    at_least = 1 / (1 + np.exp(-(np.array(crs["intercepts"])[:, None] + logit.to_numpy())))
+    u = rng.random(n)
+    log_hazard = np.log(pfs["hazard_ratio_per_doubling"]) * np.log2(
+        exposure(own, pfs["landmark"]) / pfs["reference_AUC0_28"]) \
+        + np.log(pfs["hazard_ratio_NR"]) * (table["RESPONSE"] == "NR").to_numpy()
+    late = pfs["landmark"] + pfs["scale"] * (
+        -np.log(rng.random(n)) / np.exp(log_hazard)) ** (1 / pfs["shape"])
+    early = np.where(rng.random(n) < pfs["before_landmark"],
+                     rng.uniform(7, pfs["landmark"], n), np.inf)
+    event, followed = np.minimum(early, late), rng.uniform(*pfs["followed"], n)
+    return pd.DataFrame({
+        "CRS_GRADE": (u < at_least).sum(axis=0),
+        "PFS_DAYS": np.ceil(np.minimum(event, followed)).astype(int),
+        "PFS_EVENT": (event <= followed).astype(int)}, index=table.index)
+
+
+def exposure(own, end):
+    """Area under each patient's true curve to this day, by the equations of stein_2019."""
+    p = {n: own[n].to_numpy()[:, None] for n in own}
+    t = np.linspace(0, end, 2801)[None]
+    after = np.maximum(t - p["Tmax"], 0)
+    level = np.where(t < p["Tmax"], p["foldx"] ** (np.minimum(t / p["Tmax"], 1) - 1),
+                     (1 - p["FB"]) * np.exp(-p["alpha"] * after)
+                     + p["FB"] * np.exp(-p["beta"] * after))
+    return np.trapezoid(p["Cmax"] * level, t, axis=1)
+
+
 def make():
     """The text of the two files."""
     rng = np.random.default_rng(CARD["seed"])
@@ -87,7 +123,9 @@ def make():
                for v in np.maximum(level, limit)]
     rows = samples.assign(DV=written, CENS=(level < limit).astype(int), LLOQ=limit)
     own = drawn.parameters[list(truth["typical"])].map(lambda v: f"{v:.5g}")
-    return (rows.join(table, on="ID").to_csv(index=False, lineterminator="\n"),
+    came = outcomes(np.random.default_rng([CARD["seed"], CARD["outcomes"]["stream"]]), table,
+                    own.astype(float))
+    return (rows.join(table, on="ID").join(came, on="ID").to_csv(index=False, lineterminator="\n"),
             own.to_csv(lineterminator="\n"))
 
 
