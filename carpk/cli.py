@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import carpk
-from carpk import cli_exposure_response
+from carpk import cli_exposure_response, cli_report
 from carpk.problems import CarpkError, Problem, RequestError, errors
 
 if TYPE_CHECKING:
@@ -374,18 +374,6 @@ def vpc(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a
 
 @app.command()
 @refusing
-def report(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a fit")]) \
-        -> None:
-    """Make the tables, plots and page of a fit anew."""
-    from carpk.fitting import load_fit
-    from carpk.program_cache import keep_programs
-    from carpk.reporting import report as remake
-    keep_programs()
-    typer.echo(remake(load_fit(fit), fit))
-
-
-@app.command()
-@refusing
 def compare(
         fits: Annotated[list[Path], typer.Argument(metavar="FIT FIT ...", help="folders of fits")],
         out: Annotated[str | None, typer.Option(
@@ -397,4 +385,5 @@ def compare(
     cli_compare.run(fits, out, overwrite)
 
 
+app.command("report")(refusing(cli_report.command))
 app.command("exposure-response")(refusing(cli_exposure_response.command))

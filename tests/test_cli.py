@@ -175,6 +175,11 @@ def test_an_interrupted_report_says_that_the_fit_is_whole(carpk, near_typical, m
     assert fitting.load_fit(folder).convergence.ok
     assert carpk("report", folder).exit_code == 0
     assert (folder / "report.html").is_file()
+    assert not list(folder.rglob("*.png"))
+    assert carpk("report", folder, "--format", "docx").stdout.strip() == \
+        str(folder / "report.docx")
+    assert (folder / "plots" / "traces.png").is_file()
+    assert carpk("report", folder, "--format", "pdf").exit_code == 2
 
 
 # what is refused
