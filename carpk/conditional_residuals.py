@@ -23,16 +23,16 @@ from carpk.prediction import medians
 @lru_cache(maxsize=2)
 def cwres(fit: Fit) -> np.ndarray:
     """(rows,): of every row of `carpk.prediction.predictions`, at the posterior medians (or the
-    estimates); see `conditional_residuals`."""
+    estimates); see `linearised_residuals`."""
     model, draws = fit.model, fit.posterior["posterior"].dataset
     middle = [np.median(np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values))),
                         axis=(0, 1)) for n in model.spread]
     start = np.stack(middle, axis=1) if middle else np.zeros((len(fit.design.ids), 0))
-    return conditional_residuals(model, fit.design, medians(fit), start)[fit.design.observed]
+    return linearised_residuals(model, fit.design, medians(fit), start)[fit.design.observed]
 
 
-def conditional_residuals(model: PopulationModel, seen: Design, values: Mapping[str, float],
-                          start: np.ndarray | None = None) -> np.ndarray:
+def linearised_residuals(model: PopulationModel, seen: Design, values: Mapping[str, float],
+                         start: np.ndarray | None = None) -> np.ndarray:
     """(P, N): of each observation; NaN on censored rows, on padding and where a solve fails.
 
     values : every population parameter; start : (P, K), where to look for the modes

@@ -8,7 +8,7 @@ import references
 from scipy.linalg import sqrtm
 
 from carpk.cohort import design
-from carpk.conditional_residuals import conditional_residuals, cwres
+from carpk.conditional_residuals import cwres, linearised_residuals
 from carpk.prediction import predictions
 from carpk.preparation import resolve
 
@@ -27,7 +27,7 @@ def of(reference, data, patients=None, **values):
     few = whole.select(patients) if patients else whole
     seen = design(few, asked.structure)
     model, _ = resolve(asked, seen, {})
-    return conditional_residuals(model, seen, {**model.fixed, **theta, **values}), seen
+    return linearised_residuals(model, seen, {**model.fixed, **theta, **values}), seen
 
 
 def test_cwres_are_those_nonmem_prints_of_the_same_fit(shared_data):

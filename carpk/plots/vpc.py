@@ -35,12 +35,13 @@ from carpk.predictive_check import COUNT, strata, vpc
 TITLE = "Visual predictive check"
 CAPTION = (
     "Lines: observed 5th, 50th and 95th percentile in each bin of time (ticks at the bottom "
-    "bound the bins). Bands: 95 % of what the same design gives in new patients simulated from "
-    "draws of the posterior, their own variability and residual error included, censored as "
-    "the data are. A level below its limit counts as lowest, so a percentile that lies among "
-    "them is not drawn. Below: the share of levels under the limit, observed (line) and "
-    "simulated (band). Lines should stay within the bands. On prediction-corrected pages levels "
-    "are scaled by the bin's median PRED over their own.")
+    "bound the bins; a page without ticks has no bins but quantile regression on time). Bands: "
+    "95 % of what the same design gives in new patients simulated from draws of the posterior, "
+    "their own variability and residual error included, censored as the data are. A level below "
+    "its limit counts as lowest, so a percentile that lies among them is not drawn. Below: the "
+    "share of levels under the limit, observed (line) and simulated (band). Lines should stay "
+    "within the bands. On prediction-corrected pages levels are scaled by the bin's median PRED "
+    "over their own.")
 
 _PAIR = {"p5": 0.28, "p50": 0.5, "p95": 0.28, "below": 0.35}  # how dark each band is
 _DASH = {"p5": (0, (4, 2)), "p50": "-", "p95": (0, (4, 2)), "below": "-"}
