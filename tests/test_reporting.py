@@ -60,9 +60,10 @@ def test_tables_and_plots_lie_beside_the_primary_files(folder):
         "manifest.json", "posterior.nc", "model.py", "report.html",
         *(f"tables/{n}.csv" for n in ("parameters", "individuals", "predictions", "excluded",
                                        "correlations", "prior_sensitivity", "exposure",
-                                       "endpoints")),
+                                       "endpoints", "npc")),
         *(f"plots/{n}.svg" for n in ("individual_fits", "observed_predicted", "residuals", "vpc",
-                                     "endpoints", "eta_covariates_pairs", "priors", "traces"))}
+                                     "numerical_check", "endpoints", "eta_covariates_pairs",
+                                     "priors", "traces"))}
 
 
 def test_a_blank_in_a_table_is_blank(folder):
@@ -81,7 +82,7 @@ def test_the_page_is_well_formed_and_loads_nothing(page):
 
 
 def test_every_picture_says_in_words_what_it_shows(page):
-    assert len(page.all("img")) == 8
+    assert len(page.all("img")) == 9
     assert all(len(i["alt"]) > 80 for i in page.all("img"))
 
 

@@ -20,6 +20,7 @@ from carpk import plots, registry, tables
 from carpk.endpoint_check import checked
 from carpk.fit_exposure import ENDPOINTS, model_exposure
 from carpk.fitting import Fit
+from carpk.numerical_check import npc
 
 DRAWS = {
     "posterior": "draws from the posterior", "guide": "draws from the variational guide",
@@ -33,8 +34,8 @@ KINDS = {
 }
 
 # how a reader goes on from the parameters; figures that are not named here come last
-_ORDER = ("covariates", "individual_fits", "observed_predicted", "residuals", "vpc", "endpoints",
-          "eta_covariates", "priors", "traces")
+_ORDER = ("covariates", "individual_fits", "observed_predicted", "residuals", "vpc",
+          "numerical_check", "endpoints", "eta_covariates", "priors", "traces")
 
 PLAIN = (  # reasons that need no word
     "default", "default: around the model file's value",
@@ -51,7 +52,7 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False) -> Path:
     made = {"parameters": tables.parameters(fit), "individuals": tables.individuals(fit),
             "predictions": tables.predictions(fit), "excluded": tables.excluded(fit),
             "correlations": tables.correlations_of_estimates(fit),
-            "exposure": model_exposure(fit), "endpoints": checked(fit)}
+            "exposure": model_exposure(fit), "endpoints": checked(fit), "npc": npc(fit)}
     if fit.model.effects:
         made["covariates"] = tables.covariates(fit)
     if fit.posterior["posterior"].dataset.attrs["draws_from"] == "posterior":
