@@ -119,7 +119,8 @@ def figure(fit: Fit, output: str, *, corrected: bool = False, by: str | None = N
                 write(ax.set_ylabel, words, fontsize=SIZE, color=INK)
     write(page_of.supxlabel, _time_name(fit, scale), fontsize=SIZE, color=INK, y=0.08 / height,
           va="bottom")
-    _legend(page_of, fit, height, bool((rows["censored"] == 1).any()) and not corrected, corrected)
+    _legend(page_of, fit, height, bool((rows["censored"] == 1).any()) and not corrected, corrected,
+            "" if _overlap(table) else "o")
     return page_of
 
 
@@ -224,12 +225,13 @@ def _time_name(fit: Fit, scale: str) -> str:
     return first + {"log": " (log scale)", "split": " (wider up to day 28)"}.get(scale, "")
 
 
-def _legend(page_of: Figure, fit: Fit, height: float, censored: bool, corrected: bool) -> None:
+def _legend(page_of: Figure, fit: Fit, height: float, censored: bool, corrected: bool,
+            marker: str) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
     of = fit.posterior["posterior"].dataset.attrs["draws_from"]
     marks: list[Any] = [
-        Line2D([], [], color=INK, linewidth=1.0, marker="o", markersize=2.2,
+        Line2D([], [], color=INK, linewidth=1.0, marker=marker, markersize=2.2,
                label="observed median"),
         Line2D([], [], color=INK, linewidth=1.0, linestyle=(0, (4, 2)),
                label="observed 5th, 95th"),
