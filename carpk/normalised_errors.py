@@ -83,14 +83,15 @@ def imputed(lower: np.ndarray, upper: np.ndarray, limit: np.ndarray, simulated: 
     below[0], above[0] = ~measured & np.isfinite(upper), np.isfinite(beyond)
     ranked = np.sort(simulated, axis=0)
     u = rng.uniform(size=levels.shape)
-    for j in range(levels.shape[1]):
+    for j in np.flatnonzero((below | above).any(axis=0)):
         column = ranked[:, j]
         up_to = np.full(len(levels), np.searchsorted(column, limit[j]) / len(column))
         start = np.where(above[:, j], np.searchsorted(column, beyond[j]) / len(column), 0.0)
         if below[0, j] and np.isfinite(lower[j]):
             start[0] = np.searchsorted(column, lower[j]) / len(column)
         up_to[above[:, j]] = 1.0
-        drawn = np.quantile(column, start + u[:, j] * np.maximum(up_to - start, 0.0))
+        share = start + u[:, j] * np.maximum(up_to - start, 0.0)
+        drawn = np.interp(share * (len(column) - 1), np.arange(len(column)), column)
         # interpolation may step over the bound
         drawn = np.where(below[:, j], np.minimum(drawn, limit[j]), drawn)
         drawn = np.where(above[:, j], np.maximum(drawn, beyond[j]), drawn)
