@@ -105,7 +105,8 @@ def decorrelated_errors(seen: np.ndarray, simulated: np.ndarray) -> np.ndarray:
 
     seen : (n,); simulated : (R, n), R > n, on one scale
     With mean and covariance of the replicates, both are decorrelated by the lower Cholesky
-    factor; of the rank r of a level among its R replicates, npde is the normal quantile of
+    factor, as Brendel et al. do (NONMEM takes the symmetric root, which gives other npde); of
+    the rank r of a level among its R replicates, npde is the normal quantile of
     (r + 1/2) / (R + 1), ties counted half.
 
     >>> simulated = np.array([[1.0], [2.0], [3.0], [4.0]])

@@ -1,12 +1,15 @@
 """npde by hand, against their exact value, under censoring, and of right and wrong models."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import cohort_text
+from scipy.linalg import sqrtm
 from scipy.special import ndtr, ndtri
-from scipy.stats import chisquare, kstest
+from scipy.stats import chisquare, kstest, norm
 
 from carpk import normalised_errors, numerical_check
 from carpk.cohort import design
@@ -16,6 +19,12 @@ from carpk.numerical_check import npc
 from carpk.population_model import population
 from carpk.predictive_check import replicates
 from carpk.simulation import simulate
+
+GOLDEN = Path(__file__).parent / "golden"
+# run 402 of nonmem2rx (Bauer RJ. CPT Pharmacometrics Syst Pharmacol 2019;8:525-537, supplement):
+# estimates and variances of V1, CL, V2, Q; patients 1-3 of its table
+RUN_402 = ((9.760346, 0.01486943), (3.876825, 0.01997162), (30.81783, 0.02918796),
+           (8.773851, 0.02318324))
 
 
 def test_a_case_worked_by_hand():
@@ -35,6 +44,33 @@ def test_of_a_normal_model_npde_are_the_decorrelated_residuals():
     seen = rng.multivariate_normal(centre, covariance)
     exact = np.linalg.solve(np.linalg.cholesky(covariance), seen - centre)
     assert decorrelated_errors(seen, simulated) == pytest.approx(exact, abs=0.05)
+
+
+def test_they_are_those_nonmem_prints_of_its_thousand_simulations():
+    """NONMEM 7.4 decorrelates by the symmetric square root; levels that are decorrelated by it
+    beforehand are not changed by ours. Single rows need none: its NPD."""
+    printed = pd.read_csv(GOLDEN / "bauer402_npde.csv")
+    rng, count = np.random.default_rng(1), 20_000
+    v1, cl, v2, q = (typical * np.exp(np.sqrt(w) * rng.normal(size=(count, 1)))
+                     for typical, w in RUN_402)
+    out, there, back = cl / v1, q / v1, q / v2
+    total = out + there + back
+    root = np.sqrt(total**2 - 4 * out * back)
+    fast, slow = (total + root) / 2, (total - root) / 2
+    for _, rows in printed.groupby("ID"):
+        t, seen = rows["TIME"].to_numpy(), rows["DV"].to_numpy()
+        level = 250 / v1 / (fast - slow) * ((fast - back) * np.exp(-fast * t)
+                                            + (back - slow) * np.exp(-slow * t))
+        y = level * (1 + np.sqrt(8.841256e-3) * rng.normal(size=level.shape))
+        whiten = np.linalg.inv(np.real(sqrtm(np.cov(y, rowvar=False))))
+        alone = [decorrelated_errors(seen[[k]], y[:, [k]])[0] for k in range(len(t))]
+        together = decorrelated_errors(seen @ whiten, y @ whiten)
+        for ours, theirs in ((alone, rows["NPD"]), (together, rows["NPDE"])):
+            z = theirs.to_numpy()
+            # of a quantile of a thousand; the outermost ten are too few to be told apart
+            se = np.sqrt(ndtr(z) * ndtr(-z) / 1000) / norm.pdf(z)
+            inside = np.abs(z) < 2.3
+            assert (np.abs(ours - z) < 4 * se)[inside].all()
 
 
 @pytest.mark.parametrize("side", ["below", "above", "between"])
