@@ -13,7 +13,7 @@ from scipy.interpolate import BSpline
 
 _CHUNK = 25  # data sets solved together: what they hold fits into a processor's cache
 _MOST = 60
-_GAP = 1e-9  # of a row's mean absolute deviation, between the program and its dual
+_GAP = 1e-7  # of a row's mean absolute deviation, between the program and its dual
 _SHORT = 0.9995  # of the way to the nearest bound
 _KNOTS, _ROWS = 6, 40  # the most inner knots, and rows for each
 
