@@ -355,7 +355,7 @@ def vpc(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a
         corrected: Annotated[bool, typer.Option(
             "--corrected", help="Prediction-corrected.")] = False,
         bins: Annotated[str, typer.Option(
-            help="of time: adaptive; none (a moving window); or the nominal days",
+            help="of time: adaptive; none (quantile regression); or the nominal days",
             metavar="1,7,14,...")] = "adaptive",
         scale: Annotated[str, typer.Option(
             help="of the time axis: auto, linear, log, or split at day 28")] = "auto",

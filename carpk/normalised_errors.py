@@ -83,14 +83,15 @@ def imputed(lower: np.ndarray, upper: np.ndarray, limit: np.ndarray, simulated: 
     below[0], above[0] = ~measured & np.isfinite(upper), np.isfinite(beyond)
     ranked = np.sort(simulated, axis=0)
     u = rng.uniform(size=levels.shape)
-    for j in range(levels.shape[1]):
+    for j in np.flatnonzero((below | above).any(axis=0)):
         column = ranked[:, j]
         up_to = np.full(len(levels), np.searchsorted(column, limit[j]) / len(column))
         start = np.where(above[:, j], np.searchsorted(column, beyond[j]) / len(column), 0.0)
         if below[0, j] and np.isfinite(lower[j]):
             start[0] = np.searchsorted(column, lower[j]) / len(column)
         up_to[above[:, j]] = 1.0
-        drawn = np.quantile(column, start + u[:, j] * np.maximum(up_to - start, 0.0))
+        share = start + u[:, j] * np.maximum(up_to - start, 0.0)
+        drawn = np.interp(share * (len(column) - 1), np.arange(len(column)), column)
         # interpolation may step over the bound
         drawn = np.where(below[:, j], np.minimum(drawn, limit[j]), drawn)
         drawn = np.where(above[:, j], np.maximum(drawn, beyond[j]), drawn)
@@ -104,7 +105,8 @@ def decorrelated_errors(seen: np.ndarray, simulated: np.ndarray) -> np.ndarray:
 
     seen : (n,); simulated : (R, n), R > n, on one scale
     With mean and covariance of the replicates, both are decorrelated by the lower Cholesky
-    factor; of the rank r of a level among its R replicates, npde is the normal quantile of
+    factor, as Brendel et al. do (NONMEM takes the symmetric root, which gives other npde); of
+    the rank r of a level among its R replicates, npde is the normal quantile of
     (r + 1/2) / (R + 1), ties counted half.
 
     >>> simulated = np.array([[1.0], [2.0], [3.0], [4.0]])

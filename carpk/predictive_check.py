@@ -2,7 +2,8 @@
 
 Replicates come from draws of the posterior, each with patients of its own, and are censored as
 the rows of the design are. Percentiles and the share below the limit are then compared with those
-observed (Bergstrand M et al. AAPS J 2011;13:143-151 for the prediction-corrected ones).
+observed (Bergstrand M et al. AAPS J 2011;13:143-151 for the prediction-corrected ones; Jamsen KM et
+al. CPT Pharmacometrics Syst Pharmacol 2018;7:660-669 for those without bins).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from carpk.likelihood import data_of, population_location, predicted_rows
 from carpk.posterior import fixed
 from carpk.prediction import predictions, some_draws
 from carpk.problems import Problem, RequestError
+from carpk.regression_quantiles import regression_quantile, spline_basis
 from carpk.solve import Arrays
 from carpk.tails import TAILS
 
@@ -31,6 +33,7 @@ PERCENTILES = (5, 50, 95)
 _MOST_BINS, _LEAST = 14, 10  # bins, and observations in one: fewer hold no 5th percentile
 _FEWEST_BINS, _APART = 8, 3.3  # bins nearer than so many of their SDs are one visit cut in two
 _WINDOW = 14  # without bins, a window holds the nearest 1/14 of the rows, as a bin would
+_DEPTH = 1e3  # on a log scale levels further below the least that was seen count as this low
 
 
 class Replicates(NamedTuple):
@@ -101,8 +104,9 @@ def vpc(fit: Fit, output: str, *, corrected: bool = False, by: str | None = None
         bin by dose, inputs and covariates is no spread
     by : a covariate whose values, or halves at its median, are checked apart
     bins : "adaptive" joins neighbouring times until at least ten observations lie in each bin
-        and no more than 14 bins are left; "none" weights observations by their distance in time
-        instead; days, such as (1, 7, 14), take each observation to the nearest
+        and no more than 14 bins are left; "none" takes percentiles by quantile regression on
+        splines of time, and shares in a moving window; days, such as (1, 7, 14), take each
+        observation to the nearest
 
     returns : output, stratum ("" without `by`), statistic (p5, p50, p95 or below), time (median
         of the bin), first, last (times in it), n, observed; median, lower95, upper95 over
@@ -111,6 +115,13 @@ def vpc(fit: Fit, output: str, *, corrected: bool = False, by: str | None = None
     A percentile is that of all levels, those below their limits counting as lowest, in the
     observed as in the replicates.
     """
+    how = bins if isinstance(bins, str) else tuple(bins)
+    return _vpc(fit, output, corrected, by, how, count).copy()
+
+
+@lru_cache(maxsize=2)  # a figure and its numbers
+def _vpc(fit: Fit, output: str, corrected: bool, by: str | None, bins: str | tuple[float, ...],
+         count: int) -> pd.DataFrame:
     rows = predictions(fit)
     simulated = replicates(fit, count)
     places = np.flatnonzero((rows["output"] == output).to_numpy())
@@ -169,19 +180,22 @@ def _checked(rows: pd.DataFrame, y: np.ndarray, limit: np.ndarray, corrected: bo
     if corrected:
         typical = _typical(pred, weights, at, time)
         scaled = (pred > 0) & (typical > 0)  # a level predicted to be 0 cannot be
-        levels = np.where(scaled, levels * (typical / np.where(scaled, pred, 1.0)),
-                          levels + (typical - pred))
-    levels = np.where(lost, -np.inf, levels)
-    levels[1:][y >= over] = np.inf
-    levels[0, above] = np.inf
+        times = np.where(scaled, typical / np.where(scaled, pred, 1.0), 1.0)
+        plus = np.where(scaled, 0.0, typical - pred)
+        levels, limit, over = (v * times + plus for v in (levels, limit, over))
+    lost_above = np.concatenate([above[None], levels[1:] >= over])
+    levels = np.where(lost, -np.inf, np.where(lost_above, np.inf, levels))
+    if isinstance(bins, str) and bins == "none":
+        percentiles = _regressed(time, levels, limit, over, weights, at)
+    else:
+        percentiles = np.stack([weighted_quantiles(
+            levels[:, w > 0], w[w > 0], [p / 100 for p in PERCENTILES]) for w in weights], axis=2)
+    shares = _shares(lost, weights)
     found = []
     for k, centre in enumerate(at):
-        w, inside = weights[k], weights[k] > 0
-        share = (lost[:, inside] * w[inside]).sum(axis=1) / w[inside].sum()
-        values = {f"p{p}": q for p, q in zip(
-            PERCENTILES, weighted_quantiles(levels[:, inside], w[inside],
-                                            [p / 100 for p in PERCENTILES]), strict=True)}
-        for statistic, v in {**values, "below": share}.items():
+        inside = weights[k] > 0
+        values = {f"p{p}": q[:, k] for p, q in zip(PERCENTILES, percentiles, strict=True)}
+        for statistic, v in {**values, "below": shares[:, k]}.items():
             low, middle, high = np.quantile(v[1:], [0.025, 0.5, 0.975], method="inverted_cdf")
             found.append({
                 "statistic": statistic, "time": centre, "first": time[inside].min(),
@@ -190,11 +204,47 @@ def _checked(rows: pd.DataFrame, y: np.ndarray, limit: np.ndarray, corrected: bo
     return pd.DataFrame(found)
 
 
+def _shares(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(R, bins): the share of each bin's weight that lies on the chosen rows (R, n)."""
+    return np.asarray((rows @ weights.T) / weights.sum(axis=1))
+
+
+def _regressed(time: np.ndarray, levels: np.ndarray, limit: np.ndarray, over: np.ndarray,
+               weights: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """(percentiles, R, len(at)): by quantile regression on splines of the square root of time.
+
+    levels : (R, n), -inf below limit and inf above over, (n,); the first data set was observed
+
+    Levels above 0 are regressed by their logarithms, and censored ones count as the lowest limit:
+    a percentile of levels raised to a limit is the percentile of the levels, raised likewise
+    (Powell JL. J Econom 1986;32:143-155). Where it does not lie above that limit, or the moving
+    window finds more than that percentage of levels censored, it is one of them.
+    """
+    root, grid = np.sqrt(np.maximum(time, 0.0)), np.sqrt(at)
+    seen = levels[0, np.isfinite(levels[0])]
+    log = bool(seen.size) and bool((seen > 0).all())
+    least = seen.min() / _DEPTH if log else -np.inf
+    below, above = np.isneginf(levels) | (levels < least), np.isposinf(levels)
+    finite = limit[np.isfinite(limit)]
+    least = max(least, finite.min() if finite.size else least)
+    z = np.where(below, least, np.where(above, over, levels))
+    z = np.log(z) if log else z
+    basis, curve = spline_basis(root, root), spline_basis(root, grid)
+    low, high = _shares(below, weights), _shares(above, weights)
+    found = []
+    for tau in (p / 100 for p in PERCENTILES):
+        value = regression_quantile(z, basis, tau) @ curve.T
+        value = np.exp(value) if log else value
+        found.append(np.where((low >= tau) | (value <= least), -np.inf,
+                              np.where(high >= 1 - tau, np.inf, value)))
+    return np.stack(found)
+
+
 def _weights(time: np.ndarray, bins: str | Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """(bins, rows): how much each row counts in each bin, and the bins' times."""
     if isinstance(bins, str) and bins == "none":
         root = np.sqrt(np.maximum(time, 0.0))
-        at = np.linspace(root.min(), root.max(), 40)
+        at = np.linspace(root.min(), root.max(), 60)
         away = np.abs(root[None] - at[:, None])
         held = min(max(len(time) // _WINDOW, 3 * _LEAST), len(time)) - 1
         width = np.maximum(1.01 * np.sort(away, axis=1)[:, held], 1e-9)

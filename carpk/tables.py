@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from carpk import covariate_effects, fitting, posterior, prediction
+from carpk.conditional_residuals import cwres
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
 from carpk.fitting import Fit
@@ -140,9 +141,9 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
 
 
 def predictions(fit: Fit) -> pd.DataFrame:
-    """One row per fitted observation; see `carpk.prediction.predictions`. And NPDE, of
-    `carpk.normalised_errors.npde`."""
-    return prediction.predictions(fit).assign(NPDE=npde(fit))
+    """One row per fitted observation; see `carpk.prediction.predictions`. And CWRES, of
+    `carpk.conditional_residuals.cwres`, and NPDE, of `carpk.normalised_errors.npde`."""
+    return prediction.predictions(fit).assign(CWRES=cwres(fit), NPDE=npde(fit))
 
 
 def excluded(fit: Fit) -> pd.DataFrame:

@@ -17,8 +17,9 @@ LAYERS = (  # lowest first; within a layer, left to right
     "thresholds solve accuracy likelihood preparation empirical_bayes geometry conditional "
     "approximations importance asymptotics simulation virtual_cohort trajectories",
     "posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
-    "noncompartmental persistence exposure_summary prediction predictive_check fit_exposure "
-    "normalised_errors endpoint_check covariate_effects individual_information comparison "
+    "noncompartmental persistence exposure_summary prediction conditional_residuals "
+    "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "
+    "endpoint_check covariate_effects individual_information comparison "
     "outcome_regression outcome_data exposure_outcomes outcome_curves tables plots/* drawings "
     "outcome_drawings zoo word reporting",
     "requests progress outfiles cli*",

@@ -1,6 +1,9 @@
 """Every figure of carpk/plots: its pages, their size, and that no name in a file breaks them."""
 
+import base64
 import importlib
+import io
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -10,11 +13,12 @@ import numpy as np
 import pytest
 from conftest import IDS
 from matplotlib.figure import Figure
+from PIL import Image
 
 from carpk import plots, registry
 from carpk.fit_exposure import model_exposure
 from carpk.nonmem import read_csv
-from carpk.plots import crowded, individual_fits, observed_predicted, traces, vpc
+from carpk.plots import crowded, individual_fits, observed_predicted, residuals, traces, vpc
 from carpk.population_model import population
 
 NAMES = registry.names("plots")
@@ -87,6 +91,25 @@ def test_levels_at_or_below_zero_get_a_linear_axis(near_typical, tmp_path):
         (_, figure), = module.draw(fit)
         assert {ax.get_yscale() for ax in figure.axes} == {"linear"}
         plots.svg(figure)
+
+
+def test_many_dots_are_pixels_of_few_colours_that_look_the_same():
+    figure = plots.sheet(3.0, 2.0, "dots")
+    ax = figure.add_axes((0.1, 0.1, 0.8, 0.7))
+    x, y = np.random.default_rng(1).normal(size=(2, 2000))
+    ax.plot(x, y, "o", color=plots.GREY, markersize=2.2, alpha=0.45, markeredgewidth=0,
+            rasterized=True)
+    plain = plots._saved(figure, format="svg", dpi=200)
+
+    def pixels(picture):
+        [found] = re.findall(rb"data:image/png;base64,([^\"]+)", picture)
+        image = Image.open(io.BytesIO(base64.b64decode(found))).convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return np.asarray(Image.alpha_composite(white, image)).astype(int)
+
+    lean = plots.svg(figure)
+    assert len(lean) < 0.6 * len(plain)
+    assert np.abs(pixels(lean) - pixels(plain)).max() <= 6
 
 
 def test_one_patient_with_one_sample_can_be_drawn(near_typical, tmp_path):
@@ -171,6 +194,10 @@ def test_a_covariate_of_the_model_gets_a_check_of_its_groups(near_typical, tmp_p
     assert len(pages["vpc"].axes) == 1  # nothing is censored: there is no share below a limit
     assert [ax.get_title(loc="left") for ax in pages["vpc_ARM"].axes] == \
         ["ARM A: 4 patients", "ARM B: 4 patients"]
+    (_, figure), (stem, covariates) = residuals.draw(fit)
+    assert [ax.get_ylabel() for ax in figure.axes[::3]] == ["IWRES", "CWRES", "npde"]
+    assert stem == "residuals_covariates"
+    assert [t.get_text() for t in covariates.axes[0].get_xticklabels()] == ["A", "B"]
     by_id = model_exposure(fit).set_index("kind")["Cmax_median"]
     assert by_id["typical"] == pytest.approx(np.median(
         fit.posterior["posterior"]["Cmax_pop"].values), rel=0.02)

@@ -108,12 +108,18 @@ def test_with_even_weights_a_weighted_quantile_is_the_plain_one(values, q):
         abs(q * len(values) - round(q * len(values))) < 1e-9
 
 
-def test_without_bins_a_moving_window_meets_the_percentiles_of_the_visits(decay):
-    smooth = vpc(decay, "C", bins="none", count=30)
-    middle = smooth[smooth["statistic"] == "p50"]
-    assert middle["time"].iloc[[0, -1]].tolist() == pytest.approx([0, 10])
-    assert 90 <= middle["observed"].iloc[0] <= 145
-    assert smooth["upper95"].notna().all()
+def test_without_bins_percentiles_meet_those_of_the_visits_and_shares_their_window(decay):
+    smooth = vpc(decay, "C", bins="none", count=30).set_index("statistic")
+    visits = vpc(decay, "C", bins=(0, 2, 10), count=30).set_index("statistic")
+    for place in (0, -1):
+        ends, visit = smooth.loc["p95"].iloc[place], visits.loc["p95"].iloc[place]
+        assert ends["time"] == pytest.approx(visit["time"])
+        for column in ("observed", "median", "lower95", "upper95"):
+            assert ends[column] == pytest.approx(visit[column], rel=1e-6)
+    assert 115 <= smooth.loc["p50", "observed"].iloc[0] <= 120  # any median of twelve
+    last = smooth.loc["p5"].iloc[-1]  # half of the last visit is censored
+    assert last["observed"] == -np.inf
+    assert 0.3 < smooth.loc["below", "observed"].iloc[-1] < 0.6
 
 
 def test_what_is_not_understood_is_refused(decay):

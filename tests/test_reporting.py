@@ -63,10 +63,10 @@ def test_tables_and_plots_lie_beside_the_primary_files(folder):
         "manifest.json", "posterior.nc", "model.py", "report.html",
         *(f"tables/{n}.csv" for n in ("parameters", "individuals", "predictions", "excluded",
                                        "correlations", "prior_sensitivity", "exposure",
-                                       "endpoints", "information")),
+                                       "endpoints", "information", "npc")),
         *(f"plots/{n}.svg" for n in ("all_patients", "individual_fits", "information",
-                                     "observed_predicted", "residuals", "vpc", "endpoints",
-                                     "eta_covariates_pairs", "priors", "traces"))}
+                                     "observed_predicted", "residuals", "vpc", "numerical_check",
+                                     "endpoints", "eta_covariates_pairs", "priors", "traces"))}
 
 
 def test_a_blank_in_a_table_is_blank(folder):

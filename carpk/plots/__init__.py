@@ -7,15 +7,19 @@ says in a sentence what is to be seen. The report shows every file of this folde
 
 from __future__ import annotations
 
+import base64
 import io
 import math
+import re
 import warnings
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 from carpk.fitting import Fit
 
@@ -28,6 +32,8 @@ SEVERAL = (BLUE, ORANGE, "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#000000", 
 SIZE = 8.0  # points; a page 7 inches wide is still read at half of that width
 POINTS = 5000  # more marks than these are drawn as pixels inside the SVG, which would be huge
 
+_GROUPS = 8  # more values than these tell patients apart, not groups
+_PIXELS = 200  # per inch, of what is drawn as pixels
 _DAYS = (28, 7, 90, 180, 360, 720, 1440, 3600, 14, 60, 3, 1, 540, 1080)  # the first are dearest
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SVG = {"svg.fonttype": "none", "svg.hashsalt": "carpk",
@@ -171,14 +177,83 @@ def output_label(fit: Fit, output: str) -> str:
     return f"{output} ({fit.manifest['data']['units'][str(dvid)]})"
 
 
+def tells(column: pd.Series) -> bool:
+    """Whether a covariate differs between patients, and is not a name of each."""
+    known = column[column.notna() & (column != "")]
+    number = pd.api.types.is_numeric_dtype(column)
+    return known.nunique() > 1 and (number or known.nunique() <= _GROUPS)
+
+
+def against(ax: Any, column: pd.Series, values: np.ndarray, *, rasterized: bool = False) -> None:
+    """Values against a covariate: dots, and the straight line through a number's with their
+    correlation, or the median of each group."""
+    dots: dict[str, Any] = {"markersize": 2.4, "color": GREY, "alpha": 0.6, "markeredgewidth": 0,
+                            "rasterized": rasterized}
+    if pd.api.types.is_numeric_dtype(column) and column.nunique() > 4:
+        x = column.to_numpy(float)
+        known = np.isfinite(x)
+        x, y = x[known], values[known]
+        ax.plot(x, y, "o", **dots)
+        slope, start = np.polyfit(x - x.mean(), y, 1)
+        ends = np.array([x.min(), x.max()])
+        ax.plot(ends, start + slope * (ends - x.mean()), color=BLUE, linewidth=1.3)
+        if y.std() > 0:
+            corner(ax, correlation(np.corrcoef(x, y)[0, 1]))
+        return
+    groups = [v for v in column.unique() if not pd.isna(v) and v != ""]
+    groups = sorted(groups, key=lambda v: (not isinstance(v, float), v))
+    for k, value in enumerate(groups):
+        y = values[(column == value).to_numpy()]
+        # side by side in the order of rank: no random numbers in a figure
+        x = k + 0.5 * (np.argsort(np.argsort(y)) % 7 - 3) / 7
+        ax.plot(x, y, "o", **dots)
+        ax.plot([k - 0.35, k + 0.35], [np.median(y)] * 2, color=BLUE, linewidth=1.6)
+    ax.set_xlim(-0.6, len(groups) - 0.4)
+    ax.set_xticks(range(len(groups)), [
+        plain(v if isinstance(v, str) else f"{v:g}", 8) for v in groups])
+    for label in ax.get_xticklabels():
+        label.set_parse_math(False)
+
+
+def correlation(r: float) -> str:
+    """A correlation as it is written.
+
+    >>> correlation(-0.254)
+    'r −0.25'
+    """
+    return f"r {round(float(r), 2) + 0.0:.2f}".replace("-", "−")  # + 0: no negative zero
+
+
+def corner(ax: Any, text: str) -> None:
+    """Small text in the upper right corner of a panel."""
+    write(ax.text, 0.98, 0.99, text, fontsize=SIZE - 1, color=INK, ha="right",
+          va="top", transform=ax.transAxes)
+
+
 def svg(figure: Figure) -> bytes:
     """The figure as SVG: text stays text, and the same figure gives the same bytes."""
-    return _saved(figure, format="svg", metadata={"Date": None, "Creator": None})
+    picture = _saved(figure, format="svg", dpi=_PIXELS, metadata={"Date": None, "Creator": None})
+    return re.sub(rb"(?<=data:image/png;base64,)[^\"]+", lambda found: base64.b64encode(
+        _by_palette(base64.b64decode(found.group()))), picture)
+
+
+def _by_palette(picture: bytes) -> bytes:
+    """A PNG of few colours by their numbers, in a third of the bytes; opaque in steps of 1/15."""
+    pixels = np.array(Image.open(io.BytesIO(picture)).convert("RGBA"))
+    pixels[..., 3] = 17 * np.round(pixels[..., 3] / 17)
+    colours, place = np.unique(pixels.reshape(-1, 4), axis=0, return_inverse=True)
+    if len(colours) > 256:
+        return picture
+    numbered = Image.fromarray(place.reshape(pixels.shape[:2]).astype(np.uint8)).convert("P")
+    numbered.putpalette(colours[:, :3].ravel().tolist())
+    target = io.BytesIO()
+    numbered.save(target, "PNG", optimize=True, transparency=bytes(colours[:, 3].tolist()))
+    return target.getvalue()
 
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG, 200 dots per inch."""
-    return _saved(figure, format="png", dpi=200, metadata={"Software": None})
+    return _saved(figure, format="png", dpi=_PIXELS, metadata={"Software": None})
 
 
 def _saved(figure: Figure, **form: Any) -> bytes:

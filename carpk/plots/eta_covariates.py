@@ -5,10 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from carpk.fitting import Fit
-from carpk.plots import BLUE, GREY, INK, SIZE, Pages, dress, headed, page, plain, write
+from carpk.plots import (
+    BLUE,
+    GREY,
+    INK,
+    SIZE,
+    Pages,
+    against,
+    corner,
+    correlation,
+    dress,
+    headed,
+    page,
+    plain,
+    tells,
+    write,
+)
 
 TITLE = "Etas and covariates"
 CAPTION = (
@@ -20,7 +34,6 @@ CAPTION = (
     "show.")
 
 ROWS, COLUMNS = 6, 6
-_GROUPS = 8  # more values than these tell patients apart, not groups
 
 
 def draw(fit: Fit) -> Pages:
@@ -31,7 +44,7 @@ def draw(fit: Fit) -> Pages:
     if not names or len(fit.design.ids) < 3:
         return []
     titles = {n: f"eta {n} ({_shrinkage(fit, n, eta[n])})" for n in names}
-    columns = [c for c in fit.design.covariates if _tells(fit.design.covariates[c])]
+    columns = [c for c in fit.design.covariates if tells(fit.design.covariates[c])]
     pages: Pages = []
     parts = [(names[a:a + ROWS], columns[b:b + COLUMNS]) for a in range(0, len(names), ROWS)
              for b in range(0, len(columns), COLUMNS)]
@@ -41,13 +54,6 @@ def draw(fit: Fit) -> Pages:
     if len(names) > 1:
         pages.append(("eta_covariates_pairs", _pairs(fit, eta, titles, names[:8])))
     return pages
-
-
-def _tells(column: pd.Series) -> bool:
-    """Whether a covariate differs between patients, and is not a name of each."""
-    known = column[column.notna() & (column != "")]
-    number = pd.api.types.is_numeric_dtype(column)
-    return known.nunique() > 1 and (number or known.nunique() <= _GROUPS)
 
 
 def _shrinkage(fit: Fit, name: str, eta: np.ndarray) -> str:
@@ -71,49 +77,13 @@ def _covariates(fit: Fit, eta: dict[str, np.ndarray], titles: dict[str, str], ro
             dress(ax)
             ax.set_ylim(-edge, edge)
             ax.axhline(0.0, color=GREY, linewidth=0.7)
-            _panel(ax, fit.design.covariates[column], eta[name])
+            against(ax, fit.design.covariates[column], eta[name])
             ax.tick_params(labelleft=j == 0, labelbottom=i == len(rows) - 1)
             if j == 0:
                 headed(ax, titles[name])
             if i == len(rows) - 1:
                 write(ax.set_xlabel, plain(column), fontsize=SIZE, color=INK)
     return figure
-
-
-def _panel(ax: Any, column: pd.Series, eta: np.ndarray) -> None:
-    if pd.api.types.is_numeric_dtype(column) and column.nunique() > 4:
-        x = column.to_numpy(float)
-        known = np.isfinite(x)
-        x, y = x[known], eta[known]
-        ax.plot(x, y, "o", markersize=2.4, color=GREY, alpha=0.6, markeredgewidth=0)
-        slope, start = np.polyfit(x - x.mean(), y, 1)
-        ends = np.array([x.min(), x.max()])
-        ax.plot(ends, start + slope * (ends - x.mean()), color=BLUE, linewidth=1.3)
-        if y.std() > 0:
-            _corner(ax, _written(np.corrcoef(x, y)[0, 1]))
-        return
-    groups = [v for v in column.unique() if not pd.isna(v) and v != ""]
-    groups = sorted(groups, key=lambda v: (not isinstance(v, float), v))
-    for k, value in enumerate(groups):
-        y = eta[(column == value).to_numpy()]
-        # side by side in the order of rank: no random numbers in a figure
-        x = k + 0.5 * (np.argsort(np.argsort(y)) % 7 - 3) / 7
-        ax.plot(x, y, "o", markersize=2.4, color=GREY, alpha=0.6, markeredgewidth=0)
-        ax.plot([k - 0.35, k + 0.35], [np.median(y)] * 2, color=BLUE, linewidth=1.6)
-    ax.set_xlim(-0.6, len(groups) - 0.4)
-    ax.set_xticks(range(len(groups)), [
-        plain(v if isinstance(v, str) else f"{v:g}", 8) for v in groups])
-    for label in ax.get_xticklabels():
-        label.set_parse_math(False)
-
-
-def _written(r: float) -> str:
-    return f"r {round(float(r), 2) + 0.0:.2f}".replace("-", "−")  # + 0: no negative zero
-
-
-def _corner(ax: Any, text: str) -> None:
-    write(ax.text, 0.98, 0.99, text, fontsize=SIZE - 1, color=INK, ha="right",
-          va="top", transform=ax.transAxes)
 
 
 def _pairs(fit: Fit, eta: dict[str, np.ndarray], titles: dict[str, str], names: list[str]) -> Any:
@@ -134,7 +104,7 @@ def _pairs(fit: Fit, eta: dict[str, np.ndarray], titles: dict[str, str], names: 
                     markeredgewidth=0)
             if min(eta[left].std(), eta[below].std()) > 0:
                 r = np.corrcoef(eta[left], eta[below])[0, 1]
-                _corner(ax, _written(r) + (", in the model" if {left, below} in held else ""))
+                corner(ax, correlation(r) + (", in the model" if {left, below} in held else ""))
             ax.tick_params(labelleft=j == 0, labelbottom=i == size - 1)
             if j == 0:
                 write(ax.set_ylabel, f"eta {below}", fontsize=SIZE, color=INK, labelpad=2)

@@ -35,12 +35,13 @@ from carpk.predictive_check import COUNT, strata, vpc
 TITLE = "Visual predictive check"
 CAPTION = (
     "Lines: observed 5th, 50th and 95th percentile in each bin of time (ticks at the bottom "
-    "bound the bins). Bands: 95 % of what the same design gives in new patients simulated from "
-    "draws of the posterior, their own variability and residual error included, censored as "
-    "the data are. A level below its limit counts as lowest, so a percentile that lies among "
-    "them is not drawn. Below: the share of levels under the limit, observed (line) and "
-    "simulated (band). Lines should stay within the bands. On prediction-corrected pages levels "
-    "are scaled by the bin's median PRED over their own.")
+    "bound the bins; a page without ticks has no bins but quantile regression on time). Bands: "
+    "95 % of what the same design gives in new patients simulated from draws of the posterior, "
+    "their own variability and residual error included, censored as the data are. A level below "
+    "its limit counts as lowest, so a percentile that lies among them is not drawn. Below: the "
+    "share of levels under the limit, observed (line) and simulated (band). Lines should stay "
+    "within the bands. On prediction-corrected pages levels are scaled by the bin's median PRED "
+    "over their own.")
 
 _PAIR = {"p5": 0.28, "p50": 0.5, "p95": 0.28, "below": 0.35}  # how dark each band is
 _DASH = {"p5": (0, (4, 2)), "p50": "-", "p95": (0, (4, 2)), "below": "-"}
@@ -118,7 +119,8 @@ def figure(fit: Fit, output: str, *, corrected: bool = False, by: str | None = N
                 write(ax.set_ylabel, words, fontsize=SIZE, color=INK)
     write(page_of.supxlabel, _time_name(fit, scale), fontsize=SIZE, color=INK, y=0.08 / height,
           va="bottom")
-    _legend(page_of, fit, height, bool((rows["censored"] == 1).any()) and not corrected, corrected)
+    _legend(page_of, fit, height, bool((rows["censored"] == 1).any()) and not corrected, corrected,
+            "" if _overlap(table) else "o")
     return page_of
 
 
@@ -223,12 +225,13 @@ def _time_name(fit: Fit, scale: str) -> str:
     return first + {"log": " (log scale)", "split": " (wider up to day 28)"}.get(scale, "")
 
 
-def _legend(page_of: Figure, fit: Fit, height: float, censored: bool, corrected: bool) -> None:
+def _legend(page_of: Figure, fit: Fit, height: float, censored: bool, corrected: bool,
+            marker: str) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
     of = fit.posterior["posterior"].dataset.attrs["draws_from"]
     marks: list[Any] = [
-        Line2D([], [], color=INK, linewidth=1.0, marker="o", markersize=2.2,
+        Line2D([], [], color=INK, linewidth=1.0, marker=marker, markersize=2.2,
                label="observed median"),
         Line2D([], [], color=INK, linewidth=1.0, linestyle=(0, (4, 2)),
                label="observed 5th, 95th"),

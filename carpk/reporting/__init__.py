@@ -23,6 +23,7 @@ from carpk.endpoint_check import checked
 from carpk.fit_exposure import ENDPOINTS, model_exposure
 from carpk.fitting import Fit
 from carpk.individual_information import contraction
+from carpk.numerical_check import npc
 from carpk.plots import all_patients
 
 DRAWS = {
@@ -38,7 +39,7 @@ KINDS = {
 
 # how a reader goes on from the parameters; figures that are not named here come last
 _ORDER = ("covariates", "all_patients", "individual_fits", "information", "observed_predicted",
-          "residuals", "vpc", "endpoints", "eta_covariates", "priors", "traces")
+          "residuals", "vpc", "numerical_check", "endpoints", "eta_covariates", "priors", "traces")
 
 _LEVELS = 6  # a covariate with more values has no groups to choose from
 PLAIN = (  # reasons that need no word
@@ -57,7 +58,7 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False, docx: bool = Fals
     made = {"parameters": tables.parameters(fit), "individuals": tables.individuals(fit),
             "predictions": tables.predictions(fit), "excluded": tables.excluded(fit),
             "correlations": tables.correlations_of_estimates(fit),
-            "exposure": model_exposure(fit), "endpoints": checked(fit)}
+            "exposure": model_exposure(fit), "endpoints": checked(fit), "npc": npc(fit)}
     if fit.model.spread:
         made["information"] = contraction(fit)
     if fit.model.effects:

@@ -1,0 +1,82 @@
+"""Conditional weighted residuals: what is left of each level after the model made linear.
+
+Definition: Hooker AC, Staatz CE, Karlsson MO. Pharm Res 2007;24:2187-2197.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import jax.numpy as jnp
+import numpy as np
+
+from carpk.cohort import Design
+from carpk.conditional import Patients
+from carpk.empirical_bayes import dense
+from carpk.fitting import Fit
+from carpk.likelihood import data_of, from_theta, population_location
+from carpk.population_model import PopulationModel
+from carpk.prediction import medians
+
+
+@lru_cache(maxsize=2)
+def cwres(fit: Fit) -> np.ndarray:
+    """(rows,): of every row of `carpk.prediction.predictions`, at the posterior medians (or the
+    estimates); see `linearised_residuals`."""
+    model, draws = fit.model, fit.posterior["posterior"].dataset
+    middle = [np.median(np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values))),
+                        axis=(0, 1)) for n in model.spread]
+    start = np.stack(middle, axis=1) if middle else np.zeros((len(fit.design.ids), 0))
+    return linearised_residuals(model, fit.design, medians(fit), start)[fit.design.observed]
+
+
+def linearised_residuals(model: PopulationModel, seen: Design, values: Mapping[str, float],
+                         start: np.ndarray | None = None) -> np.ndarray:
+    """(P, N): of each observation; NaN on censored rows, on padding and where a solve fails.
+
+    values : every population parameter; start : (P, K), where to look for the modes
+
+    The model is made linear around each patient's mode, the most likely eta given the population
+    and all of the patient's rows, censored ones by their probability. There y is normal with
+
+        E = f(eta) - (df/deta) eta,  Cov = (df/deta) Omega (df/deta)' + Sigma(eta)
+
+    on the scale the residual error is added to (the logarithm of a log-normal one), of all
+    outputs together. The residual SD follows the patient's own prediction: these are the CWRES
+    that NONMEM prints of a fit by FOCEI. Of distributions with heavier tails than the normal,
+    scales stand in for SDs.
+    """
+    data = data_of(model, seen)
+    u = from_theta(model, values) if model.free else jnp.zeros(0)
+    mu, low = population_location(model, data, values)
+    modes = Patients(model, data).modes(u, None if start is None else jnp.asarray(start))
+    eta = np.asarray(modes.phi - mu)
+    slope = np.asarray(modes.look.jacobian)[..., :eta.shape[1]]
+    factor = np.asarray(dense(low))
+    predicted = np.asarray(modes.look.predicted)
+    away, sd, out = (np.full(predicted.shape, np.nan) for _ in range(3))
+    for k, (output, error) in enumerate(model.error_models().items()):
+        here = seen.observed & (seen.lower == seen.upper) & (seen.output == k)
+        f = jnp.asarray(predicted[here])
+        away[here] = error.working(jnp.asarray(seen.upper[here])) - error.working(f)
+        sd[here] = error.sd(f, model.sigma(values, output))
+    away += np.einsum("pnk,pk->pn", slope, eta)
+    for k in range(len(seen.ids)):
+        used = np.isfinite(away[k])
+        spread = slope[k, used] @ factor
+        out[k, used] = whitened(away[k, used], spread @ spread.T + np.diag(sd[k, used] ** 2))
+    return out
+
+
+def whitened(away: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """(n,): Cov^(-1/2) (y - E) by the symmetric square root, as NONMEM has it by default.
+
+    away : (n,), y - E; covariance : (n, n)
+    It asks for no order of the rows, and moves each residual as little as can be.
+
+    >>> whitened(np.array([2.0, -3.0]), np.diag([4.0, 9.0])).tolist()
+    [1.0, -1.0]
+    """
+    value, vector = np.linalg.eigh(covariance)
+    return np.asarray(vector @ ((vector.T @ away) / np.sqrt(value)))
