@@ -15,13 +15,13 @@ _CHUNK = 25  # data sets solved together: what they hold fits into a processor's
 _MOST = 60
 _GAP = 1e-7  # of a row's mean absolute deviation, between the program and its dual
 _SHORT = 0.9995  # of the way to the nearest bound
-_KNOTS, _ROWS = 6, 40  # the most inner knots, and rows for each
+_KNOTS, _ROWS = 6, 20  # the most inner knots, and rows for each
 
 
 def spline_basis(x: np.ndarray, at: np.ndarray) -> np.ndarray:
     """(len(at), q): quadratic B-splines with inner knots at quantiles of x, within its ends.
 
-    x : (n,), where the data lie. A knot wants forty of them, and there are no more splines than
+    x : (n,), where the data lie. A knot wants twenty of them, and there are no more splines than
     distinct values: of three visits they are one parabola, which meets any three quantiles.
 
     >>> spline_basis(np.repeat([0.0, 1.0, 2.0], 4), np.array([0.0, 1.0])).tolist()
