@@ -86,7 +86,7 @@ def test_the_page_is_well_formed_and_loads_nothing(page):
 
 
 def test_every_picture_says_in_words_what_it_shows(page):
-    assert len(page.all("img")) == 9
+    assert len(page.all("img")) == 10
     assert all(len(i["alt"]) > 80 for i in page.all("img"))
     drawings = [a["aria-label"] for a in page.all("figure") if "aria-label" in a]
     assert [d[:12] for d in drawings] == ["All patients"]
