@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from models_for_tests import FOLLOWING, cohort
 
-from carpk import registry
+from carpk import accuracy, registry
 from carpk.accuracy import ROOM, TOLERANCE, agreeing, apart, by, solved
 from carpk.cohort import design
 from carpk.solve import arrays, predict
@@ -42,6 +42,17 @@ def test_meshes_that_share_a_program_give_the_same_as_on_their_own():
     alone, sharing = (predict(stiff, arrays(seen, stiff, steps, r), {
         n: np.array([v]) for n, v in values.items()}) for r in (0, room))
     np.testing.assert_allclose(sharing, alone, rtol=1e-14)
+
+
+def test_a_cohort_solved_in_pieces_is_solved_the_same(monkeypatch):
+    five = design(cohort([(str(i), t, 50.0) for i in range(5) for t in (1, 5, 20, 60.0)]),
+                  FOLLOWING)
+    values = {n: v * np.linspace(0.8, 1.2, 5) for n, v in FOLLOWING.typical.items()}
+    whole = accuracy.runner(FOLLOWING, five, values)(("rodas4", 250))
+    monkeypatch.setattr(accuracy, "_PIECE", 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    np.testing.assert_allclose(accuracy.runner(FOLLOWING, five, values)(("rodas4", 250)), whole,
+                               rtol=1e-12)
 
 
 def test_solutions_are_compared_by_their_logarithm_above_a_millionth_of_their_peak():

@@ -46,8 +46,8 @@ def test_every_command_of_the_walk_does_what_it_says(walk, short_reports):
     assert len(lines) >= 8
     for line in lines:
         made = next(iter(sorted((walk / "fits").glob("2*"))), "")
-        line = line.replace("fits/<the fit>", f"'{made}'")
-        done = CliRunner().invoke(cli.app, shlex.split(line)[1:])
+        asked = shlex.split(line.replace("fits/<the fit>", f"'{made}'"))[1:]
+        done = CliRunner().invoke(cli.app, asked)
         assert done.exit_code == 0, f"{line}\n{done.output}"
     assert len(list((walk / "fits").iterdir())) == sum(" fit " in line for line in lines)
     assert all((f / "report.html").is_file() for f in (walk / "fits").iterdir())
