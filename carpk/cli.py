@@ -350,8 +350,8 @@ def vpc(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a
         output: Annotated[str | None, typer.Option(
             help="which to check; default: the first", metavar="C")] = None,
         by: Annotated[str | None, typer.Option(
-            help="a covariate whose groups (or halves) are checked apart",
-            metavar="RESPONSE")] = None,
+            help="covariates whose groups (or halves) are checked apart",
+            metavar="RESPONSE,PRODUCT")] = None,
         corrected: Annotated[bool, typer.Option(
             "--corrected", help="Prediction-corrected.")] = False,
         bins: Annotated[str, typer.Option(

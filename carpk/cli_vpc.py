@@ -32,7 +32,7 @@ def run(folder: Path, output: str | None, *, by: str | None, corrected: bool, bi
     if count < 20:
         found.append(Problem("error", "95 % of so few is nothing", "1000 are usual",
                              column="--replicates", found=str(count)))
-    picture = Path(out or f"vpc_{named}{f'_{by}' if by else ''}.svg")
+    picture = Path(out or f"vpc_{'_'.join([named, *(by or '').split(',')]).rstrip('_')}.svg")
     if picture.suffix not in (".svg", ".png"):
         found.append(Problem("error", "a picture is written as SVG or PNG",
                              "give it a name that ends in .svg or .png", str(picture)))

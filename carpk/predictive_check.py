@@ -102,7 +102,8 @@ def vpc(fit: Fit, output: str, *, corrected: bool = False, by: str | None = None
     corrected : levels are multiplied by the bin's median PRED over their own (where one of them
         is not above 0, shifted by the difference), so that what differs between the patients of a
         bin by dose, inputs and covariates is no spread
-    by : a covariate whose values, or halves at its median, are checked apart
+    by : a covariate whose values, or halves at its median, are checked apart; "RESPONSE,PRODUCT"
+        crosses the groups of two
     bins : "adaptive" joins neighbouring times until at least ten observations lie in each bin
         and no more than 14 bins are left; "none" takes percentiles by quantile regression on
         splines of time, and shares in a moving window; days, such as (1, 7, 14), take each
@@ -136,30 +137,37 @@ def _vpc(fit: Fit, output: str, corrected: bool, by: str | None, bins: str | tup
 
 
 def strata(fit: Fit, rows: pd.DataFrame, by: str | None) -> list[tuple[str, np.ndarray]]:
-    """The groups of rows that are checked apart: their name, and which rows."""
+    """The groups of rows that are checked apart: their name, and which rows. `by` names one
+    covariate, or several with commas between them, whose groups are crossed."""
     if by is None:
         return [("", np.ones(len(rows), bool))]
-    held, unknown = fit.design.covariates, no_such_covariate(fit, by)
+    unknown = no_such_covariate(fit, by)
     if unknown:
         raise RequestError(unknown)
-    value = held[by].reindex(rows["ID"]).reset_index(drop=True)
+    each = [_group(fit.design.covariates[n], rows["ID"]) for n in by.split(",")]
+    group = each[0].str.cat(each[1:], sep=", ")
+    return [(str(g), (group == g).to_numpy()) for g in sorted(group.unique())]
+
+
+def _group(column: pd.Series, ids: pd.Series) -> pd.Series:
+    """The name of the group that the patient of each row is in."""
+    value, by = column.reindex(ids).reset_index(drop=True), column.name
     if pd.api.types.is_numeric_dtype(value) and value.nunique() > 4:
-        middle = float(held[by].median())
+        middle = float(column.median())
         group = pd.Series(np.where(value <= middle, f"{by} up to {middle:.4g}",
                                    f"{by} above {middle:.4g}")).where(value.notna())
     else:
         group = value.map(lambda v: f"{by} {v:g}" if isinstance(v, float) else f"{by} {v}"
                           ).where(value.notna() & (value != ""))
-    group = group.astype(object).fillna(f"{by} missing")
-    return [(str(g), (group == g).to_numpy()) for g in sorted(group.unique())]
+    return group.astype(object).fillna(f"{by} missing").astype(str)
 
 
 def no_such_covariate(fit: Fit, by: str) -> list[Problem]:
-    """A problem where the fit's cohort had no such covariate."""
+    """A problem for each name in `by` that is no covariate of the fit's cohort."""
     held = fit.design.covariates
-    return [] if by in held else [Problem(
-        "error", "no such covariate", "the fit has "
-        + (", ".join(map(str, held.columns)) or "none"), column="by", found=by)]
+    return [Problem("error", "no such covariate", "the fit has "
+                    + (", ".join(map(str, held.columns)) or "none"), column="by", found=n)
+            for n in by.split(",") if n not in held]
 
 
 def _checked(rows: pd.DataFrame, y: np.ndarray, limit: np.ndarray, corrected: bool,

@@ -44,7 +44,8 @@ def test_a_check_is_drawn_with_its_numbers_beside_it_as_asked(carpk):
 def test_what_is_not_understood_is_refused_and_nothing_is_written(carpk):
     run, before = carpk[0], sorted(Path().iterdir())
     for options, code, words in (
-            (("--by", "ARM"), 1, "no such covariate"), (("--bins", "some"), 2, "neither adaptive"),
+            (("--by", "SEX,ARM"), 1, "no such covariate"),
+            (("--bins", "some"), 2, "neither adaptive"),
             (("--scale", "cubic"), 1, "no such scale"), (("--output", "B"), 1, "no observation"),
             (("--out", "v.pdf"), 1, "SVG or PNG"), (("--replicates", 2), 1, "1000 are usual"),
             (("--out", "no/v.svg"), 1, "no such folder")):

@@ -149,3 +149,6 @@ def test_a_number_is_split_at_its_median_and_few_values_are_groups(decay):
     halves = predictive_check.strata(aged, rows, "AGE")
     assert [n for n, _ in halves] == ["AGE above 5.5", "AGE up to 5.5"]
     assert [int(w.sum()) for _, w in halves] == [18, 18]
+    crossed = predictive_check.strata(aged, rows, "ARM,AGE")
+    assert [n for n, _ in crossed] == ["ARM 1, AGE up to 5.5", "ARM 2, AGE above 5.5"]
+    assert sum(int(w.sum()) for _, w in crossed) == 36

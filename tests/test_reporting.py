@@ -141,7 +141,10 @@ def test_a_converged_fit_says_so(near_typical, short_reports, tmp_path):
     fit = near_typical(population("stein_2019", priors={"Tmax_pop": "lognormal(9, 0.2)"},
                                   fixed={"beta": 0.004}), read_csv(file))
     assert verdict(fit) == "Converged: R-hat at most 1.002, no divergent transitions."
-    text = Page(report(fit, tmp_path / "out").read_text("utf-8")).text
+    page = report(fit, tmp_path / "out").read_text("utf-8")
+    assert "Best determined of the typical values: " in page
+    assert "1 row of the file was not fitted (1: MDV = 1)" in page
+    text = Page(page).text
     assert "NOT CONVERGED" not in text
     assert "Tmax_pop ~ lognormal(9, 0.2): asked for" in text
     assert "beta_pop = 0.004 1/day, fixed: fixed on request" in text

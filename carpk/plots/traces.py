@@ -8,17 +8,20 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from carpk.fitting import Fit
-from carpk.plots import GREY, INK, SEVERAL, SIZE, Pages, dress, headed, page, write
+from carpk.plots import BLUE, GREY, INK, SEVERAL, SIZE, Pages, dress, headed, page, write
 
 TITLE = "Chains"
 CAPTION = (
     "Left of each pair: the draws of every chain in the order they were drawn; they should lie "
     "over each other and not drift. Right: how each chain's draws rank among all; even steps "
     "around the grey line mean that every chain saw the same posterior. "
-    "One colour per chain; traces are thinned to 250 draws.")
+    "One colour per chain; traces are thinned to 250 draws. Energy, last: its changes from draw to "
+    "draw (blue) should spread about as far as the energy itself (grey), else the sampler does not "
+    "reach the tails; E-BFMI, the ratio of their squares, below 0.3 is too little.")
 
 ROWS = 9  # pairs of panels below each other, two pairs a row
 _SHOWN, _BINS = 250, 20
+_ENERGY = "energy"
 
 
 def draw(fit: Fit) -> Pages:
@@ -26,7 +29,8 @@ def draw(fit: Fit) -> Pages:
     """
     if "estimates" in fit.manifest:
         return []
-    names, each = fit.model.free, 2 * ROWS
+    energy = fit.posterior["sample_stats"].dataset.get("energy")
+    names, each = [*fit.model.free, *([] if energy is None else [_ENERGY])], 2 * ROWS
     pages: Pages = []
     for number, first in enumerate(range(0, len(names), each), 1):
         shown = names[first:first + each]
@@ -40,7 +44,10 @@ def draw(fit: Fit) -> Pages:
                                    width_ratios=(2, 1, 0.32, 2, 1))
         for k, name in enumerate(shown):
             row, side = divmod(k, 2)
-            last = k + 2 >= len(shown)
+            if energy is not None and name is _ENERGY:
+                _energy(figure.add_subplot(grid[row, 3 * side]), energy.values)
+                continue
+            last = shown[k + 2:k + 3] in ([], [_ENERGY])
             values = draws[name].values
             _trace(figure.add_subplot(grid[row, 3 * side]), name, values, last)
             _ranks(figure.add_subplot(grid[row, 3 * side + 1]), values, last)
@@ -61,6 +68,20 @@ def _trace(ax: Any, name: str, values: np.ndarray, last: bool) -> None:
     ax.tick_params(labelbottom=last)
     if last:
         write(ax.set_xlabel, "draw", fontsize=SIZE - 1, color=INK, labelpad=1)
+
+
+def _energy(ax: Any, energy: np.ndarray) -> None:
+    dress(ax)
+    apart = (energy - energy.mean(axis=1, keepdims=True)).ravel()
+    steps = np.diff(energy, axis=1)
+    ratio = (steps**2).mean(axis=1) / energy.var(axis=1)
+    headed(ax, f"{_ENERGY}: E-BFMI {ratio.min():.2f} to {ratio.max():.2f}")
+    far = max(np.abs(apart).max(), np.abs(steps).max())
+    for values, color in ((apart, GREY), (steps.ravel(), BLUE)):
+        counts, edges = np.histogram(values, 40, (-far, far), density=True)
+        ax.stairs(counts, edges, color=color, linewidth=0.9, baseline=None)
+    ax.set(yticks=[], xlim=(-far, far))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
 
 
 def _ranks(ax: Any, values: np.ndarray, last: bool) -> None:

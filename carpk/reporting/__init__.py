@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -41,6 +41,7 @@ KINDS = {
 _ORDER = ("covariates", "all_patients", "individual_fits", "information", "observed_predicted",
           "residuals", "vpc", "numerical_check", "endpoints", "eta_covariates", "priors", "traces")
 
+_LOOSE = 50  # percent: beyond it a value is poorly determined
 _LEVELS = 6  # a covariate with more values has no groups to choose from
 PLAIN = (  # reasons that need no word
     "default", "default: around the model file's value",
@@ -171,6 +172,7 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         people=_people(fit) if any(f.drawn for f in figures) else None,
         short=PurePath(manifest["data"]["file"]).name, measured=_measured(fit.convergence.measures),
         groups=[(title, [r for r in rows if r["kind"] == kind]) for kind, title in KINDS.items()],
+        determined=_determined(rows, fit.model.free),
         fixed=[r for r in rows if r["parameter"] in fit.model.fixed],
         moved=[r for r in rows if r["parameter"] in fit.model.priors
                and fit.model.reasons.get(r["parameter"], "default") not in PLAIN],
@@ -181,6 +183,20 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         draws=DRAWS.get(of, of), of=of, likeliest="estimates" in manifest,
         sizes=fit.posterior["posterior"].dataset.sizes,
         request=json.dumps(manifest["request"], indent=1, ensure_ascii=False))
+
+
+def _determined(rows: list[dict[str, str]], free: Iterable[str]) -> str:
+    """Which typical values the data fix best, and which least."""
+    errors = sorted((float(r["rse"]), r["parameter"]) for r in rows
+                    if r["kind"] == "typical" and r["parameter"] in free and r["rse"])
+    if len(errors) < 2:
+        return ""
+    told = [f"{name.removesuffix('_pop')} (RSE {rse:.2g} %)" for rse, name in errors]
+    least = [t for t, (rse, _) in zip(told, errors, strict=True) if rse > _LOOSE] or told[-1:]
+    best = [t for t in told if t not in least][:3]
+    return " ".join([f"Best determined of the typical values: {', '.join(best)}." if best else "",
+                     f"{'Poorly' if errors[-1][0] > _LOOSE else 'Least'} determined: "
+                     f"{', '.join(least)}."]).strip()
 
 
 def _remark(row: Mapping[str, str], weak: Mapping[str, str]) -> str:
