@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import logsumexp
 
 from carpk.cohort import Design
 from carpk.likelihood import population_location, predicted_rows, row_log_likelihood
@@ -113,11 +114,30 @@ def left_out(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, Left]:
             "posterior": xr.Dataset({"none": (dims, np.zeros(v.shape[:2]))}),
             "log_likelihood": xr.Dataset({"y": ((*dims, "unit"), v)})}), pointwise=True, reff=1.0)
             for n, v in log_likelihoods.items()}
+        for n, v in log_likelihoods.items():
+            _without_tail(each[n], v.reshape(-1, v.shape[-1]))
         table = compare(each, method="stacking")
     return {str(n): Left(
         float(row["elpd"]), float(row["se"]), float(row["p"]), float(
             row["elpd"] - table["elpd"].iloc[0]), float(row["dse"]), float(row["weight"]),
         np.asarray(each[str(n)].pareto_k)) for n, row in table.iterrows()}
+
+
+def _without_tail(found: Any, log_likelihood: np.ndarray) -> None:
+    """Importance sampling as it stands, and an infinite k, for units whose weights lie so far apart
+    that smoothing their tail gives no number.
+
+    found : what arviz says of a model; log_likelihood : (draws, unit)
+    """
+    each = found.elpd_i.values
+    lost = ~np.isfinite(each)
+    if not lost.any():
+        return
+    draws = len(log_likelihood)
+    each[lost] = np.log(draws) - logsumexp(-log_likelihood[:, lost], axis=0)
+    found.pareto_k.values[lost] = np.inf
+    found.elpd, found.se = float(each.sum()), float(np.sqrt(len(each) * np.var(each)))
+    found.p = float((logsumexp(log_likelihood, axis=0) - np.log(draws)).sum()) - found.elpd
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:

@@ -98,6 +98,22 @@ def test_leaving_a_unit_out_agrees_with_the_conjugate_normal():
     assert found["shifted"].pareto_k.max() < 0.7
 
 
+def test_a_unit_whose_weights_cannot_be_smoothed_is_named_and_leaves_no_hole():
+    rng = np.random.default_rng(1)
+    fine = rng.normal(size=(2, 200, 5)) - 1.0
+    wild = fine.copy()
+    wild[0, [0, 7], 2], wild[1, 3, 2] = (-5000.0, -3000.0), -4000.0
+    wild[..., 2] -= np.exp(3.0 * rng.normal(size=(2, 200)))
+    found = left_out({"wild": wild, "fine": fine})
+    assert list(found) == ["fine", "wild"]
+    assert np.isinf(found["wild"].pareto_k).tolist() == [False, False, True, False, False]
+    worst = wild[..., 2].min() + np.log(400)  # the draw of least likelihood has all the weight
+    assert found["wild"].elpd - found["fine"].elpd == pytest.approx(worst, abs=2)
+    assert found["wild"].difference == found["wild"].elpd - found["fine"].elpd
+    assert all(np.isfinite([x.elpd, x.se, x.p, x.difference, x.difference_se, x.weight]).all()
+               for x in found.values())
+
+
 def test_the_covariate_that_is_there_wins_and_the_difference_is_named(near_typical):
     plain = made(near_typical, priors={"omega_a": "halfnormal(2.4)", "a_pop": "normal(21.5, 1)"})
     better = made(near_typical, covariates={"a ~ SEX": "category(F)"}, priors={
