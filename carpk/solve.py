@@ -13,7 +13,7 @@ from jax.custom_derivatives import SymbolicZero
 from carpk.cohort import Design
 from carpk.integrators import STEP
 from carpk.structure import State, StructuralModel, named
-from carpk.thresholds import PATIENTS, past_thresholds
+from carpk.thresholds import past_thresholds
 
 Arrays = dict[str, Any]
 
@@ -170,7 +170,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
         seen = tuple(x[mesh["seen"]] for x in path)
         return jax.vmap(lambda t, u: dict(observe(t, named(natural(u)), parameters)))(times, seen)
 
-    return jax.vmap(patient, axis_name=PATIENTS)(p, data["mesh"], data["time"])
+    return jax.vmap(patient)(p, data["mesh"], data["time"])
 
 
 def _switched(mesh: Arrays, at: jax.Array) -> Arrays:

@@ -12,8 +12,8 @@ from carpk.structure import Function, StructuralModel, named
 
 Arrays = dict[str, Any]
 
-PATIENTS = "patients"  # the mapped axis of a cohort's solve
 _NEWTON = 3  # steps from where a parabola has a passing: each doubles its digits
+_MOST = 8 * (_NEWTON + 2)  # eight passings in one step, then the solve has failed
 
 
 def rates_of(structure: StructuralModel) -> Function:
@@ -33,43 +33,43 @@ def _above(heights: Arrays) -> Arrays:
 
 
 def past_thresholds(moved: Callable[..., Any], heights: Callable[..., Arrays],
-                     rising: Callable[..., tuple[Arrays, Arrays]], u: Any, h: Any) -> Any:
-    """u after h, by steps that end where a threshold is passed; two passings are looked for.
+                    rising: Callable[..., tuple[Arrays, Arrays]], u: Any, h: Any) -> Any:
+    """u after h, by steps that end where a threshold is passed.
 
     moved(u, after, length, above) : u a step later; heights(u, after) : how far u is above each
     threshold; rising(u, after, above) : the same, and its derivative in time.
-    Each side is held while a step lasts, so that no stage sees both. Steps in which no patient of
-    the cohort passes anything are taken once.
+    Each side is held while a step lasts, so that no stage sees both. A leg is a trial of all that
+    is left and, where that passes a threshold, Newton's steps to the passing and the step to it.
+    One loop holds the step, so that it is compiled once; most steps are one trial.
     """
+    def unfinished(carry: Any) -> Any:
+        *_, k, count = carry
+        return (k >= 0) & (count < _MOST)
+
+    def again(carry: Any) -> Any:
+        base, gone, length, above, first, k, count = carry
+        there = moved(base, gone, length, above)
+        height, slope = rising(there, gone + length, above)
+        trial = k == 0
+        met, when = _first_passed(rising(base, gone, above), (height, slope), length, above)
+        first = {n: jnp.where(trial, met[n], f) for n, f in first.items()}
+        passes = jnp.stack(list(first.values())).any()
+        # the derivative of Newton's last step is that of the moment of the passing
+        nearer = length - sum(jnp.where(f, height[n] / _nonzero(slope[n]), 0.0)
+                              for n, f in first.items())
+        arrived = ~passes | (k == _NEWTON + 1)
+        seeking = jnp.where(trial, jnp.minimum(when, length), jnp.clip(nearer, 0.0, h - gone))
+        return (tuple(jnp.where(arrived, b, a) for a, b in zip(base, there, strict=True)),
+                jnp.where(arrived, gone + length, gone),
+                jnp.where(arrived, h - gone - length, seeking),
+                {n: jnp.where(arrived & first[n], 1.0 - v, v) for n, v in above.items()},
+                first, jnp.where(passes, jnp.where(arrived, 0, k + 1), -1), count + 1)
+
     above = _above(heights(u, 0.0))
-    whole = moved(u, 0.0, h, above)
-    first, _ = _first_passed(rising(u, 0.0, above), rising(whole, h, above), h, above)
-    someone = jax.lax.pmax(jnp.stack(list(first.values())).any().astype(int), PATIENTS) > 0
-
-    def by_legs(_: Any) -> Any:
-        """A leg is a trial of all that is left, Newton's steps to the passing, the step to it."""
-        def again(carry: Any, k: Any) -> tuple[Any, None]:
-            base, gone, length, above, first = carry
-            there = moved(base, gone, length, above)
-            height, slope = rising(there, gone + length, above)
-            trial, arrived = k == 0, k == _NEWTON + 1
-            met, when = _first_passed(rising(base, gone, above), (height, slope), length, above)
-            first = {n: jnp.where(trial, met[n], f) for n, f in first.items()}
-            # the derivative of Newton's last step is that of the moment of the passing
-            nearer = length - sum(jnp.where(f, height[n] / _nonzero(slope[n]), 0.0)
-                                  for n, f in first.items())
-            seeking = jnp.where(trial, jnp.minimum(when, length), jnp.clip(nearer, 0.0, h - gone))
-            return (tuple(jnp.where(arrived, b, a) for a, b in zip(base, there, strict=True)),
-                    jnp.where(arrived, gone + length, gone),
-                    jnp.where(arrived, h - gone - length, seeking),
-                    {n: jnp.where(arrived & first[n], 1.0 - v, v) for n, v in above.items()},
-                    first), None
-
-        leg = jnp.arange(_NEWTON + 2)
-        begin = (u, jnp.zeros(()), h, above, first)
-        return jax.lax.scan(again, begin, jnp.concatenate([leg, leg, leg[-1:]]))[0][0]
-
-    return jax.lax.cond(someone, by_legs, lambda _: whole, None)
+    none = {n: jnp.zeros((), bool) for n in above}
+    begin = (u, jnp.zeros(()), h * jnp.ones(()), above, none, jnp.asarray(0), jnp.asarray(0))
+    end, *_, k, _ = jax.lax.while_loop(unfinished, again, begin)
+    return tuple(jnp.where(k < 0, x, jnp.nan) for x in end)
 
 
 def _first_passed(start: tuple[Arrays, Arrays], end: tuple[Arrays, Arrays], length: Any,
