@@ -151,7 +151,8 @@ READ = {  # patients, observations, doses, excluded, warnings
     "phenobarbital/pheno": (59, 155, 589, 0, 0), "actg315_hiv/actg315": (46, 361, 0, 0, 0),
     "bauer501_covariates/bauer501": (60, 240, 60, 0, 0),
     "ad3tr4_blq/ad3tr4_blq": (100, 500, 100, 0, 0),
-    "cart_carrgo_invitro/pbt1": (24, 4400, 0, 832, 1)}
+    "cart_carrgo_invitro/pbt1": (24, 4400, 0, 832, 1),
+    "schoemaker2019_sim/oral_1cpt_sd": (120, 2273, 120, 7, 0)}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -163,8 +164,6 @@ def test_public_data_sets_are_read(shared_data, name):
 
 @pytest.mark.parametrize(("name", "sentence"), [
     ("cart_singh2021_mouse_means/singh2021_fig2b_means", "sort the file by ID and TIME"),
-    ("nmtest_events/nmtest", "additional doses are not supported yet"),
-    ("schoemaker2019_sim/oral_1cpt_sd", "EVID=2"),
     ("nlme_orange/orange", "TIME: there is no such column")])
 def test_public_data_sets_that_carpk_cannot_use_are_refused_in_a_sentence(
         shared_data, name, sentence):
