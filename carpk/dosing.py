@@ -50,9 +50,14 @@ def schedule(design: Design, structure: StructuralModel, steps: int, room: int) 
     resets = _stacked([r for _, r in each], {"time": 0.0, "line": 0, "act": 0, "dose": 0,
                                              "interval": 1.0})
     shares = np.append(np.linspace(0.0, 1.0, steps), np.ones(max(room - steps, 0)))
+    # at one time rows are met in the order they are written in; a reset comes before its dose
+    other = [np.full((len(design.ids), n), -1) for n in (len(shares), len(structure.switches))]
+    line = doses.pop("line")
+    lines = np.concatenate([resets.pop("line"), *other, design.line, line, line], axis=1)
     mesh: Arrays = {
         "horizon": np.maximum(design.time.max(axis=1), 1e-6), "time": design.time,
-        "line": design.line, "share": np.tile(shares, (len(design.ids), 1)), "doses": doses}
+        "share": np.tile(shares, (len(design.ids), 1)), "doses": doses,
+        "written": np.argsort(lines, axis=1, kind="stable")}
     if resets["act"].size:
         mesh["resets"] = resets
     if (resets["act"] > TO_START).any():
@@ -106,7 +111,7 @@ def _stacked(each: list[list[Arrays]], columns: dict[str, float], least: int = 0
     """Rows of every patient as {column: (P, longest)}, filled up with what does nothing."""
     width = max([least, *map(len, each)])
     return {n: np.array([[row.get(n, fill) for row in rows] + [fill] * (width - len(rows))
-                         for rows in each], dtype=np.asarray(fill).dtype).reshape(-1, width)
+                         for rows in each], dtype=np.asarray(fill).dtype).reshape(len(each), width)
             for n, fill in columns.items()}
 
 
@@ -160,18 +165,14 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
     doses, horizon = mesh["doses"], mesh["horizon"]
     restarts = jnp.sort(jnp.clip(jnp.where(given["live"], given["begin"], horizon), 0.0, horizon))
     steps = graded(horizon, restarts, lambda whole: whole * mesh["share"], first, jnp)
-    resets = mesh.get("resets", {"time": jnp.zeros(0), "line": jnp.zeros(0, int)})
-    times = [resets["time"], steps, mesh["time"], given["begin"], given["end"], switches]
-    lines = [resets["line"], jnp.full(steps.shape, -1), mesh["line"], doses["line"],
-             doses["line"], jnp.full(switches.shape, -1)]
+    reset = mesh["resets"]["time"] if "resets" in mesh else jnp.zeros(0)
+    times = [reset, steps, switches, mesh["time"], given["begin"], given["end"]]
     sizes = [len(t) for t in times]
     time = jnp.concatenate(times)
-    after_all = time > horizon  # of a step there, no length is left
-    # at one time rows are met in the order they are written in; a reset comes before its dose
-    order = jnp.lexsort((jnp.concatenate(lines), after_all, time))
-    t = jnp.minimum(time, horizon)[order]
-    place = jnp.argsort(order)
-    _, _, seen, begin, end, _ = jnp.split(place, np.cumsum(sizes)[:-1])
+    order = mesh["written"][jnp.argsort(time[mesh["written"]], stable=True)]
+    t = jnp.minimum(time[order], horizon)  # beyond the end a node lasts no time
+    place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
+    *_, seen, begin, end = jnp.split(place, np.cumsum(sizes)[:-1])
 
     def at_nodes(which: int, values: jax.Array) -> jax.Array:
         parts = [jnp.zeros(n, values.dtype) for n in sizes]
@@ -182,12 +183,13 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
     on = ((begin[None, :] <= node) & (node < end[None, :])).astype(float)
     out: Arrays = {
         "t": t, "h": jnp.diff(t, append=t[-1:]), "seen": seen,
-        "amount": {s: at_nodes(3, jnp.where(into, given["bolus"], 0.0))
+        "amount": {s: at_nodes(4, jnp.where(into, given["bolus"], 0.0))
                    for s, into in doses["into"].items()},
         "inflow": {s: on @ jnp.where(into & given["running"], given["rate"], 0.0)
                    for s, into in doses["poured"].items()}}
     if "resets" in mesh:
-        out |= {"act": at_nodes(0, resets["act"]), "level": tuple(at_nodes(0, x) for x in levels)}
+        out |= {"act": at_nodes(0, mesh["resets"]["act"]),
+                "level": tuple(at_nodes(0, x) for x in levels)}
     return out
 
 
@@ -248,9 +250,9 @@ def steady_states(run: Callable[[Any, Arrays], tuple[Any, Any]], start: tuple[An
         _, x, done, matrix = jax.lax.while_loop(
             seeking, newton, (0, jax.lax.stop_gradient(jnp.stack(start)), False, -one))
         x = jnp.where(done, x, jnp.nan)
-        for _ in range(2):  # the first gives the derivative, the second that of the derivative
-            x = x - _solved(matrix, later(x, cycle)[0] - x)
-        return x
+        # once more for the derivative, and again for the derivative of that
+        return jax.lax.scan(lambda x, _: (x - _solved(matrix, later(x, cycle)[0] - x), None), x,
+                            length=2)[0]
 
     return tuple(jax.vmap(record)(mesh["resets"]).T)
 
