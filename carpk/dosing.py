@@ -159,7 +159,8 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
            first: float) -> Arrays:
     """One patient's mesh, as a plain one, with what a reset does and the states it sets.
 
-    given : of `administered`; levels : each state after each reset, (R,)
+    given : of `administered`, whose `sound` the mesh repeats: predictions are NaN without it
+    levels : each state after each reset, (R,)
     switches : times that also get a node; first : the shortest step's length
     """
     doses, horizon = mesh["doses"], mesh["horizon"]
@@ -182,7 +183,7 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
     node = jnp.arange(len(t))[:, None]
     on = ((begin[None, :] <= node) & (node < end[None, :])).astype(float)
     out: Arrays = {
-        "t": t, "h": jnp.diff(t, append=t[-1:]), "seen": seen,
+        "t": t, "h": jnp.diff(t, append=t[-1:]), "seen": seen, "sound": given["sound"],
         "amount": {s: at_nodes(4, jnp.where(into, given["bolus"], 0.0))
                    for s, into in doses["into"].items()},
         "inflow": {s: on @ jnp.where(into & given["running"], given["rate"], 0.0)
@@ -271,6 +272,9 @@ def graded(horizon: Any, restarts: Any, share: Callable[[Any], Any], first: floa
     restarts : in order, from 0 to the horizon; share(whole) : how far along each node is
     Step lengths follow min(first + b s, c) with s the time since the last restart: fine where
     cells expand, growing in proportion, and capped where an explicit method would lose stability.
+
+    >>> graded(10.0, np.array([4.0]), lambda whole: np.linspace(0.0, whole, 5)).round(1).tolist()
+    [0.0, 1.6, 4.3, 6.2, 10.0]
     """
     b, c = 0.12, 3.0
     starts = xp.concatenate([xp.zeros(1), restarts])

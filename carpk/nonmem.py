@@ -154,7 +154,7 @@ def to_csv(cohort: Cohort, path: str | Path | TextIO) -> None:
               "CMT", "SS", "II"]
     empty = [c for c in ("LIMIT", "SS", "II") if c in rows and not rows[c].fillna(0).any()]
     rows = rows[[c for c in wanted if c in rows and c not in empty]]
-    rows = rows.astype({c: "Int64" for c in ("DVID", "CENS", "CMT", "SS") if c in rows})
+    rows = rows.astype({c: "Int64" for c in ("DVID", "EVID", "CENS", "CMT", "SS") if c in rows})
     rows.join(cohort.covariates, on="ID").to_csv(path, index=False, na_rep=".",
                                                  lineterminator="\n")
 

@@ -207,10 +207,11 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
         if "doses" in mesh:
             given = administered(structure, mesh["doses"], p)
             mesh = placed(mesh, given, levels(mesh, given, first), switches, early)
-            first = tuple(jnp.where(given["sound"], x, jnp.nan) for x in first)
-        nodes = {k: v for k, v in mesh.items() if k != "seen"}
+        nodes = {k: v for k, v in mesh.items() if k not in ("seen", "sound")}
         _, path = jax.lax.scan(step, first, nodes)
         seen = tuple(x[mesh["seen"]] for x in path)
+        if "sound" in mesh:
+            seen = tuple(jnp.where(mesh["sound"], x, jnp.nan) for x in seen)
         return jax.vmap(lambda t, u: dict(observe(t, named(natural(u)), parameters)))(times, seen)
 
     return jax.vmap(patient, axis_name=PATIENTS)(p, data["mesh"], data["time"])

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.integrate import solve_ivp
+from test_solve import SWITCHING, cohort
 
 from carpk.cohort import design
 from carpk.nonmem import read_csv
+from carpk.population_model import population
 from carpk.solve import arrays, predict
-from carpk.structure import Output, Parameter, Source, State, StructuralModel
+from carpk.structure import Output, Parameter, Source, State, StructuralModel, sd
 
 NAMES = ("KA", "CL", "V", "lag", "F", "rate", "duration")
 ORAL = StructuralModel(
@@ -224,8 +226,42 @@ def test_a_nonlinear_model_finds_its_steady_state_and_its_derivatives_or_fails_a
     dosed = marker([(0, 60, 0)], (0, 50), 0.0, [2.5])[0] + [0, 9]
     later = marker([], dosed, 2.5, [3.0, 8.9])
     np.testing.assert_allclose([a[1:3], r[1:3]], later.T, rtol=2e-5)
+    # a negative lag, and one so long that doses of cycles ago would still have to come
+    hurt = np.asarray(both(typical.at[4, 0].set(-0.1).at[4, 2].set(40.0))[0])
+    assert np.isnan(hurt[[0, 2]]).all()
+    assert np.array_equal(hurt[[1, 3]], level[[1, 3]])
     h = 1e-5
     for k in range(len(names)):
         moved = [np.asarray(both(typical.at[k].multiply(1.0 + s * h))[0]) for s in (1, -1)]
         np.testing.assert_allclose(slopes[k, :4], (moved[0] - moved[1])[:4] / (2 * h), rtol=2e-4,
                                    atol=2e-3, err_msg=names[k])
+
+
+def test_a_lag_of_zero_changes_nothing_nor_does_padding():
+    """Against the nodes that are placed beforehand, with a bolus, an infusion and a switch."""
+    plain = cohort([1.0, 2.5, 6.5, 7.0, 20.0], [(1, 2, 5, 0), (2, 3, 6, 3)])
+    late = dataclasses.replace(SWITCHING, dosing=lambda p: {"x": {"lag": 0.0 * p.a}})
+    x = jnp.array([[4.2], [0.9], [0.4]])
+
+    def with_slopes(model, seen):
+        data = arrays(seen, model, 150)
+        return jax.jit(lambda x: jax.jvp(lambda x: predict(model, data, dict(zip(
+            "Tab", x, strict=True))), (x,), (jnp.ones_like(x),)))(x)
+
+    want = with_slopes(SWITCHING, design(plain, SWITCHING))
+    for ours, theirs in zip(with_slopes(late, design(plain, late).padded(2, 3)), want,
+                            strict=True):
+        np.testing.assert_allclose(ours[:, :5], theirs, rtol=1e-10)
+
+
+@pytest.mark.slow  # passed in 16 s
+def test_a_fit_keeps_the_events_of_its_doses(read, near_typical):
+    text = HEAD + "".join(f"{i},0,.,1,100,,2,,,\n{i},2,2900,0,,,,,,\n{i},3,.,4,50,20,2,,,\n"
+                          f"{i},9,{1000 + i},0,,,,,,\n" for i in range(3))
+    model = dataclasses.replace(ORAL, file=__file__, parameters=tuple(
+        dataclasses.replace(p, omega=sd(0.3)) if p.name == "CL" else p for p in ORAL.parameters))
+    cohort_ = read(text)
+    kept, given = near_typical(population(model), cohort_).design, design(cohort_, model)
+    assert list(kept.dose_events) == ["EVID", "SS", "II", "RATE"]
+    for name, values in given.dose_events.items():
+        np.testing.assert_array_equal(kept.dose_events[name], values)
