@@ -370,4 +370,11 @@ def _doses(cohort: Cohort, structure: StructuralModel) -> tuple[pd.DataFrame, li
             "RATE", f"{code}") for line, patient, cmt in
             zip(asked["line"], asked["ID"], asked["CMT"], strict=True)
             if word not in known.get(states[cmt - 1], ())]
+    steady = doses[doses["SS"] > 0] if "SS" in doses else doses.iloc[:0]
+    if len(steady) and structure.switches:
+        found.append(Problem(
+            "warning", f"rates of {structure.name} change at {', '.join(structure.switches)}: the "
+            f"steady state is that of the rates at its dose ({len(steady)} such rows)",
+            "give the doses before it too (ADDL) where that is not meant", cohort.source,
+            int(steady["line"].iloc[0]), steady["ID"].iloc[0], "SS"))
     return doses, found

@@ -248,6 +248,9 @@ def test_a_lag_of_zero_changes_nothing_nor_does_padding():
         return jax.jit(lambda x: jax.jvp(lambda x: predict(model, data, dict(zip(
             "Tab", x, strict=True))), (x,), (jnp.ones_like(x),)))(x)
 
+    steady = plain.doses.assign(EVID=1, SS=1, II=24.0, RATE=0.0)
+    said, = design(dataclasses.replace(plain, doses=steady), late).warnings
+    assert "change at T" in said.wrong
     want = with_slopes(SWITCHING, design(plain, SWITCHING))
     for ours, theirs in zip(with_slopes(late, design(plain, late).padded(2, 3)), want,
                             strict=True):
