@@ -35,7 +35,9 @@ def schedule(design: Design, structure: StructuralModel, steps: int, room: int) 
     """What `placed` reads of a design, each (P, ...): samples, doses, resets, shares of the way.
 
     A dose in steady state follows others like it: of these, `before` its record, the ones that
-    may not be over at its time are doses too, whose part before that time is left out.
+    may not be over at its time are doses too, whose part before that time is left out. There is
+    room for a lag of two intervals, more for an infusion; where lag and length exceed it, the
+    patient's solve fails.
     """
     patients = range(len(design.ids))
     each = [_given(design, structure, i) for i in patients]
@@ -180,13 +182,21 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
         parts[which] = values
         return jnp.concatenate(parts)[order]
 
-    node = jnp.arange(len(t))[:, None]
-    on = ((begin[None, :] <= node) & (node < end[None, :])).astype(float)
+    node = jnp.arange(len(t))
+
+    def together(rates: jax.Array) -> jax.Array:
+        """Added one by one: all nodes of all doses at once may be gigabytes."""
+        def one(sum_: jax.Array, dose: Any) -> tuple[jax.Array, None]:
+            rate, begin, end = dose
+            return sum_ + jnp.where((begin <= node) & (node < end), rate, 0.0), None
+
+        return jax.lax.scan(one, jnp.zeros(len(t)), (rates, begin, end))[0]
+
     out: Arrays = {
         "t": t, "h": jnp.diff(t, append=t[-1:]), "seen": seen, "sound": given["sound"],
         "amount": {s: at_nodes(4, jnp.where(into, given["bolus"], 0.0))
                    for s, into in doses["into"].items()},
-        "inflow": {s: on @ jnp.where(into & given["running"], given["rate"], 0.0)
+        "inflow": {s: together(jnp.where(into & given["running"], given["rate"], 0.0))
                    for s, into in doses["poured"].items()}}
     if "resets" in mesh:
         out |= {"act": at_nodes(0, mesh["resets"]["act"]),
