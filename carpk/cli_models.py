@@ -143,7 +143,7 @@ def card(model: StructuralModel) -> dict[str, Any]:
         "form": "closed form" if model.solution else "ODE", "meaning": _docstring(model),
         "parameters": [{**p, "omega": spread[p["name"]]} for p in plain(model.parameters)],
         "inputs": plain(model.inputs), "states": plain(model.states),
-        "doses": plain(model.doses),
+        "doses": plain(model.doses), "dosing": {s: sorted(w) for s, w in model.dosed.items()},
         "outputs": plain(model.outputs), "derived": plain(model.derived),
         "parameter_sets": {title: dict(v) for title, v in model.parameter_sets.items()},
         "taxonomy": _taxonomy(model.taxonomy), "doubts": list(model.doubts)}
@@ -207,6 +207,8 @@ def written_card(model: StructuralModel) -> str:
     parts += [aligned([(title, "unit", "meaning", ""), *items]) for title, items in groups
               if items]
     parts += [f"Usual doses: {'; '.join(given)}"] if given else []
+    own = [f"{state}: {', '.join(sorted(words))}" for state, words in model.dosed.items()]
+    parts += [f"Of doses the model says, by state: {'; '.join(own)}"] if own else []
     sets = [f"{title}: {', '.join(f'{k} = {v:g}' for k, v in values.items())}"
             for title, values in model.parameter_sets.items()]
     parts += ["Other published values\n" + "\n".join(f"  {s}" for s in sets)] if sets else []

@@ -16,6 +16,8 @@ from carpk.units import unit_problems
 
 OBSERVATION_COLUMNS = ("line", "ID", "TIME", "DVID", "DV", "LOWER", "UPPER", "CENS")
 DOSE_COLUMNS = ("line", "ID", "TIME", "AMT", "DURATION", "CMT")
+# of a table of doses that are not all plain ones, and what a plain one has there
+EVENT_COLUMNS: Mapping[str, float] = {"EVID": 1, "SS": 0, "II": 0.0, "RATE": 0.0}
 EXCLUDED_COLUMNS = ("line", "ID", "TIME", "DVID", "DV", "reason")
 
 
@@ -28,9 +30,12 @@ class Cohort:
         1 below or within). The truth lies in [LOWER, UPPER]: both equal DV on a measured row,
         LOWER is -inf on a row below its limit, UPPER is +inf on a row above it. A file with a
         column LLOQ adds LLOQ, NaN where a row has none; see `quantification_limits`.
-    doses : one row per dose
+    doses : one row per dose, and per reset
         AMT in the unit of the state it enters, DURATION of the infusion (0 for a bolus),
-        CMT counts the model's states from 1.
+        CMT counts the model's states from 1. Where some are more than that, all rows have EVID
+        (3 a reset, 4 a reset and a dose, else 1), SS (1 or 2: in steady state, with II between
+        doses; else 0), and RATE: -1 or -2 where the model knows the rate or duration, or the
+        rate of an infusion in steady state that ends there (AMT 0); else 0.
     covariates : index ID, a column for each column of the file that is constant in a patient
         float or str, NaN where the patient has none.
     excluded : rows of the file that are not observations or doses, each with its reason.
@@ -77,7 +82,8 @@ class Design:
     each input is (P,). Padding repeats the patient's last time and is not `observed`.
     `line` points back to the line of the CSV, `excluded` and `warnings` extend the cohort's;
     `covariates` and `varying` are the cohort's. `lloq` (P, N) is the file's, NaN where it says
-    none, and None where it has no such column.
+    none, and None where it has no such column. `dose_events` holds a cohort's EVID, SS, II and
+    RATE of doses, each (P, D); it is empty where all doses are plain.
     """
 
     ids: tuple[str, ...]
@@ -98,6 +104,7 @@ class Design:
     covariates: pd.DataFrame = field(default_factory=pd.DataFrame)
     varying: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     lloq: np.ndarray | None = None
+    dose_events: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def censored(self) -> np.ndarray:
@@ -121,7 +128,8 @@ class Design:
             lloq=None if self.lloq is None else wider(self.lloq, n, math.nan),
             dose_time=wider(self.dose_time, d, 0.0), dose_amount=wider(self.dose_amount, d, 0.0),
             dose_duration=wider(self.dose_duration, d, 0.0),
-            dose_state=wider(self.dose_state, d, 0), dose_line=wider(self.dose_line, d, 0))
+            dose_state=wider(self.dose_state, d, 0), dose_line=wider(self.dose_line, d, 0),
+            dose_events={n: wider(v, d, 0.0) for n, v in self.dose_events.items()})
 
 
 def design(cohort: Cohort, structure: StructuralModel) -> Design:
@@ -150,14 +158,16 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
     counts = np.bincount(_patient(rows, cohort.ids), minlength=len(cohort.ids))
     observed = np.arange(n["TIME"].shape[1])[None, :] < counts[:, None]
     output = np.select([n["DVID"] == dvid for dvid in names], [*range(len(names))])
-    d = _padded(doses, cohort.ids, {"TIME": 0.0, "AMT": 0.0, "DURATION": 0.0, "CMT": 1, "line": 0})
+    events = dict.fromkeys((n for n in EVENT_COLUMNS if n in doses), 0.0)
+    d = _padded(doses, cohort.ids, {"TIME": 0.0, "AMT": 0.0, "DURATION": 0.0, "CMT": 1, "line": 0,
+                                    **events})
     return Design(
         ids=cohort.ids, time=n["TIME"], lower=n["LOWER"], upper=n["UPPER"],
         output=output.astype(np.int64), observed=observed, line=n["line"].astype(np.int64),
         inputs=inputs, dose_time=d["TIME"], dose_amount=d["AMT"], dose_duration=d["DURATION"],
         dose_state=d["CMT"].astype(np.int64) - 1, dose_line=d["line"].astype(np.int64),
         excluded=excluded, warnings=(*cohort.warnings, *found), covariates=cohort.covariates,
-        varying=cohort.varying, lloq=n.get("LLOQ"))
+        varying=cohort.varying, lloq=n.get("LLOQ"), dose_events={n: d[n] for n in events})
 
 
 def quantification_limits(patient: np.ndarray, kind: np.ndarray, time: np.ndarray,
@@ -210,7 +220,9 @@ def contents(cohort: Cohort, structure: StructuralModel | None = None,
     table = cohort.observations
     rows, censored = (int(seen.observed.sum()), int(seen.censored.sum())) if seen else \
         (len(table), int((table["CENS"] != 0).sum()))
-    doses = len(cohort.doses) if structure is None or structure.states else 0
+    given = cohort.doses
+    doses = int((given.get("EVID", pd.Series(1, given.index)) != 3).sum()) \
+        if structure is None or structure.states else 0
     excluded = seen.excluded if seen else cohort.excluded
     reasons = "; ".join(f"{n}: {why}" for why, n in excluded["reason"].value_counts().items())
     columns = ignored_columns(cohort, structure, read) if structure else \
@@ -340,9 +352,29 @@ def _doses(cohort: Cohort, structure: StructuralModel) -> tuple[pd.DataFrame, li
         return doses.iloc[:0], [Problem(
             "warning", f"{structure.name} takes no dose: {len(doses)} dose rows are not used",
             "", cohort.source, int(doses["line"].iloc[0]))]
-    beyond = doses[(doses["CMT"] < 1) | (doses["CMT"] > len(structure.states))]
-    return doses, [Problem(
-        "error", f"{structure.name} has {len(structure.states)} states: "
-        + ", ".join(f"{k} = {s.name}" for k, s in enumerate(structure.states, 1)),
+    states = [s.name for s in structure.states]
+    beyond = doses[(doses["CMT"] < 1) | (doses["CMT"] > len(states))]
+    found = [Problem(
+        "error", f"{structure.name} has {len(states)} states: "
+        + ", ".join(f"{k} = {name}" for k, name in enumerate(states, 1)),
         "correct CMT", cohort.source, line, patient, "CMT", f"{cmt:g}")
         for line, patient, cmt in zip(beyond["line"], beyond["ID"], beyond["CMT"], strict=True)]
+    known = structure.dosed
+    for code, word in ((-1, "rate"), (-2, "duration")):
+        asked = doses[doses["RATE"] == code] if "RATE" in doses else doses.iloc[:0]
+        asked = asked[asked["CMT"].between(1, len(states))]
+        found += [Problem(
+            "error", f"{structure.name} does not say the {word} of infusions into "
+            f"{states[cmt - 1]}", f"give the rate, or 0 for a bolus; a model file says it in "
+            f"dosing(p): {{{states[cmt - 1]!r}: {{{word!r}: ...}}}}", cohort.source, line, patient,
+            "RATE", f"{code}") for line, patient, cmt in
+            zip(asked["line"], asked["ID"], asked["CMT"], strict=True)
+            if word not in known.get(states[cmt - 1], ())]
+    steady = doses[doses["SS"] > 0] if "SS" in doses else doses.iloc[:0]
+    if len(steady) and structure.switches:
+        found.append(Problem(
+            "warning", f"rates of {structure.name} change at {', '.join(structure.switches)}: the "
+            f"steady state is that of the rates at its dose ({len(steady)} such rows)",
+            "give the doses before it too (ADDL) where that is not meant", cohort.source,
+            int(steady["line"].iloc[0]), steady["ID"].iloc[0], "SS"))
+    return doses, found

@@ -152,7 +152,8 @@ def _scene_design(fit: Fit, scenes: int) -> Design:
         inputs={k: np.full(scenes, np.median(v)) for k, v in seen.inputs.items()},
         dose_time=copies(seen.dose_time), dose_amount=copies(seen.dose_amount),
         dose_duration=copies(seen.dose_duration), dose_state=copies(seen.dose_state),
-        dose_line=copies(seen.dose_line))
+        dose_line=copies(seen.dose_line),
+        dose_events={n: copies(v) for n, v in seen.dose_events.items()})
 
 
 def _explained(fit: Fit, theta: dict[str, np.ndarray], effect: CovariateEffect) -> float:

@@ -24,6 +24,7 @@ from carpk.words import (
 _NAMED = {"parameters": Parameter, "inputs": Input, "states": State, "outputs": Output,
           "derived": Derived}
 _WORDS = {**_NAMED, "doses": Dose}
+_DOSING = ("lag", "bioavailability", "rate", "duration")  # what `dosing` may say of a state
 _CALLS = {  # what each function is called with, and the declared names it must return
     "solution": ("t, p", "outputs"), "rates": ("t, y, p", "states"), "initial": ("p", "states"),
     "observe": ("t, y, p", "outputs"), "derive": ("p", "derived"),
@@ -47,7 +48,7 @@ def _type_problems(m: Any) -> list[str]:
         else:
             found += [f"{field_name} holds {item!r}, which is no {word.__name__}"
                       for item in group if not isinstance(item, word)]
-    found += [f"{name} is {f!r}, not a function" for name in _CALLS
+    found += [f"{name} is {f!r}, not a function" for name in (*_CALLS, "dosing")
               if (f := getattr(m, name)) is not None and not callable(f)]
     if isinstance(m.thresholds, Mapping):
         found += [f"threshold {name} is {f!r}, not a function" for name, f in m.thresholds.items()
@@ -90,6 +91,8 @@ def _declaration_problems(m: Any) -> list[str]:
               if n in parameters | inputs]
     if m.thresholds and not m.states:
         found.append("a threshold is of an ODE model's states, and there are none")
+    if m.dosing and not m.states:
+        found.append("dosing is of doses into an ODE model's states, and there are none")
     found += [f"rates switch at {n!r}, which is no parameter or input"
               for n in m.switches if n not in parameters | inputs]
     if m.solver not in get_args(Solver):
@@ -144,6 +147,8 @@ def _function_problems(m: Any) -> list[str]:
         (name, getattr(m, name), called_with, {item.name for item in getattr(m, group)})
         for name, (called_with, group) in _CALLS.items()]
     calls += [(f"threshold {n}", f, "t, y, p", None) for n, f in m.thresholds.items()]
+    calls += [("dosing", m.dosing, "p", {f"{word} of {s.name}" for s in m.states
+                                         for word in _DOSING})]
     found: list[str] = []
     for name, function, called_with, expected in calls:
         if function is None:
@@ -157,13 +162,33 @@ def _function_problems(m: Any) -> list[str]:
                     "y": [s.name for s in m.states]}
         by_name = function if expected is not None else \
             lambda *values, f=function: {"it": f(*values)}
+        if name == "dosing":
+            by_name = _by_word(function)
         found += [f"{name} {wrong}" for wrong in _call_problems(
-            by_name, {letter: declared.get(letter) for letter in letters}, expected or {"it"})]
+            by_name, {letter: declared.get(letter) for letter in letters}, expected or {"it"},
+            every=name != "dosing")]
     return found
 
 
+def _by_word(dosing: Function) -> Function:
+    """{state: {word: value}} as {"word of state": value}."""
+    def flat(p: Any) -> Any:
+        said = dosing(p)
+        if not isinstance(said, Mapping):
+            return said
+        wrong = [state for state, words in said.items() if not isinstance(words, Mapping)]
+        if wrong:
+            raise TypeError(f"what it says of {', '.join(map(str, wrong))} is no dict of "
+                            + ", ".join(_DOSING))
+        return {f"{word} of {state}": v for state, words in said.items()
+                for word, v in words.items()}
+
+    return flat
+
+
 def _call_problems(function: Function, arguments: Mapping[str, list[str] | None],
-                   expected: set[str]) -> list[str]:
+                   expected: set[str], every: bool = True) -> list[str]:
+    """every : whether all expected names must be returned."""
     import jax
 
     found: list[str] = []
@@ -197,8 +222,10 @@ def _call_problems(function: Function, arguments: Mapping[str, list[str] | None]
     except Exception as failure:
         first_line = str(failure).partition("\n")[0]
         return [*dict.fromkeys(found), f"raised {type(failure).__name__}: {first_line}"]
-    found += [f"does not return {n!r}" for n in sorted(expected - set(returned))]
-    found += [f"returns {n!r}, which is not declared" for n in sorted(set(returned) - expected)]
+    found += [f"does not return {n!r}" for n in sorted(expected - set(returned)) if every]
+    found += [f"returns {n!r}, which is not declared" if every else
+              f"returns {n!r}: it is of a state, and one of {', '.join(_DOSING)}"
+              for n in sorted(set(returned) - expected)]
     found += [f"returns {n!r} as {getattr(v, 'shape', v)!r}, not as a scalar"
               for n, v in returned.items() if getattr(v, "shape", None) != ()]
     return [*dict.fromkeys(found)]

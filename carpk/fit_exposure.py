@@ -147,7 +147,9 @@ def _asked(fit: Fit, horizon: float, ends: list[float]) -> tuple[Design, np.ndar
         inputs={n: np.append(v, _median(v)) for n, v in seen.inputs.items()},
         dose_time=more(seen.dose_time), dose_amount=more(seen.dose_amount),
         dose_duration=more(seen.dose_duration), dose_state=more(seen.dose_state),
-        dose_line=more(seen.dose_line), covariates=covariates, lloq=None), grid
+        dose_line=more(seen.dose_line),
+        dose_events={n: more(v) for n, v in seen.dose_events.items()}, covariates=covariates,
+        lloq=None), grid
 
 
 def _median(values: np.ndarray) -> float:

@@ -97,7 +97,7 @@ def rodas4(slopes: Slopes, t: Any, h: Any, u: State) -> State:
         for i, row in enumerate(reads):
             for j in row & together:
                 rows[i][j] = rows[i].get(j, 0.0) - h * _GAMMA * moved[i][g]
-    solve = _solver(rows)
+    solve = linear_solver(rows)
 
     def stage(k: Any, weights: tuple[Any, ...]) -> tuple[Any, None]:
         s, c, d, a, g = weights
@@ -142,7 +142,7 @@ def _apart(reads: list[set[int]]) -> list[set[int]]:
     return groups
 
 
-def _solver(rows: list[dict[int, Any]]) -> Callable[[list[Any]], list[Any]]:
+def linear_solver(rows: list[dict[int, Any]]) -> Callable[[list[Any]], list[Any]]:
     """b -> x of A x = b, A given by the entries of its rows that are not zero.
 
     Unrolled, because batched LAPACK calls stall chains that run side by side; the row and column

@@ -11,20 +11,14 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
-from carpk.cohort import EXCLUDED_COLUMNS, Cohort, design, unobserved
+from carpk.cohort import EVENT_COLUMNS, EXCLUDED_COLUMNS, Cohort, design, unobserved
 from carpk.csvfile import TextTable, read_table, to_numbers
+from carpk.dose_rows import doses_in
 from carpk.problems import DataError, Problem, errors
 from carpk.records import RESERVED, Records
 from carpk.structure import StructuralModel
 
-_NOT_YET = {  # what is wrong with a value other than 0
-    "ADDL": "additional doses are not supported yet", "SS": "steady state is not supported yet",
-    "II": "an interval between doses (for ADDL or SS) is not supported yet"}
-_EVENTS = {
-    2: ("another event (EVID=2) is not supported", "leave it out, or set EVID=0 and MDV=1"),
-    3: ("a reset (EVID=3) is not supported", "give the rows that follow another ID"),
-    4: ("a reset with a dose (EVID=4) is not supported", "give what follows another ID")}
-_BEFORE, _NO_DV = "before the infusion (TIME < 0)", "no DV"
+_BEFORE, _NO_DV, _OTHER = "before the infusion (TIME < 0)", "no DV", "another event (EVID=2)"
 
 
 def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
@@ -40,16 +34,23 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
         what it does not take in that unit
     structure : check too that the cohort fits this model
 
-    ID, TIME and DV are required; DVID MDV EVID AMT RATE CMT CENS LLOQ LIMIT are read where
-    present, in capitals or not. Missing: an empty field, `.`, NA or NaN. Every other column is
-    a covariate: one value per patient, which some of the patient's rows may leave missing.
-    Where it changes within a patient it is set aside in `varying`.
+    ID, TIME and DV are required; DVID MDV EVID AMT RATE CMT ADDL II SS CENS LLOQ LIMIT are read
+    where present, in capitals or not. Missing: an empty field, `.`, NA or NaN. Every other
+    column is a covariate: one value per patient, which some of the patient's rows may leave
+    missing. Where it changes within a patient it is set aside in `varying`.
+
+    Doses and resets are NONMEM's. ADDL further doses follow every II. EVID=3 sets the states
+    back to where the model starts (0 in NONMEM; here a baseline where the model has one) and
+    ends all infusions and further doses; EVID=4 does so before its dose. SS=1 sets the states
+    to the steady state of this dose every II, SS=2 adds that steady state to them; SS=1 with
+    AMT=0 and a RATE is that of a constant infusion, which ends there. RATE=-1 and -2 take the
+    model's own rate and duration. EVID=2 is no more than a row that is not used.
 
     CENS=1: the truth is below LLOQ, or below DV where no LLOQ is given, and above LIMIT if
-    that is given. CENS=-1: it is above DV, and below LIMIT if given. A dose is EVID=1 or,
-    where EVID is not given, AMT above 0. Not used, with the reason in `excluded`: MDV=1, other
-    DVIDs, TIME below 0, no DV. Anything doubtful is a warning of the cohort; anything wrong
-    raises DataError with every Problem of the file.
+    that is given. CENS=-1: it is above DV, and below LIMIT if given. A dose is EVID=1 or 4
+    or, where EVID is not given, AMT above 0. Not used, with the reason in `excluded`: MDV=1,
+    EVID=2, other DVIDs, TIME below 0, no DV. Anything doubtful is a warning of the cohort;
+    anything wrong raises DataError with every Problem of the file.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "run.csv")
@@ -77,7 +78,7 @@ def read_plan(path: str | Path, outputs: Sequence[int],
     text = {"DV": np.array([str(k + 1) for k in range(rows)], dtype=object)}
     evid, amount = (to_numbers(held[n])[0] if n in held else np.full(rows, np.nan)
                     for n in ("EVID", "AMT"))
-    text["DV"][(evid == 1) | (amount > 0)] = "0"
+    text["DV"][(evid >= 1) | (amount > 0)] = "0"
     if "TIME" not in held:
         text |= {"TIME": np.full(rows, "0", dtype=object), "MDV": np.full(rows, "1", dtype=object)}
     keep = [k for k, n in enumerate(table.names)
@@ -101,8 +102,8 @@ def _cohort(table: TextTable, path: Path, columns: Mapping[str, str], dvid: Sequ
     time = rows.numbers("TIME")
     if rows.has("TIME"):
         rows.refuse(rows.missing("TIME"), "TIME", "no time", "days after the infusion")
-    doses, seen = _doses(rows, time)
-    seen, which, excluded = _exclusions(rows, time, seen, dvid)
+    doses, seen, other = doses_in(rows, time)
+    seen, which, excluded = _exclusions(rows, time, seen, other, dvid)
     observations = _observations(rows, time, seen, which)
     _check_order(rows, time)
     covariates, varying = _covariates(rows)
@@ -135,67 +136,34 @@ def to_csv(cohort: Cohort, path: str | Path | TextIO) -> None:
     Lines are numbered anew; rows excluded for their DVID come back as MDV=1. Columns that
     vary within a patient are not in a cohort, and so not in the file.
     """
-    bolus = cohort.doses["DURATION"] == 0
-    rate = (cohort.doses["AMT"] / cohort.doses["DURATION"].mask(bolus)).mask(bolus, 0.0)
-    doses = cohort.doses.assign(EVID=1, MDV=1, RATE=rate)
+    given = cohort.doses.reindex(columns=[*cohort.doses, *(
+        n for n in EVENT_COLUMNS if n not in cohort.doses)]).fillna(EVENT_COLUMNS)
+    bolus = given["DURATION"] == 0
+    rate = (given["AMT"] / given["DURATION"].mask(bolus)).mask(bolus, given["RATE"])
+    doses = given.assign(MDV=1, RATE=rate)
     seen = cohort.observations.assign(EVID=0, MDV=0)
     other = seen["UPPER"].where(seen["CENS"] < 0, seen["LOWER"])
     seen["LIMIT"] = other.where((seen["CENS"] != 0) & np.isfinite(other))
     again = cohort.excluded["reason"].isin([_BEFORE, _NO_DV])  # TIME or DV will say it again
-    unused = cohort.excluded.assign(EVID=0, MDV=(~again).astype(int))
+    other = cohort.excluded["reason"] == _OTHER
+    unused = cohort.excluded.assign(EVID=np.where(other, 2, 0), MDV=(~again).astype(int))
     rows = pd.concat([t for t in (doses, seen, unused) if len(t)] or [seen], ignore_index=True)
     place = rows["ID"].map({patient: k for k, patient in enumerate(cohort.ids)})
     rows = rows.assign(place=place).sort_values(["place", "TIME", "line"])
     wanted = ["ID", "TIME", "DV", "DVID", "EVID", "MDV", "CENS", "LLOQ", "LIMIT", "AMT", "RATE",
-              "CMT"]
-    rows = rows[[c for c in wanted if c in rows and (c != "LIMIT" or rows[c].notna().any())]]
-    rows = rows.astype({c: "Int64" for c in ("DVID", "CENS", "CMT") if c in rows})
+              "CMT", "SS", "II"]
+    empty = [c for c in ("LIMIT", "SS", "II") if c in rows and not rows[c].fillna(0).any()]
+    rows = rows[[c for c in wanted if c in rows and c not in empty]]
+    rows = rows.astype({c: "Int64" for c in ("DVID", "EVID", "CENS", "CMT", "SS") if c in rows})
     rows.join(cohort.covariates, on="ID").to_csv(path, index=False, na_rep=".",
                                                  lineterminator="\n")
 
 
-def _doses(rows: Records, time: np.ndarray) -> tuple[pd.DataFrame, np.ndarray]:
-    """The table of doses, and which rows are observations; every other event is refused."""
-    unsaid = rows.missing("EVID")
-    evid = rows.codes("EVID", ~unsaid, -1, allowed=(0, 1, 2, 3, 4))
-    for code, (wrong, remedy) in _EVENTS.items():
-        rows.refuse(evid == code, "EVID", wrong, remedy)
-    for name, wrong in _NOT_YET.items():
-        value = rows.numbers(name)
-        rows.refuse((value != 0) & ~np.isnan(value), name, wrong, "write each dose as a row")
-    amt = rows.numbers("AMT")
-    dose = (evid == 1) | (unsaid & (amt > 0))
-    seen = (evid == 0) | (unsaid & ~dose)
-    rows.refuse(seen & (amt != 0) & ~np.isnan(amt), "AMT", "an observation holds no dose",
-                "a dose? set EVID=1 and AMT above 0; else AMT=0")
-    rows.refuse(dose & rows.missing("AMT"), "AMT", "a dose (EVID=1) without an amount",
-                "give AMT; no dose? set EVID=0 and MDV=1")
-    rows.refuse(dose & (amt <= 0), "AMT", "the amount of a dose must be above 0",
-                "no dose? set EVID=0 and MDV=1")
-    rows.refuse(dose & (time < 0), "TIME", "a dose before time zero",
-                "time zero is the infusion: shift the patient's times")
-    dv = rows.numbers("DV", False)
-    held = dose & (dv != 0) & ~np.isnan(dv) & (rows.numbers("MDV", False) != 1)
-    rows.refuse(held & unsaid, "DV", "a row with AMT is a dose, and this one holds a DV too",
-                "write two rows: the dose (EVID=1) and the observation (EVID=0, AMT=0)")
-    rows.warn_once(held & ~unsaid, "DV", "the row is a dose: its DV is not read")
-    rate = rows.numbers("RATE", dose)
-    modelled = np.isin(rate, (-1, -2))
-    rows.refuse(dose & modelled, "RATE", "a rate or a duration that the model estimates "
-                "(RATE=-1, -2) is not supported", "give the rate, or 0 for a bolus")
-    rows.refuse(dose & (rate < 0) & ~modelled, "RATE", "a rate cannot be negative",
-                "give the rate, or 0 for a bolus")
-    with np.errstate(all="ignore"):  # of rows that are refused
-        duration = np.where(rate > 0, amt / rate, 0.0)
-    rows.refuse(dose & np.isinf(duration), "RATE", "AMT / RATE is infinite", "correct the value")
-    return pd.DataFrame({"line": rows.line, "ID": rows.ids, "TIME": time, "AMT": amt,
-                         "DURATION": duration, "CMT": rows.codes("CMT", dose, 1)})[dose], seen
-
-
-def _exclusions(rows: Records, time: np.ndarray, seen: np.ndarray, dvid: Sequence[int] | None) \
-        -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+def _exclusions(rows: Records, time: np.ndarray, seen: np.ndarray, other: np.ndarray,
+                dvid: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Which observations are used, the DVID of every row, and the table of those not used."""
     reason = rows.blank.copy()
+    reason[other] = _OTHER
 
     def leave_out(where: np.ndarray, why: str) -> np.ndarray:
         where = where & seen & (reason == "")
@@ -323,7 +291,7 @@ def _repeats(cohort: Cohort) -> list[Problem]:
             "warning", "the same patient, TIME and DVID as on a row before, with another DV: read "
             f"as replicates ({len(others)} such rows)", "", cohort.source,
             int(others["line"].iloc[0]), others["ID"].iloc[0]))
-    doses = cohort.doses[cohort.doses.duplicated(["ID", "TIME", "AMT", "DURATION", "CMT"])]
+    doses = cohort.doses[cohort.doses.duplicated([n for n in cohort.doses if n != "line"])]
     if len(doses):
         found.append(Problem(
             "warning", "the same dose as on a row before: both are given "

@@ -186,7 +186,8 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
         **{f"covariate_{n}": (("patient",), _plain(design.covariates[n]))
            for n in design.covariates},
         **({} if design.lloq is None else {"lloq": (observation, design.lloq[rows])}),
-        **{n: (("patient", "dose"), getattr(design, n)) for n in _DOSES}}
+        **{n: (("patient", "dose"), getattr(design, n)) for n in _DOSES},
+        **{f"dose_event_{n}": (("patient", "dose"), v) for n, v in design.dose_events.items()}}
     groups = {
         "posterior": xr.Dataset(
             {**{n: (draw, v) for n, v in theta.items()},
@@ -308,4 +309,6 @@ def design_of(stored: xr.DataTree) -> Design:
         dose_time=constant["dose_time"].values, dose_amount=constant["dose_amount"].values,
         dose_duration=constant["dose_duration"].values, dose_state=constant["dose_state"].values,
         dose_line=constant["dose_line"].values,
+        dose_events={str(n).removeprefix("dose_event_"): constant[n].values
+                     for n in constant.data_vars if str(n).startswith("dose_event_")},
         lloq=block(constant["lloq"].values, np.nan) if "lloq" in constant else None)

@@ -11,6 +11,16 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from carpk.cohort import Design
+from carpk.dosing import (
+    ADD_STEADY,
+    TO_START,
+    administered,
+    eventful,
+    graded,
+    placed,
+    schedule,
+    steady_states,
+)
 from carpk.integrators import STEP
 from carpk.structure import State, StructuralModel, named
 from carpk.thresholds import past_thresholds
@@ -38,7 +48,8 @@ def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0
         "inputs": {k: jnp.asarray(v) for k, v in design.inputs.items()},
     }
     if structure.states:
-        data["mesh"] = jax.tree.map(jnp.asarray, _mesh(design, structure, steps, room))
+        mesh = schedule if eventful(design, structure) else _mesh
+        data["mesh"] = jax.tree.map(jnp.asarray, mesh(design, structure, steps, room))
     return data
 
 
@@ -111,6 +122,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
     assert observe is not None
     states = structure.states
     advance = STEP["tsit5" if structure.solver == "auto" else structure.solver]
+    early = _first(structure)
 
     def natural(u: tuple[Any, ...]) -> dict[str, Any]:
         return {s.name: jnp.exp(jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log" else x
@@ -119,8 +131,10 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
     # The carry is one scalar per state, so that vmap lays it out state first, patients last.
     def patient(p: Arrays, mesh: Arrays, times: Any) -> dict[str, Any]:
         parameters = named(p)
-        if structure.switches:
-            mesh = _switched(mesh, jnp.stack([p[n] for n in structure.switches]))
+        switches = jnp.stack([p[n] for n in structure.switches]) if structure.switches \
+            else jnp.zeros(0)
+        if structure.switches and "doses" not in mesh:
+            mesh = _switched(mesh, switches)
 
         def slopes(t: Any, u: tuple[Any, ...], inflow: Arrays, above: Arrays) -> tuple[Any, ...]:
             y = natural(u)
@@ -137,9 +151,22 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
             return jnp.log(jnp.exp(x) + amount[s.name]) if s.scale == "log" \
                 else x + amount[s.name]
 
+        def reset(u: tuple[Any, ...], act: Any, level: tuple[Any, ...]) -> tuple[Any, ...]:
+            """The states after a reset; where it adds, what steady state has above the start."""
+            def added(s: State, x: Any, to: Any, base: Any) -> Any:
+                if s.scale == "linear":
+                    return x + to - base
+                return jnp.log(jnp.exp(x) + jnp.exp(to) - jnp.exp(base))
+
+            return tuple(
+                jnp.where(act == ADD_STEADY, added(s, x, jnp.where(act == 0, base, to), base),
+                          jnp.where(act == 0, x, to))
+                for s, x, to, base in zip(states, u, level, first, strict=True))
+
         def step(u: tuple[Any, ...], node: Arrays) -> tuple[Any, Any]:
             t, h = node["t"], node["h"]
-            begin = tuple(dosed(s, x, node["amount"]) for s, x in zip(states, u, strict=True))
+            begin = reset(u, node["act"], node["level"]) if "act" in node else u
+            begin = tuple(dosed(s, x, node["amount"]) for s, x in zip(states, begin, strict=True))
 
             def within(at: Any) -> Any:
                 return jnp.clip(at, t + _INSIDE * h, t + (1.0 - _INSIDE) * h) \
@@ -162,12 +189,29 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
                 return moved(begin, 0.0, h, {}), u
             return past_thresholds(moved, heights, rising, begin, h), u
 
+        def levels(mesh: Arrays, given: Arrays, first: tuple[Any, ...]) -> tuple[Any, ...]:
+            """Each state after each reset."""
+            if "resets" not in mesh:
+                return ()
+            act = mesh["resets"]["act"]
+            if "cycle" not in mesh:
+                return tuple(jnp.broadcast_to(x, act.shape) for x in first)
+            steady = steady_states(lambda u, nodes: jax.lax.scan(step, u, nodes), first,
+                                   tuple(s.scale == "log" for s in states), mesh, given, early)
+            return tuple(jnp.where(act == TO_START, x, to)
+                         for x, to in zip(first, steady, strict=True))
+
         start = initial(parameters)
         first = tuple(jnp.log(start[s.name]) if s.scale == "log" else start[s.name] * jnp.ones(())
                       for s in states)
-        nodes = {k: mesh[k] for k in ("t", "h", "amount", "inflow")}
+        if "doses" in mesh:
+            given = administered(structure, mesh["doses"], p)
+            mesh = placed(mesh, given, levels(mesh, given, first), switches, early)
+        nodes = {k: v for k, v in mesh.items() if k not in ("seen", "sound")}
         _, path = jax.lax.scan(step, first, nodes)
         seen = tuple(x[mesh["seen"]] for x in path)
+        if "sound" in mesh:
+            seen = tuple(jnp.where(mesh["sound"], x, jnp.nan) for x in seen)
         return jax.vmap(lambda t, u: dict(observe(t, named(natural(u)), parameters)))(times, seen)
 
     return jax.vmap(patient)(p, data["mesh"], data["time"])
@@ -190,6 +234,11 @@ def _switched(mesh: Arrays, at: jax.Array) -> Arrays:
     }
 
 
+def _first(structure: StructuralModel) -> float:
+    """The shortest step: what is stiff has its fastest hours, or seconds, just after a dose."""
+    return 1e-5 if structure.solver == "rodas4" else 0.2
+
+
 def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> dict[str, Any]:
     """Nodes of every patient: graded ones, every observation, every dose and infusion end.
 
@@ -202,23 +251,22 @@ def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> 
     ends = np.where(given, design.dose_time + design.dose_duration, 0.0)
     doses = np.where(given, design.dose_time, 0.0)
     horizon = np.maximum(design.time.max(axis=1), 1e-6)
-    restarts = [np.unique(d[g]) for d, g in zip(doses, given, strict=True)]
-    # what is stiff has its fastest hours, or seconds, just after a dose
-    stiff = structure.solver == "rodas4"
-    graded = np.stack([_graded(end, r, steps, 1e-5 if stiff else 0.2)
-                       for end, r in zip(horizon, restarts, strict=True)])
-    graded = np.pad(graded, ((0, 0), (0, max(room - steps, 0))), mode="edge")
-    time = np.concatenate([graded, design.time, doses, ends], axis=1)
+    restarts = [np.unique(d[g & (d > 0) & (d < end)])
+                for d, g, end in zip(doses, given, horizon, strict=True)]
+    way = np.stack([graded(end, r, lambda whole: np.linspace(0.0, whole, steps), _first(structure))
+                    for end, r in zip(horizon, restarts, strict=True)])
+    way = np.pad(way, ((0, 0), (0, max(room - steps, 0))), mode="edge")
+    time = np.concatenate([way, design.time, doses, ends], axis=1)
     # at one time: rows written above the dose are read first, then it is given, then the rest
     late = (design.time[:, :, None] == doses[:, None, :]) & given[:, None, :] \
         & (design.line[:, :, None] > design.dose_line[:, None, :])
-    rank = np.concatenate([np.zeros_like(graded), 2.0 * late.any(axis=2),
+    rank = np.concatenate([np.zeros_like(way), 2.0 * late.any(axis=2),
                            np.ones_like(doses), np.ones_like(ends)], axis=1)
     order = np.lexsort((rank, time), axis=1)
     t = np.take_along_axis(time, order, axis=1)
     h = np.diff(t, axis=1, append=t[:, -1:])
     place = np.argsort(order, axis=1)
-    nodes = graded.shape[1]
+    nodes = way.shape[1]
     seen = place[:, nodes:nodes + n]
     amount: dict[str, np.ndarray] = {}
     inflow: dict[str, np.ndarray] = {}
@@ -232,24 +280,3 @@ def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> 
             inflow.setdefault(state, np.zeros_like(t))[i, running] += \
                 design.dose_amount[i, j] / length
     return {"t": t, "h": h, "seen": seen, "amount": amount, "inflow": inflow}
-
-
-def _graded(horizon: float, restarts: np.ndarray, steps: int, first: float = 0.2) -> np.ndarray:
-    """`steps` nodes from 0 to the horizon, dense after time 0 and after every dose.
-
-    Step lengths follow min(first + b s, c) with s the time since the last restart: fine where
-    cells expand, growing in proportion, and capped where an explicit method would lose stability.
-    """
-    b, c = 0.12, 3.0
-    starts = np.concatenate([[0.0], restarts[(restarts > 0) & (restarts < horizon)]])
-    lengths = np.diff(starts, append=horizon)
-    turn, before_turn = (c - first) / b, np.log(c / first) / b  # where the cap is reached
-    shares = np.where(lengths < turn, np.log1p(b * lengths / first) / b,
-                      before_turn + (lengths - turn) / c)
-    ends = np.cumsum(shares)
-    share = np.linspace(0.0, ends[-1], steps)
-    k = np.minimum(np.searchsorted(ends, share, side="right"), len(starts) - 1)
-    within = share - (ends - shares)[k]
-    early = first * np.expm1(b * np.minimum(within, before_turn)) / b
-    since = np.where(within < before_turn, early, turn + c * (within - before_turn))
-    return np.minimum(starts[k] + np.clip(since, 0.0, lengths[k]), horizon)

@@ -44,8 +44,10 @@ class StructuralModel:
     ones. `switches` names the parameters and inputs that are times at which rates jump: no step
     crosses them. Where rates jump as the states pass a threshold, `thresholds` gives it a name
     and a function (t, y, p) that changes sign there; `rates` reads `p.<that name>`, 1 while the
-    function is above 0 and 0 otherwise, and steps end at the threshold. A wrong declaration
-    raises ModelError here, with all that is wrong.
+    function is above 0 and 0 otherwise, and steps end at the threshold. `dosing(p)` gives, by
+    state, what doses into it are: a dict with `lag` (time until a dose comes), `bioavailability`
+    (share of an amount that does), and for RATE=-1 and -2 the model's own `rate` and `duration`
+    of an infusion. A wrong declaration raises ModelError here, with all that is wrong.
     """
 
     title: str
@@ -62,6 +64,7 @@ class StructuralModel:
     initial: Function | None = None
     observe: Function | None = None
     derive: Function | None = None
+    dosing: Function | None = None
     thresholds: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     parameter_sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
@@ -88,6 +91,14 @@ class StructuralModel:
     def typical(self) -> dict[str, float]:
         """Typical values by parameter name."""
         return {p.name: p.typical for p in self.parameters}
+
+    @property
+    def dosed(self) -> dict[str, set[str]]:
+        """By state, the words that `dosing` has for it."""
+        if self.dosing is None:
+            return {}
+        ones = dict.fromkeys([*self.typical, *(i.name for i in self.inputs)], 1.0)
+        return {state: set(words) for state, words in self.dosing(named(ones)).items()}
 
     @property
     def held(self) -> dict[str, tuple[float, str]]:

@@ -35,7 +35,7 @@ def unit_problems(units: Mapping[int | str, str], doses: pd.DataFrame,
     units, doses, source : of a Cohort
 
     >>> from carpk import registry
-    >>> model, none = registry.find_model("stein_2019"), pd.DataFrame({"CMT": []})
+    >>> model, none = registry.find_model("stein_2019"), pd.DataFrame({"CMT": [], "AMT": []})
     >>> for problem in unit_problems({1: "cells/uL", "TIME": "h"}, none, model, "run.csv"):
     ...     print(problem.column, problem.wrong)
     unit of TIME stein_2019 takes TIME in day
@@ -71,7 +71,7 @@ def _dose_problems(units: Mapping[int | str, str], doses: pd.DataFrame,
                      f"it has {', '.join(names) or 'none'}", source,
                      column=f"unit of AMT:{name}") for name in stated if name not in names]
     for k, state in enumerate(structure.states, 1):
-        into = doses[doses["CMT"] == k]
+        into = doses[(doses["CMT"] == k) & (doses["AMT"] > 0)]
         if not len(into):
             continue
         given = units.get(f"AMT:{state.name}", units.get("AMT"))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from carpk.cohort import DOSE_COLUMNS, EXCLUDED_COLUMNS, Cohort, Design
+from carpk.cohort import DOSE_COLUMNS, EVENT_COLUMNS, EXCLUDED_COLUMNS, Cohort, Design
 from carpk.problems import Problem, RequestError
 from carpk.simulation import Simulated
 from carpk.structure import StructuralModel
@@ -182,11 +182,13 @@ def planned(samples: pd.DataFrame, covariates: pd.DataFrame, doses: pd.DataFrame
     both["line"] = np.arange(2, len(both) + 2)
     seen = both[~both["dose"].astype(bool)].assign(DV=1.0, LOWER=1.0, UPPER=1.0, CENS=0)
     given = both[both["dose"].astype(bool)]
+    columns = [*DOSE_COLUMNS, *(n for n in EVENT_COLUMNS if n in doses)]
     return Cohort(
         tuple(covariates.index),
         seen[["line", "ID", "TIME", "DVID", "DV", "LOWER", "UPPER", "CENS"]].astype(
             {"DVID": int}).reset_index(drop=True),
-        given[list(DOSE_COLUMNS)].reset_index(drop=True) if len(doses) else doses, covariates,
+        given[columns].fillna(EVENT_COLUMNS).reset_index(drop=True) if len(doses) else doses,
+        covariates,
         pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), source, "")
 
 

@@ -77,6 +77,15 @@ def test_a_design_gives_samples_inputs_and_doses(carpk, tmp_path):
     assert text.startswith("ID,TIME,DV")
 
 
+def test_a_design_may_repeat_and_reset(carpk, tmp_path):
+    (tmp_path / "my.csv").write_text("ID,TIME,EVID,AMT,CMT,ADDL,II,SS\n1,0,1,100,1,1,12,0\n"
+                                     "1,2,0,,,,,\n1,20,3,,,,,\n1,30,0,,,,,\n")
+    made(carpk, "one_compartment_oral", "--design", "my.csv", "--sigma", 0)
+    again = read_csv("one_compartment_oral_simulated.csv")
+    assert again.doses[["TIME", "EVID"]].to_numpy().tolist() == [[0, 1], [12, 1], [20, 3]]
+    assert again.observations["DV"].tolist()[1:] == [0.0]
+
+
 def test_a_dose_is_given_to_everyone_the_usual_one_where_nobody_says_otherwise(carpk):
     made(carpk, "one_compartment_oral", *FEW)
     doses = read_csv("one_compartment_oral_simulated.csv").doses

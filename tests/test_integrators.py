@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from carpk.integrators import STEP, _apart, _reads, _solver
+from carpk.integrators import STEP, _apart, _reads, linear_solver
 
 
 def driven(t, u):
@@ -61,7 +61,7 @@ def test_elimination_without_pivots_solves_a_dominated_system(filled):
     a = there * (rng.normal(size=(9, 9)) + 12 * np.eye(9))
     b = rng.normal(size=9)
     rows = [{j: a[i, j] for j in range(9) if there[i, j]} for i in range(9)]
-    np.testing.assert_allclose(_solver(rows)(list(b)), np.linalg.solve(a, b), rtol=1e-12)
+    np.testing.assert_allclose(linear_solver(rows)(list(b)), np.linalg.solve(a, b), rtol=1e-12)
 
 
 def test_the_pattern_of_the_jacobian_is_read_from_the_equations():

@@ -12,9 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache taxonomy laws integrators small_matrices",
-    "words declarations structure units cohort censoring csvfile records nonmem examples models/*",
+    "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
+    "examples models/*",
     "priors tails error_models/* covariate_models/* effects population_model",
-    "thresholds solve accuracy likelihood preparation empirical_bayes geometry conditional "
+    "thresholds dosing solve accuracy likelihood preparation empirical_bayes geometry conditional "
     "approximations importance asymptotics simulation virtual_cohort trajectories",
     "posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction conditional_residuals "

@@ -84,10 +84,11 @@ def test_any_cohort_comes_back_from_its_file(tmp_path, text):
 
 # --- any bytes at all -----------------------------------------------------------------------
 
-SEED = (b"ID,TIME,DV,DVID,EVID,MDV,AMT,RATE,CMT,CENS,LLOQ,LIMIT,ADDL,NB0,SEX\n"
-        b"1,0,.,1,1,1,100,50,1,0,50,.,0,774,F\n1,0.5,60.5,1,0,0,0,0,1,0,50,.,0,774,F\n"
-        b"1,7,50,2,0,0,0,0,1,1,50,10,0,774,F\n2,-1,3,1,0,0,.,.,.,0,50,.,0,12.5,M\n"
-        b"2,14,.,1,0,0,.,.,.,1,50,.,0,.,M\n2,28,9,1,0,1,.,.,.,-1,50,20,0,12.5,M\n")
+SEED = (b"ID,TIME,DV,DVID,EVID,MDV,AMT,RATE,CMT,CENS,LLOQ,LIMIT,ADDL,II,SS,NB0,SEX\n"
+        b"1,0,.,1,1,1,100,50,1,0,50,.,2,3,1,774,F\n1,0.5,60.5,1,0,0,0,0,1,0,50,.,0,0,0,774,F\n"
+        b"1,4,.,1,3,1,0,0,1,0,.,.,0,0,0,774,F\n1,7,50,2,0,0,0,0,1,1,50,10,0,0,0,774,F\n"
+        b"2,-1,3,1,0,0,.,.,.,0,50,.,0,.,.,12.5,M\n2,14,.,1,0,0,.,.,.,1,50,.,0,.,.,.,M\n"
+        b"2,28,9,1,0,1,.,.,.,-1,50,20,0,.,.,12.5,M\n")
 CELLS = st.sampled_from([b"", b".", b"NA", b"0", b"1", b"-1", b"2", b"1e308", b"-1e308", b"1e-320",
                          b"inf", b"nan", b"3,5", b"<50", b"BLQ", b'"', b'"a\nb"', b"1.0", b"1;2",
                          b"C", b"#", b"ID", b"DV", b"TIME", "é".encode(), b"\xff", b"\0", b"\r",
@@ -151,7 +152,8 @@ READ = {  # patients, observations, doses, excluded, warnings
     "phenobarbital/pheno": (59, 155, 589, 0, 0), "actg315_hiv/actg315": (46, 361, 0, 0, 0),
     "bauer501_covariates/bauer501": (60, 240, 60, 0, 0),
     "ad3tr4_blq/ad3tr4_blq": (100, 500, 100, 0, 0),
-    "cart_carrgo_invitro/pbt1": (24, 4400, 0, 832, 1)}
+    "cart_carrgo_invitro/pbt1": (24, 4400, 0, 832, 1),
+    "schoemaker2019_sim/oral_1cpt_sd": (120, 2273, 120, 7, 0)}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -163,8 +165,6 @@ def test_public_data_sets_are_read(shared_data, name):
 
 @pytest.mark.parametrize(("name", "sentence"), [
     ("cart_singh2021_mouse_means/singh2021_fig2b_means", "sort the file by ID and TIME"),
-    ("nmtest_events/nmtest", "additional doses are not supported yet"),
-    ("schoemaker2019_sim/oral_1cpt_sd", "EVID=2"),
     ("nlme_orange/orange", "TIME: there is no such column")])
 def test_public_data_sets_that_carpk_cannot_use_are_refused_in_a_sentence(
         shared_data, name, sentence):

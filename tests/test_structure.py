@@ -217,6 +217,22 @@ MISDECLARED = {
     "derived without derive": (
         CLOSED, {"derive": None},
         "derived quantities and the function derive go together: derive is missing"),
+    "dosing without states": (
+        CLOSED, {"dosing": lambda p: {}},
+        "dosing is of doses into an ODE model's states, and there are none"),
+    "dosing that is no function": (ODE, {"dosing": {}}, "dosing is {}, not a function"),
+    "dosing of an unknown state": (
+        ODE, {"dosing": lambda p: {"gut": {"lag": p.V}}}, "dosing returns 'lag of gut': it is of a "
+        "state, and one of lag, bioavailability, rate, duration"),
+    "dosing by an unknown word": (
+        ODE, {"dosing": lambda p: {"A": {"delay": p.V}}}, "dosing returns 'delay of A': it is of "
+        "a state, and one of lag, bioavailability, rate, duration"),
+    "dosing without a word": (
+        ODE, {"dosing": lambda p: {"A": p.V}}, "dosing raised TypeError: what it says of A is no "
+        "dict of lag, bioavailability, rate, duration"),
+    "dosing by an undeclared parameter": (
+        ODE, {"dosing": lambda p: {"A": {"lag": p.tlag}}},
+        "dosing reads p.tlag, which is no parameter or input"),
     "too few arguments": (
         ODE, {"rates": lambda y, p: {"A": y.A}},
         "rates is called as rates(t, y, p) but takes 2 arguments"),

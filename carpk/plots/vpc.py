@@ -72,7 +72,8 @@ def _differ(fit: Fit) -> bool:
     """Whether typical patients differ by input or dose: only then is a correction one."""
     seen = fit.design
     return any(len(np.unique(v)) > 1 for v in seen.inputs.values()) or any(
-        len(np.unique(v, axis=0)) > 1 for v in (seen.dose_amount, seen.dose_time))
+        len(np.unique(v, axis=0)) > 1 for v in (seen.dose_amount, seen.dose_time,
+                                                     *seen.dose_events.values()))
 
 
 def figure(fit: Fit, output: str, *, corrected: bool = False, by: str | None = None,
