@@ -376,11 +376,17 @@ def vpc(fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a
 @refusing
 def compare(
         fits: Annotated[list[Path], typer.Argument(metavar="FIT FIT ...", help="folders of fits")],
+        blq: Annotated[str | None, typer.Option(
+            help="make the one fit that is named again under these rules for levels below the "
+            "limit, and show how the estimates move", metavar="M1,M3,M7")] = None,
         out: Annotated[str | None, typer.Option(
             help="write the table here as well", metavar="FILE.csv")] = None,
         overwrite: Annotated[bool, typer.Option(
             "--overwrite", help="Replace a file that is there.")] = False) -> None:
     """Say which of several fits to the same data predicts better: leave-one-out."""
+    if blq is not None:
+        from carpk import cli_blq
+        raise typer.Exit(cli_blq.run(fits, blq, out, overwrite, lambda found: show(found, 12)))
     from carpk import cli_compare
     cli_compare.run(fits, out, overwrite)
 

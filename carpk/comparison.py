@@ -19,6 +19,7 @@ from carpk.posterior import Left
 from carpk.prediction import some_draws
 from carpk.problems import Problem, RequestError
 from carpk.small_matrices import Rows, cholesky
+from carpk.tables import parameters
 
 COLUMNS = ("fit", "unit", "elpd", "se", "p_loo", "difference", "difference_se", "weight",
            "pareto_k", "unreliable", "differs")
@@ -53,6 +54,24 @@ def compare(fits: Mapping[str, Fit], seed: int = 1) -> pd.DataFrame:
         for name, left in posterior.left_out(likelihoods).items():
             rows.append(_row(name, unit, left, names, differs[name]))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def blq_sensitivity(fits: Mapping[str, Fit]) -> pd.DataFrame:
+    """The estimates of fits that differ in what is done with censored levels, side by side.
+
+    parameter, unit; of each fit by its name: _median, _sd, _lower95, _upper95, and _moved, how far
+    the median lies from the first fit's in SDs of that. Only what the first fit estimated.
+    """
+    each = {n: parameters(f).set_index("parameter") for n, f in fits.items()}
+    first = next(iter(each.values()))
+    free = first["sd"].gt(0)
+    columns: dict[str, Any] = {"parameter": first.index[free], "unit": first.loc[free, "unit"]}
+    for name, table in each.items():
+        own = table.reindex(first.index[free])
+        columns |= {f"{name}_{c}": own[c] for c in ("median", "sd", "lower95", "upper95")}
+        columns[f"{name}_moved"] = (own["median"] - first.loc[free, "median"]) \
+            / first.loc[free, "sd"]
+    return pd.DataFrame(columns).reset_index(drop=True)
 
 
 def patient_log_likelihoods(fit: Fit, seed: int = 1) -> np.ndarray:

@@ -340,3 +340,43 @@ def test_the_help_names_every_command(carpk):
     done = carpk("--help")
     assert done.exit_code == 0
     assert all(c in done.stdout for c in ("fit", "check", "models", "simulate", "report"))
+
+
+# compare
+
+
+def test_a_fit_is_made_again_under_other_rules_for_censored_levels_once(carpk, near_typical):
+    Path("run.csv").write_text(DATA.replace("SEX", "CENS").replace("F\n", "0\n") + "6,1,100,1\n"
+                               "6,10,100,1\n6,30,500,0\n")
+    assert carpk("fit", "run.csv", "--model", "./mine.py", "--estimator", "near", "--seed",
+                 3).exit_code == 0
+    [first] = fits()
+    done = carpk("compare", first, "--blq", "M3,M1,M6", "--out", "blq.csv")
+    assert done.exit_code == 0, done.output
+    assert len(fits()) == 3
+    assert {json.loads((f / "manifest.json").read_text())["request"]["censoring"]
+            for f in fits()} == {"M1", "M3", "M6"}
+    numbers = pd.read_csv("blq.csv").set_index("parameter")
+    assert {"C0_pop", "half_life_pop", "omega_C0", "sigma_C_log"} <= set(numbers.index)
+    assert (numbers["M3_moved"] == 0).all()
+    moved = (numbers["M1_median"] - numbers["M3_median"]) / numbers["M3_sd"]
+    assert numbers["M1_moved"].to_list() == pytest.approx(moved.to_list())
+    assert "M6: " in done.stdout
+    again = carpk("compare", first, "--blq", "M3,M1,M6")
+    assert again.exit_code == 0
+    assert len(fits()) == 3, "what is there is not made again"
+    assert re.sub("blq.csv\n", "", done.stdout) == again.stdout
+    refused = carpk("compare", first, "--blq", "M4,M7")
+    assert refused.exit_code == 1
+    assert "no logarithm" in refused.output
+    assert len(fits()) == 3, "nothing is fitted before all of it can be"
+
+
+def test_what_cannot_be_made_again_is_refused(carpk, near_typical):
+    carpk("fit", "run.csv", "--model", "./mine.py", "--estimator", "near", "--seed", 3)
+    [fit] = fits()
+    refused = carpk("compare", fit, "--blq", "M1,M2")
+    assert refused.exit_code == 1
+    assert "known: M1, M3, M4, M6, M7" in refused.output
+    assert "no level of this fit is censored" in carpk("compare", fit, "--blq", "M1").output
+    assert "one fit is made again" in carpk("compare", fit, fit, "--blq", "M1").output

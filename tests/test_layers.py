@@ -20,8 +20,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "
-    "endpoint_check covariate_effects individual_information comparison "
-    "outcome_regression outcome_data exposure_outcomes outcome_curves tables plots/* drawings "
+    "endpoint_check covariate_effects individual_information outcome_regression "
+    "outcome_data exposure_outcomes outcome_curves tables comparison plots/* drawings "
     "outcome_drawings zoo word reporting",
     "requests progress outfiles cli*",
 )
