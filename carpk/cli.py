@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import carpk
-from carpk import cli_exposure_response, cli_report
+from carpk import cli_exposure_response, cli_report, cli_tables
 from carpk.problems import CarpkError, Problem, RequestError, errors
 
 if TYPE_CHECKING:
@@ -392,4 +392,5 @@ def compare(
 
 
 app.command("report")(refusing(cli_report.command))
+app.command("tables")(refusing(cli_tables.command))
 app.command("exposure-response")(refusing(cli_exposure_response.command))

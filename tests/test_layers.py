@@ -22,7 +22,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "
     "endpoint_check covariate_effects individual_information outcome_regression "
     "outcome_data exposure_outcomes outcome_curves tables comparison plots/* drawings "
-    "outcome_drawings zoo word reporting",
+    "outcome_drawings zoo word paper_tables reporting",
     "requests progress outfiles cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

@@ -1,0 +1,44 @@
+"""`carpk tables`: its options."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """What tables can be written as, beside CSV."""
+
+    md = "md"
+    html = "html"
+    latex = "latex"
+    docx = "docx"
+
+
+def command(
+        fit: Annotated[Path, typer.Argument(metavar="FIT", help="the folder of a fit")],
+        form: Annotated[Format, typer.Option(
+            "--format", help="of the files; docx is one document with all tables")] = Format.md,
+        out: Annotated[Path | None, typer.Option(
+            help="the folder they are written into; default: tables of the fit's folder",
+            metavar="FOLDER")] = None,
+        overwrite: Annotated[bool, typer.Option(
+            "--overwrite", help="Replace files that are there.")] = False) -> None:
+    """Population, derived, correlation, individual and covariate tables to print in a paper."""
+    from carpk.fitting import load_fit
+    from carpk.outfiles import not_free
+    from carpk.paper_tables import paper_tables, written
+    from carpk.problems import RequestError
+    files = written(paper_tables(load_fit(fit)), form.value)
+    folder = out or fit / "tables"
+    if out is None:
+        folder.mkdir(exist_ok=True)
+    found = not_free([folder / name for name in files], overwrite)
+    if found:
+        raise RequestError(found)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+        typer.echo(folder / name)

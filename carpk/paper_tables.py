@@ -1,0 +1,133 @@
+"""The tables of a fit as a paper prints them: rounded, with captions, for Word, LaTeX, the web."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import pandas as pd
+from tabulate import tabulate
+
+from carpk.fitting import Fit
+from carpk.tables import (
+    correlations_of_estimates,
+    covariates,
+    format_table,
+    individuals,
+    parameters,
+    rounded,
+)
+
+Form = Literal["md", "html", "latex", "docx"]
+FORMS = get_args(Form)
+_STYLE = {"md": "github", "html": "html", "latex": "latex_booktabs"}
+ENDINGS = {"md": ".md", "html": ".html", "latex": ".tex", "docx": ".docx"}
+_SHOWN = {"parameter": "Parameter", "unit": "Unit", "median": "Estimate",
+          "interval": "95 % interval", "rse": "RSE %", "cv_percent": "CV %",
+          "shrinkage": "Shrinkage", "rhat": "R-hat", "ess_bulk": "ESS bulk",
+          "ess_tail": "ESS tail"}
+
+
+@dataclass(frozen=True, eq=False)
+class PaperTable:
+    """A table of text, and what is written above it."""
+
+    name: str
+    caption: str
+    cells: pd.DataFrame
+
+
+def paper_tables(fit: Fit) -> list[PaperTable]:
+    """Population values, derived quantities, correlations, individuals, and covariates if any.
+
+    Estimates have the digits that their uncertainty supports.
+    """
+    every = parameters(fit)
+    text = format_table(every)
+    text["interval"] = [f"{a} to {b}" if a else note.partition(":")[0] for a, b, note in zip(
+        text["lower95"], text["upper95"], every["note"], strict=True)]
+    shown = text[list(_SHOWN)].rename(columns=_SHOWN)
+    shown = shown.loc[:, [c for c in shown if c in ("Unit", "Parameter") or shown[c].any()]]
+    derived = (every["kind"] == "derived").to_numpy()
+    of = fit.posterior["posterior"].dataset.attrs["draws_from"]
+    model = f"{fit.model.structure.name}, {len(fit.design.ids)} patients"
+    found = [PaperTable("population", f"Population parameters of {model}. Intervals: {of}. "
+                        "Spreads (omega) are SDs on the link scale.", shown[~derived])]
+    if derived.any():
+        found.append(PaperTable("derived", f"Derived quantities of the typical patient, {model}.",
+                                shown[derived].loc[:, lambda t: [c for c in t if t[c].any()]]))
+    matrix = correlations_of_estimates(fit)
+    numbers = matrix.select_dtypes("number").map(lambda v: "" if pd.isna(v) else f"{v:.2f}")
+    found.append(PaperTable("correlations", f"Correlation of the estimates, {model}.", pd.concat(
+        [matrix.select_dtypes(exclude="number"), numbers], axis=1)))
+    found.append(PaperTable("individuals", f"Individual parameters of {model}: median and 95 % "
+                            "interval.", _individuals(individuals(fit))))
+    if fit.model.effects:
+        table = covariates(fit)
+        found.append(PaperTable("covariates", f"Covariate effects of {model}.", table.map(
+            lambda v: v if isinstance(v, str) else "" if pd.isna(v) else f"{v:.3g}")))
+    return found
+
+
+def _individuals(table: pd.DataFrame) -> pd.DataFrame:
+    """A column for each parameter: 12.3 (10.1 to 15.0)."""
+    cells = table[["ID", "observations", "censored"]].astype(str)
+    for column in table:
+        name, _, which = str(column).rpartition("_")
+        if which != "median":
+            continue
+        rows = zip(table[column], *(table.get(f"{name}_{side}95", table[column] * float("nan"))
+                                    for side in ("lower", "upper")), strict=True)
+        cells[name] = [_interval(*row) for row in rows]
+    return cells
+
+
+def _interval(median: float, low: float, high: float) -> str:
+    if pd.isna(median):
+        return ""
+    if pd.isna(low) or pd.isna(high):
+        return f"{median:.4g}"
+    a, b, c = (rounded(v, (high - low) / 3.92) for v in (median, low, high))
+    return f"{a} ({b} to {c})"
+
+
+def written(tables: list[PaperTable], form: Form) -> dict[str, bytes]:
+    """What is to be written, by file name: a file for each table, or one Word document of all.
+
+    >>> table = PaperTable("doses", "Doses.", pd.DataFrame({"ID": ["1"], "AMT": ["2e6"]}))
+    >>> print(written([table], "md")["doses.md"].decode())
+    Doses.
+    <BLANKLINE>
+    | ID   | AMT   |
+    |------|-------|
+    | 1    | 2e6   |
+    <BLANKLINE>
+    """
+    if form == "docx":
+        from carpk.word import document
+        page = "".join(f"<h2>{html.escape(t.name.capitalize())}</h2>{_html(t)}" for t in tables)
+        return {"tables.docx": document("<html><body><header><h1>Tables</h1></header><main>"
+                                        f"{page}</main></body></html>", {})}
+    return {f"{t.name}{ENDINGS[form]}": _text(t, form).encode() for t in tables}
+
+
+def _text(table: PaperTable, form: Form) -> str:
+    if form == "html":
+        return _html(table) + "\n"
+    cells = table.cells
+    if form == "md":  # names from files are text
+        cells = cells.map(lambda v: html.escape(v, quote=False).replace("|", "\\|"))
+    body = tabulate(cells, headers="keys", tablefmt=_STYLE[form], disable_numparse=True,
+                    showindex=False)
+    if form == "md":
+        return f"{table.caption}\n\n{body}\n"
+    caption = table.caption.replace("%", "\\%").replace("_", "\\_")
+    return ("\\begin{table}\n\\caption{" + caption + "}\n\\label{tab:" + table.name + "}\n"
+            f"{body}\n\\end{{table}}\n")
+
+
+def _html(table: PaperTable) -> str:
+    body = tabulate(table.cells, headers="keys", tablefmt="html", disable_numparse=True,
+                    showindex=False)
+    return body.replace("<table>", f"<table>\n<caption>{html.escape(table.caption)}</caption>", 1)

@@ -1,0 +1,82 @@
+"""Tables for papers: what stands in them, and that every form of them holds the same."""
+
+import io
+import re
+
+import docx
+import pandas as pd
+import pytest
+from conftest import cohort_text
+from typer.testing import CliRunner
+
+from carpk import cli
+from carpk.nonmem import read_csv
+from carpk.paper_tables import FORMS, paper_tables, written
+from carpk.population_model import population
+from carpk.tables import individuals, parameters
+
+
+@pytest.fixture
+def fit(near_typical, tmp_path):
+    file = tmp_path / "c.csv"
+    file.write_text(cohort_text(("1", "2", "site <b> & 3_x")))
+    return near_typical(population("stein_2019"), read_csv(file))
+
+
+def test_estimates_are_rounded_and_everything_estimated_is_there(fit):
+    found = {t.name: t.cells for t in paper_tables(fit)}
+    assert list(found) == ["population", "derived", "correlations", "individuals"]
+    table, exact = found["population"].set_index("Parameter"), parameters(fit)
+    exact = exact.set_index("parameter")
+    assert set(table.index) == set(fit.model.names)
+    assert float(table.loc["Cmax_pop", "Estimate"]) == pytest.approx(
+        exact.loc["Cmax_pop", "median"], abs=exact.loc["Cmax_pop", "sd"] / 10)
+    assert table.loc["Ftoci_pop", "95 % interval"] == "fixed"
+    assert len(re.sub(r"\\D", "", table.loc["alpha_pop", "Estimate"].lstrip("0."))) <= 3
+    assert set(found["derived"]["Parameter"]) == {
+        "doubling_time_pop", "half_life_initial_pop", "half_life_terminal_pop"}
+    assert not any(t.map(lambda v: "nan" in v.lower()).any(axis=None) for t in found.values())
+    own, first = individuals(fit), found["individuals"].iloc[0]
+    assert first["Cmax"].count("to") == 1
+    assert float(first["Cmax"].partition(" ")[0]) == pytest.approx(own["Cmax_median"][0], rel=0.1)
+
+
+def test_every_form_holds_the_same_and_names_are_text(fit):
+    tables = paper_tables(fit)
+    cmax = tables[0].cells.set_index("Parameter").loc["Cmax_pop", "Estimate"]
+    for form in FORMS:
+        files = written(tables, form)
+        assert len(files) == (1 if form == "docx" else len(tables))
+        if form != "docx":
+            text = b"".join(files.values()).decode()
+            assert cmax in text
+            assert "95 % interval" in text.replace("\\%", "%")
+            assert "site" in text
+            assert "<b>" not in text
+    [page] = pd.read_html(io.BytesIO(written(tables, "html")["population.html"]))
+    assert list(page["Parameter"]) == list(tables[0].cells["Parameter"])
+    latex = written(tables, "latex")["individuals.tex"].decode()
+    assert "3\\_x" in latex
+    assert "\\&" in latex
+    assert latex.count("\\toprule") == 1
+    document = docx.Document(io.BytesIO(written(tables, "docx")["tables.docx"]))
+    assert len(document.tables) == len(tables)
+    assert document.tables[0].cell(0, 0).text == "Parameter"
+
+
+def test_the_command_writes_beside_the_csv_and_never_over_what_is_there(fit, tmp_path):
+    folder = fit.save(tmp_path / "fits")
+
+    def run(*more):
+        return CliRunner().invoke(cli.app, ["tables", str(folder), *more])
+
+    done = run("--format", "latex")
+    assert done.exit_code == 0, done.output
+    assert sorted(f.name for f in (folder / "tables").iterdir()) == [
+        "correlations.tex", "derived.tex", "individuals.tex", "population.tex"]
+    refused = run("--format", "latex")
+    assert refused.exit_code == 1
+    assert "--overwrite" in refused.output
+    assert run("--format", "latex", "--overwrite").exit_code == 0
+    assert run("--format", "docx", "--out", str(tmp_path)).stdout.split() == \
+        [str(tmp_path / "tables.docx")]
