@@ -110,12 +110,15 @@ def left_out(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, Left]:
 
     dims = ("chain", "draw")
     with _quietly():
-        each = {n: loo(xr.DataTree.from_dict({
-            "posterior": xr.Dataset({"none": (dims, np.zeros(v.shape[:2]))}),
-            "log_likelihood": xr.Dataset({"y": ((*dims, "unit"), v)})}), pointwise=True, reff=1.0)
-            for n, v in log_likelihoods.items()}
+        each = {}
         for n, v in log_likelihoods.items():
-            _without_tail(each[n], v.reshape(-1, v.shape[-1]))
+            flat = _flat(-v.reshape(-1, v.shape[-1]))
+            ramp = np.linspace(0.0, 1.0, v.shape[0] * v.shape[1]).reshape(*v.shape[:2], 1)
+            each[n] = loo(xr.DataTree.from_dict({
+                "posterior": xr.Dataset({"none": (dims, np.zeros(v.shape[:2]))}),
+                "log_likelihood": xr.Dataset({"y": ((*dims, "unit"), np.where(flat, ramp, v))})}),
+                pointwise=True, reff=1.0)
+            _without_tail(each[n], v.reshape(-1, v.shape[-1]), flat)
         table = compare(each, method="stacking")
     return {str(n): Left(
         float(row["elpd"]), float(row["se"]), float(row["p"]), float(
@@ -123,19 +126,28 @@ def left_out(log_likelihoods: Mapping[str, np.ndarray]) -> dict[str, Left]:
         np.asarray(each[str(n)].pareto_k)) for n, row in table.iterrows()}
 
 
-def _without_tail(found: Any, log_likelihood: np.ndarray) -> None:
-    """Importance sampling as it stands, and an infinite k, for units whose weights lie so far apart
-    that smoothing their tail gives no number.
+def _flat(log_weights: np.ndarray) -> np.ndarray:
+    """(unit,): whether the largest log weights (draw, unit) are all the same: there is no tail."""
+    draws = len(log_weights)
+    tail = int(3 * draws**0.5 if draws > 225 else draws / 5)
+    largest = np.partition(log_weights, draws - tail, axis=0)[draws - tail:]
+    return (largest.max(axis=0) - largest.min(axis=0) == 0.0) & (tail >= 5)
 
-    found : what arviz says of a model; log_likelihood : (draws, unit)
+
+def _without_tail(found: Any, log_likelihood: np.ndarray, flat: np.ndarray) -> None:
+    """Importance sampling as it stands for units whose weights have no tail to be smoothed, with a
+    k of 0, and for those whose weights lie so far apart that smoothing gives no number: k infinite.
+
+    found : what arviz says of a model; log_likelihood : (draws, unit); flat : see `_flat`
     """
     each = found.elpd_i.values
-    lost = ~np.isfinite(each)
-    if not lost.any():
+    lost = ~np.isfinite(each) & ~flat
+    some = lost | flat
+    if not some.any():
         return
     draws = len(log_likelihood)
-    each[lost] = np.log(draws) - logsumexp(-log_likelihood[:, lost], axis=0)
-    found.pareto_k.values[lost] = np.inf
+    each[some] = np.log(draws) - logsumexp(-log_likelihood[:, some], axis=0)
+    found.pareto_k.values[lost], found.pareto_k.values[flat] = np.inf, 0.0
     found.elpd, found.se = float(each.sum()), float(np.sqrt(len(each) * np.var(each)))
     found.p = float((logsumexp(log_likelihood, axis=0) - np.log(draws)).sum()) - found.elpd
 
@@ -145,7 +157,8 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     """
     from arviz_stats.base import array_stats
 
-    return np.array([float(array_stats.psislw(-column)[1]) for column in log_weights.T])
+    return np.array([0.0 if flat else float(array_stats.psislw(-column)[1])
+                     for column, flat in zip(log_weights.T, _flat(log_weights), strict=True)])
 
 
 def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[str, np.ndarray],

@@ -10,7 +10,7 @@ from scipy import stats
 
 from carpk.comparison import compare, patient_log_likelihoods
 from carpk.population_model import population
-from carpk.posterior import left_out
+from carpk.posterior import left_out, pareto_k
 from carpk.prediction import some_draws
 from carpk.problems import RequestError
 
@@ -112,6 +112,18 @@ def test_a_unit_whose_weights_cannot_be_smoothed_is_named_and_leaves_no_hole():
     assert found["wild"].difference == found["wild"].elpd - found["fine"].elpd
     assert all(np.isfinite([x.elpd, x.se, x.p, x.difference, x.difference_se, x.weight]).all()
                for x in found.values())
+
+
+def test_a_unit_of_which_every_draw_says_the_same_needs_no_tail():
+    rng = np.random.default_rng(2)
+    sure = rng.normal(size=(2, 100, 4)) - 1.0
+    sure[..., 1] = -0.25
+    found = left_out({"a": sure, "b": sure - 0.5 * rng.uniform(size=(2, 100, 4))})
+    assert found["a"].pareto_k[1] == 0.0
+    others = left_out({"a": sure[..., [0, 2, 3]], "b": sure[..., [0, 2, 3]]})["a"]
+    assert found["a"].elpd == pytest.approx(others.elpd - 0.25, abs=1e-12)
+    assert found["a"].p == pytest.approx(others.p, abs=1e-12)
+    assert pareto_k(np.zeros((100, 1))).tolist() == [0.0]
 
 
 def test_the_covariate_that_is_there_wins_and_the_difference_is_named(near_typical):
