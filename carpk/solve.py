@@ -268,15 +268,16 @@ def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> 
     place = np.argsort(order, axis=1)
     nodes = way.shape[1]
     seen = place[:, nodes:nodes + n]
-    amount: dict[str, np.ndarray] = {}
-    inflow: dict[str, np.ndarray] = {}
+    into = {k: structure.states[k].name for k in np.unique(design.dose_state[given])}
+    amount, inflow = ({into[k]: np.zeros_like(t) for k in np.unique(design.dose_state[which])}
+                      for which in (given & (design.dose_duration == 0),
+                                    given & (design.dose_duration > 0)))
     at = place[:, nodes + n:nodes + n + doses.shape[1]]
     for i, j in zip(*np.nonzero(given), strict=True):
-        state, length = structure.states[design.dose_state[i, j]].name, design.dose_duration[i, j]
+        state, length = into[design.dose_state[i, j]], design.dose_duration[i, j]
         if length == 0:
-            amount.setdefault(state, np.zeros_like(t))[i, at[i, j]] += design.dose_amount[i, j]
+            amount[state][i, at[i, j]] += design.dose_amount[i, j]
         else:
             running = (t[i] >= doses[i, j]) & (t[i] < ends[i, j])
-            inflow.setdefault(state, np.zeros_like(t))[i, running] += \
-                design.dose_amount[i, j] / length
+            inflow[state][i, running] += design.dose_amount[i, j] / length
     return {"t": t, "h": h, "seen": seen, "amount": amount, "inflow": inflow}
