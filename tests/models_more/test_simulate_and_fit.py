@@ -3,9 +3,9 @@
 The plan is the one `carpk simulate` takes where nobody says otherwise; levels below a thousandth
 of the highest are censored.
 
-Last result of the fits: adhikarla, barros, chaudhury (3), effector_memory_tumour, kimmel, kirouac,
-leon_triana (3), liu_l_2022, hardiansyah and one_compartment_oral passed, one to six minutes each
-beside other work, nearly all of it compilation. The others have not been run.
+Last result of the fits: all passed but for park_2025_sle, not finished; one to six minutes each
+beside other work, nearly all of it compilation. Of sparse plans they say what is not informed:
+omega_alpha and omega_tC of perez_garcia_2021, omega_mu_C of sison_2024_no_bystander.
 """
 
 import dataclasses
