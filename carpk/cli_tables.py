@@ -30,9 +30,9 @@ def command(
     """Population, derived, correlation, individual and covariate tables to print in a paper."""
     from carpk.fitting import load_fit
     from carpk.outfiles import not_free
-    from carpk.paper_tables import paper_tables, written
+    from carpk.paper_tables import for_paper, written
     from carpk.problems import RequestError
-    files = written(paper_tables(load_fit(fit)), form.value)
+    files = written(for_paper(load_fit(fit)), form.value)
     folder = out or fit / "tables"
     if out is None:
         folder.mkdir(exist_ok=True)

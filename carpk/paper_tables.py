@@ -38,7 +38,7 @@ class PaperTable:
     cells: pd.DataFrame
 
 
-def paper_tables(fit: Fit) -> list[PaperTable]:
+def for_paper(fit: Fit) -> list[PaperTable]:
     """Population values, derived quantities, correlations, individuals, and covariates if any.
 
     Estimates have the digits that their uncertainty supports.

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from carpk import cli
 from carpk.nonmem import read_csv
-from carpk.paper_tables import FORMS, paper_tables, written
+from carpk.paper_tables import FORMS, for_paper, written
 from carpk.population_model import population
 from carpk.tables import individuals, parameters
 
@@ -24,7 +24,7 @@ def fit(near_typical, tmp_path):
 
 
 def test_estimates_are_rounded_and_everything_estimated_is_there(fit):
-    found = {t.name: t.cells for t in paper_tables(fit)}
+    found = {t.name: t.cells for t in for_paper(fit)}
     assert list(found) == ["population", "derived", "correlations", "individuals"]
     table, exact = found["population"].set_index("Parameter"), parameters(fit)
     exact = exact.set_index("parameter")
@@ -42,7 +42,7 @@ def test_estimates_are_rounded_and_everything_estimated_is_there(fit):
 
 
 def test_every_form_holds_the_same_and_names_are_text(fit):
-    tables = paper_tables(fit)
+    tables = for_paper(fit)
     cmax = tables[0].cells.set_index("Parameter").loc["Cmax_pop", "Estimate"]
     for form in FORMS:
         files = written(tables, form)
