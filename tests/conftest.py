@@ -1,6 +1,7 @@
 """What every test stands on: strict arrays, and the data sets that lie outside the project."""
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -39,6 +40,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # the first example of a property pays for a compilation
 hypothesis.settings.register_profile("carpk", deadline=None)
 hypothesis.settings.load_profile("carpk")
+
+
+def script(file):
+    """A script that lies outside of the package, as a module; what it does when run is not done."""
+    spec = importlib.util.spec_from_file_location(f"script_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture

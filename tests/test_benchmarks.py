@@ -1,10 +1,10 @@
 """The scripts of benchmarks/ run, and what they keep is what they print."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from conftest import script
 
 from carpk import registry
 
@@ -13,10 +13,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def models():
-    spec = importlib.util.spec_from_file_location("benchmark_of_models", FOLDER / "models.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script(FOLDER / "models.py")
 
 
 def test_a_row_tells_the_mesh_of_the_patients_and_none_of_them_fails(models):

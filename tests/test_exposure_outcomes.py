@@ -1,12 +1,12 @@
 """Outcomes against the exposure of a fit's draws: known answers, who counts, and refusals."""
 
 import dataclasses
-import importlib.util
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import script
 
 from carpk import examples, exposure_outcomes
 from carpk.exposure_outcomes import exposure_response
@@ -21,11 +21,8 @@ LATER = (PATIENTS["PFS_DAYS"] > 28).to_numpy()
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("make_tisacel_like", FOLDER / "make.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def making():
+    return script(FOLDER / "make.py")
 
 
 @pytest.fixture
@@ -63,9 +60,9 @@ def test_without_uncertainty_of_exposure_it_is_maximum_likelihood(fit, exposed):
     assert found.left_out.empty
 
 
-def test_the_truth_of_the_example_is_covered_with_the_true_exposures(fit, exposed, script):
-    exposed(Cmax=OWN[["Cmax"]].to_numpy().T, AUC0_28=script.exposure(OWN, 28)[None])
-    truth = script.CARD["outcomes"]
+def test_the_truth_of_the_example_is_covered_with_the_true_exposures(fit, exposed, making):
+    exposed(Cmax=OWN[["Cmax"]].to_numpy().T, AUC0_28=making.exposure(OWN, 28)[None])
+    truth = making.CARD["outcomes"]
     crs = exposure_response(fit, "CRS_GRADE", "ordinal", adjust=["TUMOUR_BURDEN"]).table
     pfs = {kind: exposure_response(fit, "PFS_DAYS", kind, "auc0_28", event="PFS_EVENT",
                                    landmark=28, adjust=["RESPONSE"])
@@ -82,14 +79,14 @@ def test_the_truth_of_the_example_is_covered_with_the_true_exposures(fit, expose
     assert shape == pytest.approx(truth["PFS"]["shape"], abs=0.25)
 
 
-def test_intervals_cover_the_truth_of_outcomes_drawn_anew(script):
-    truth = script.CARD["outcomes"]
+def test_intervals_cover_the_truth_of_outcomes_drawn_anew(making):
+    truth = making.CARD["outcomes"]
     x = np.stack([np.log2(OWN["Cmax"]), PATIENTS["TUMOUR_BURDEN"]], axis=1)[None]
     wanted = np.log([truth["CRS_GRADE"][n] for n in (
         "odds_ratio_per_doubling", "odds_ratio_per_percent_burden")])
     away = []
     for stream in range(100, 160):
-        drawn = script.outcomes(np.random.default_rng([1, stream]), PATIENTS, OWN)
+        drawn = making.outcomes(np.random.default_rng([1, stream]), PATIENTS, OWN)
         fit = regress("ordinal", x, drawn["CRS_GRADE"].to_numpy())
         away.append((fit.slopes[0] - wanted) / fit.errors[0])
     covered = (np.abs(away) < 1.96).mean()  # of 120: SD 0.02

@@ -1,12 +1,12 @@
 """The bundled cohort is what its card says, and its script makes it again."""
 
-import importlib.util
 import io
 import tomllib
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import script
 
 from carpk import examples
 
@@ -14,11 +14,8 @@ FOLDER = examples.FOLDER / "tisacel_like"
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("make_tisacel_like", FOLDER / "make.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def making():
+    return script(FOLDER / "make.py")
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +37,16 @@ def shifts(card, table):
     return total
 
 
-def test_the_script_makes_the_files_again_byte_for_byte(script):
+def test_the_script_makes_the_files_again_byte_for_byte(making):
     names = ("tisacel_like.csv", "individual_truth.csv")
-    assert tuple(t.encode() for t in script.make()) == \
+    assert tuple(t.encode() for t in making.make()) == \
         tuple((FOLDER / n).read_bytes() for n in names)
 
 
-def test_what_is_drawn_of_outcomes_leaves_all_else_as_it_is(script, monkeypatch):
-    monkeypatch.setitem(script.CARD["outcomes"], "stream", 1)
+def test_what_is_drawn_of_outcomes_leaves_all_else_as_it_is(making, monkeypatch):
+    monkeypatch.setitem(making.CARD["outcomes"], "stream", 1)
     new, old = (pd.read_csv(io.StringIO(t), dtype=str) for t in (
-        script.make()[0], (FOLDER / "tisacel_like.csv").read_text("utf-8")))
+        making.make()[0], (FOLDER / "tisacel_like.csv").read_text("utf-8")))
     drawn = ["CRS_GRADE", "PFS_DAYS", "PFS_EVENT"]
     assert new.drop(columns=drawn).equals(old.drop(columns=drawn))
     assert all((new[c] != old[c]).any() for c in drawn)
@@ -68,8 +65,8 @@ def test_levels_below_the_limit_are_censored_at_it(card):
     assert 0.2 < table["CENS"].mean() < 0.35
 
 
-def test_the_truth_without_covariates_follows_from_the_truth_with_them(script, card):
-    patients = script.covariates(np.random.default_rng(card["seed"]))
+def test_the_truth_without_covariates_follows_from_the_truth_with_them(making, card):
+    patients = making.covariates(np.random.default_rng(card["seed"]))
     truth = card["truth"]
     for name, shift in shifts(card, patients).items():
         stated = truth["without_covariates"]
@@ -78,9 +75,9 @@ def test_the_truth_without_covariates_follows_from_the_truth_with_them(script, c
         assert stated[f"omega_{name}"] == pytest.approx(omega, abs=5e-4)
 
 
-def test_the_patients_drawn_are_within_chance_of_the_truth(script, card):
-    own = pd.read_csv(io.StringIO(script.make()[1]), index_col="ID")
-    patients = script.covariates(np.random.default_rng(card["seed"]))
+def test_the_patients_drawn_are_within_chance_of_the_truth(making, card):
+    own = pd.read_csv(io.StringIO(making.make()[1]), index_col="ID")
+    patients = making.covariates(np.random.default_rng(card["seed"]))
     moved, truth = shifts(card, patients), card["truth"]
     for name, typical in truth["typical"].items():
         eta = np.log(own[name].to_numpy() / typical) - moved.get(name, 0.0)
