@@ -65,7 +65,6 @@ def _predictions(fit: Fit) -> pd.DataFrame:
     return table
 
 
-@lru_cache(maxsize=2)  # two figures of a report read them
 def curves(fit: Fit, points: int = 100) -> pd.DataFrame:
     """Every patient's curve of every output, from time 0 to the patient's last observation.
 
@@ -74,6 +73,11 @@ def curves(fit: Fit, points: int = 100) -> pd.DataFrame:
         median, lower50, upper50, lower90, upper90 (of the patient's own curve), in the unit of
         the output
     """
+    return _curves(fit, points).copy()
+
+
+@lru_cache(maxsize=2)  # two figures of a report read them
+def _curves(fit: Fit, points: int) -> pd.DataFrame:
     seen, outputs = fit.design, fit.model.structure.outputs
     grid = _grid(seen, points)
     each = grid.shape[1]
