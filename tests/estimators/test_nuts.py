@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -10,10 +11,15 @@ import pytest
 from arviz_stats.base import array_stats
 from models_for_tests import DECAY, cohort, decaying
 
+from carpk.cohort import design
+from carpk.empirical_bayes import laplace_start
 from carpk.estimators import nuts
 from carpk.estimators.nuts import Nuts
 from carpk.fitting import fit
+from carpk.geometry import frozen, to_phi
+from carpk.likelihood import data_of, to_theta
 from carpk.population_model import population
+from carpk.preparation import resolve
 from carpk.problems import RequestError
 from carpk.structure import Input, Output, Parameter, Source, State, StructuralModel
 
@@ -99,6 +105,21 @@ def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
     draws = [r.posterior["posterior"]["C0_pop"].values for r in runs]
     assert np.array_equal(draws[0], draws[1])
     assert not np.array_equal(draws[0], draws[2])
+
+
+def test_drawn_at_no_distance_a_chain_begins_at_the_patients_modes():
+    seen = design(decaying(), DECAY)
+    model, _ = resolve(population(DECAY), seen, {})
+    data = data_of(model, seen)
+    start = laplace_start(model, data, seed=1)
+    frame = frozen(model, start)
+    begin, _ = nuts._programs(Nuts(chains=1), model, data)
+    state = begin(jax.random.key(1), jnp.asarray(0.0), start, data, frame)
+    np.testing.assert_array_equal(state.z["u"], start.u)
+    middle, phi = (to_phi(model, data, to_theta(model, start.u), z, frame, "informed")[0]
+                   for z in (jnp.zeros_like(start.phi), state.z["z"]))
+    np.testing.assert_allclose(phi, start.phi, atol=1e-9)
+    assert np.abs(middle - start.phi).max() > 1e-2, "the middle of the coordinates is another place"
 
 
 @pytest.mark.slow  # passed, 21 s
