@@ -10,6 +10,7 @@ from conftest import cohort_text
 from typer.testing import CliRunner
 
 from carpk import cli
+from carpk.cli_tables import Format
 from carpk.nonmem import read_csv
 from carpk.paper_tables import FORMS, for_paper, written
 from carpk.population_model import population
@@ -62,6 +63,10 @@ def test_every_form_holds_the_same_and_names_are_text(fit):
     document = docx.Document(io.BytesIO(written(tables, "docx")["tables.docx"]))
     assert len(document.tables) == len(tables)
     assert document.tables[0].cell(0, 0).text == "Parameter"
+
+
+def test_the_command_offers_every_form():
+    assert {f.value for f in Format} == set(FORMS)
 
 
 def test_the_command_writes_beside_the_csv_and_never_over_what_is_there(fit, tmp_path):
