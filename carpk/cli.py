@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import carpk
-from carpk import cli_exposure_response, cli_report, cli_tables
-from carpk.problems import CarpkError, Problem, RequestError, errors
+from carpk import cli_exposure_response, cli_fit_options, cli_report, cli_tables
+from carpk.cli_options import Column, Data, Dose, Dvid, Model, Unit, show
+from carpk.problems import CarpkError, Problem, RequestError
 
 if TYPE_CHECKING:
     from carpk.structure import StructuralModel
@@ -24,22 +25,6 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Population PK/PD models of CAR T-cell therapy.")
-
-Data = Annotated[str, typer.Argument(
-    metavar="DATA", help="a CSV file, a run.toml that states everything, or example:NAME")]
-Model = Annotated[str | None, typer.Option(
-    help="a name that `carpk models` lists, or the path of a model file, ./mine.py")]
-Dvid = Annotated[list[str] | None, typer.Option(
-    help="read only observations with this DVID; may be repeated", metavar="1")]
-Dose = Annotated[list[str] | None, typer.Option(
-    help="a bolus, into the first state at time 0 where not said, in the unit of that state; may "
-    "be repeated", metavar="AMT UNIT:STATE@TIME")]
-Unit = Annotated[list[str] | None, typer.Option(
-    help="unit of DV, by DVID, or of another column, AMT=1e6 cells; may be repeated",
-    metavar="1=cells/uL")]
-Column = Annotated[list[str] | None, typer.Option(
-    help="our name = the file's column; may be repeated", metavar="DV=CONC")]
-
 
 def main() -> None:
     """The entry point of the command carpk."""
@@ -58,19 +43,6 @@ def refusing(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def show(problems: Iterable[Problem], most: int | None) -> None:
-    """Problems on stderr, errors first, the rest counted beyond `most`."""
-    listed = sorted(problems, key=lambda p: p.severity)
-    for problem in listed[:most]:
-        typer.echo(f"{problem.severity}: {problem}", err=True)
-    beyond = listed[most:] if most is not None else []
-    if beyond:
-        wrong = len(errors(beyond))
-        kinds = ", ".join(f"{n} {kind}{'s' * (n > 1)}" for n, kind in
-                          ((wrong, "error"), (len(beyond) - wrong, "warning")) if n)
-        typer.echo(f"... and {kinds} more; `carpk check DATA --all` prints all", err=True)
-
-
 @app.callback(invoke_without_command=True)
 def carpk_itself(version: Annotated[bool, typer.Option(
         "--version", help="Print the version and leave.")] = False) -> None:
@@ -80,66 +52,7 @@ def carpk_itself(version: Annotated[bool, typer.Option(
         raise typer.Exit
 
 
-@app.command()
-@refusing
-def fit(
-        data: Data, model: Model = None,
-        estimator: Annotated[str | None, typer.Option(help="default: nuts")] = None,
-        seed: Annotated[int | None, typer.Option(
-            help="of every random number; without one it is drawn, and recorded")] = None,
-        chains: Annotated[int | None, typer.Option(help="default: 4")] = None,
-        draws: Annotated[int | None, typer.Option(
-            help="per chain; without it, as many as it takes to converge, at most 5000")] = None,
-        warmup: Annotated[int | None, typer.Option(help="iterations before the draws")] = None,
-        setting: Annotated[list[str] | None, typer.Option(
-            help="another setting of the estimator", metavar="target_accept=0.9")] = None,
-        out: Annotated[str | None, typer.Option(
-            help="the folder in which the fit gets its own; default: fits")] = None,
-        dvid: Dvid = None, unit: Unit = None, column: Column = None,
-        error: Annotated[list[str] | None, typer.Option(
-            help="residual error model of an output", metavar="C=proportional")] = None,
-        spread: Annotated[list[str] | None, typer.Option(
-            help="the parameters that vary between patients", metavar="Cmax,beta")] = None,
-        covariate: Annotated[list[str] | None, typer.Option(
-            help="a covariate of a parameter: power, exponential, linear, category, hockey_stick "
-            "or spline, with a reference or without; or a formula; may be repeated",
-            metavar='"Cmax ~ DOSE=power(3.1)"')] = None,
-        correlate: Annotated[list[str] | None, typer.Option(
-            help="parameters whose etas are correlated, or full; may be repeated",
-            metavar="Cmax,alpha")] = None,
-        etas: Annotated[str | None, typer.Option(
-            help="shape of the spread: normal (default), or student_t where single patients lie "
-            "far out", metavar="normal")] = None,
-        censoring: Annotated[str | None, typer.Option(
-            help="what levels below a limit count as: M3 (default, their probability), or M1, "
-            "M4, M6, M7 to see what those do", metavar="M3")] = None,
-        fix: Annotated[list[str] | None, typer.Option(
-            help="hold a population parameter, at the model file's value if none is given",
-            metavar="beta=0.003")] = None,
-        free: Annotated[list[str] | None, typer.Option(
-            help="estimate what the model file holds fixed", metavar="Ftoci")] = None,
-        prior: Annotated[list[str] | None, typer.Option(
-            help="prior of a population parameter",
-            metavar='"Cmax_pop=lognormal(24000, 1.5)"')] = None,
-        steps: Annotated[int | None, typer.Option(
-            help="mesh of an ODE model; chosen by its accuracy where not given")] = None,
-        solver: Annotated[str | None, typer.Option(
-            help="tsit5, or rodas4 for stiff equations; chosen like the steps")] = None) -> None:
-    """Fit a model to a cohort; print the parameters and the folder of the fit.
-
-    Options override what a run.toml states. In a fit's own manifest.json its request can be
-    read again: carpk fit fits/NAME/manifest.json
-    """
-    from carpk import cli_fit, cli_request
-    options = cli_request.options(
-        model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
-        covariates=covariate, correlated=correlate, etas=etas, censoring=censoring, errors=error,
-        fixed=fix, priors=prior,
-        steps=steps, solver=solver,
-        data={"dvid": dvid, "units": unit, "columns": column},
-        settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
-    asked = cli_request.request(data, options)
-    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12)))
+app.command("fit")(refusing(cli_fit_options.command))
 
 
 @app.command()

@@ -43,14 +43,14 @@ def run(asked: Request, show: Show) -> int:
         with Stages() as progress:
             assert asked.seed is not None
             result = fit(model, cohort, asked.estimator, seed=asked.seed, progress=progress,
-                         **asked.settings)
+                         unfinished=asked.out, **asked.settings)
             folder = result.save(asked.out)
             progress("report", 0, 1)
             report(result, folder)
-    except KeyboardInterrupt:
-        typer.echo("interrupted, nothing was written" if folder is None else
-                   f"interrupted; the fit is whole, its report is not: carpk report {folder}",
-                   err=True)
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"interrupted; the fit is whole, its report is not: carpk report {folder}"
+                   if folder else f"interrupted; carpk fit --resume {interrupt.args[0]} goes on"
+                   if interrupt.args else "interrupted, nothing was written", err=True)
         return 130
     _print(result, folder)
     return 0 if result.convergence.ok else 3

@@ -14,7 +14,7 @@ import typer
 from carpk import requests
 from carpk.cohort import contents, design
 from carpk.preparation import with_effects
-from carpk.problems import Problem
+from carpk.problems import Problem, RequestError
 
 _PAIRED = ("errors", "fixed", "priors", "columns", "units")
 _LISTED = ("spread", "free", "dvid")
@@ -46,8 +46,22 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
     return {name: value for name, value in table.items() if value != {}}
 
 
+def resumed(folder: str, data: str, given: Mapping[str, Any]) -> requests.Request:
+    """The request of an unfinished fit, as it was made: the name of its folder holds its hash."""
+    if data or given:
+        raise typer.BadParameter("a fit is resumed as it was asked for: --resume stands alone")
+    asked = Path(folder) / "request.json"
+    if not asked.is_file():
+        raise RequestError(Problem("error", "not an unfinished fit: no request.json",
+                                   "name the folder that the interrupted fit printed", folder))
+    return requests.Request.of({**requests.table(asked), "out": str(Path(folder).parent)},
+                               str(asked))
+
+
 def request(data: str, given: Mapping[str, Any]) -> requests.Request:
     """The request of a run.toml (or a manifest.json) or of a data file, options on top."""
+    if not data:
+        raise typer.BadParameter("say which data: a CSV file, a run.toml, or example:NAME")
     stated = _stated(data, given)
     if "model" not in stated:
         raise typer.BadParameter("say which model: --model NAME; `carpk models` lists them")

@@ -24,6 +24,7 @@ import xarray as xr
 
 from carpk import posterior, program_cache, registry
 from carpk.censoring import censored_as
+from carpk.checkpoints import SUFFIX, Checkpoints
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
 from carpk.estimators import Convergence, Progress, with_settings
@@ -75,6 +76,8 @@ class Fit:
                 target = parent / (self.manifest["name"] + suffix)
                 if not target.exists():
                     os.rename(side, target)
+                    shutil.rmtree(parent / _unfinished(*self.manifest["name"].split("_", 1)[1:]),
+                                  ignore_errors=True)
                     return target
             raise FileExistsError(f"{parent} already holds a thousand fits of this request")
         finally:
@@ -82,13 +85,17 @@ class Fit:
 
 
 def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed: int,
-        progress: Progress | None = None, **settings: Any) -> Fit:
+        progress: Progress | None = None, unfinished: str | Path | None = None,
+        **settings: Any) -> Fit:
     """Fits a population model to a cohort.
 
     estimator : its name; `settings` are its fields (for nuts: chains, draws, warmup, ...)
     progress : called with (stage, done, total) as the fit goes on
+    unfinished : the folder in which the fit keeps where it stands, until it is saved; the same
+        request goes on from there, with the draws of a fit that was never interrupted
     Raises DataError when the cohort does not fit the model, RequestError for a setting that is
     not understood. A fit that did not converge is returned and says so in `convergence`.
+    KeyboardInterrupt carries the folder that was kept, if one was.
 
     >>> from carpk import examples
     >>> from carpk.population_model import population
@@ -106,8 +113,18 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *told))
     chosen = choose_steps(resolved, seen)
     data = data_of(chosen, seen)
+    request, code, stamp = _asked(model, chosen.structure, cohort, estimator, method, seed)
     prepared = time.perf_counter()
-    estimate = method.fit(chosen, data, seen.ids, seed, say)
+    if unfinished is not None and method.resumable:
+        kept = Checkpoints(Path(unfinished) / _unfinished(chosen.structure.name, estimator, stamp),
+                           {"request": request, "versions": _versions()})
+        seen = dataclasses.replace(seen, warnings=(*seen.warnings, *_of_others(kept)))
+        try:
+            estimate = method.fit(chosen, data, seen.ids, seed, say, kept=kept)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(*[str(kept.folder)] if kept.folder.exists() else []) from None
+    else:
+        estimate = method.fit(chosen, data, seen.ids, seed, say)
     estimated = time.perf_counter()
     say("predict", 0, 1)
     stored = posterior.tree(chosen, seen, data, estimate.theta, estimate.phi,
@@ -116,7 +133,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     convergence = _with_solves(estimate.convergence, chosen, seen, stored)
     seconds = {"prepare": prepared - began, **estimate.seconds,
                "predict": time.perf_counter() - estimated}
-    manifest = _manifest(model, chosen, cohort, seen, estimator, method, seed, seconds,
+    manifest = _manifest(chosen, cohort, seen, request, code, stamp, seconds,
                          convergence) | ({"estimates": estimate.estimates}
                                          if estimate.estimates else {})
     # as it will be read from disk, where a tuple is a list
@@ -149,11 +166,24 @@ def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
         measures={n: v for n, v in measures.items() if np.isfinite(v)})
 
 
-def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, seen: Design,
-              estimator: str, method: Any, seed: int, seconds: Mapping[str, float],
-              convergence: Convergence) -> dict[str, Any]:
-    structure = chosen.structure
-    text = Path(structure.file).read_text(encoding="utf-8")
+def _unfinished(*name: str) -> str:
+    """The folder of a fit while it is made, which may take more than the day in its name."""
+    return "_".join(name) + SUFFIX
+
+
+def _of_others(kept: Checkpoints) -> list[Problem]:
+    """A warning where other versions drew what is kept."""
+    return [Problem("warning", "the unfinished fit was begun by other versions: its draws are not "
+                    "those of one that was never interrupted", "delete the folder to begin anew",
+                    str(kept.folder), found=", ".join(
+                        f"{n} {v}" for n, v in kept.other_versions.items()))] \
+        if kept.other_versions else []
+
+
+def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, estimator: str,
+           method: Any, seed: int) -> tuple[dict[str, Any], str, str]:
+    """The request of a fit, the hash of its model file, and of all that decides its result."""
+    code = hashlib.sha256(Path(structure.file).read_bytes()).hexdigest()
     own = {n: v for n, (v, _) in structure.held.items() if n in asked.names}
     request: dict[str, Any] = {
         "model": structure.name if _bundled(structure) else structure.file,
@@ -169,12 +199,18 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "settings": dataclasses.asdict(method)}
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
-    code = hashlib.sha256(text.encode()).hexdigest()
     stamp = json.dumps([request, cohort.sha256, code], sort_keys=True).encode()
-    tail = hashlib.sha256(stamp).hexdigest()[:8]
+    return request, code, hashlib.sha256(stamp).hexdigest()[:8]
+
+
+def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Mapping[str, Any],
+              code: str, stamp: str, seconds: Mapping[str, float],
+              convergence: Convergence) -> dict[str, Any]:
+    structure = chosen.structure
+    text = Path(structure.file).read_text(encoding="utf-8")
     now = datetime.now(UTC)
     return {
-        "name": f"{now:%Y-%m-%d}_{structure.name}_{estimator}_{tail}",
+        "name": f"{now:%Y-%m-%d}_{structure.name}_{request['estimator']}_{stamp}",
         "time": now.isoformat(timespec="seconds"), "request": request,
         "data": {"file": cohort.source, "sha256": cohort.sha256, "patients": len(seen.ids),
                  "observations": int(seen.observed.sum()), "censored": int(seen.censored.sum()),
@@ -194,13 +230,17 @@ def _manifest(asked: PopulationModel, chosen: PopulationModel, cohort: Cohort, s
         "warnings": [str(w) for w in seen.warnings],
         "ignored_columns": ignored_columns(cohort, structure, chosen.covariates),
         "excluded": json.loads(seen.excluded.to_json(orient="records")),
-        "versions": {n: _version(n) for n in _VERSIONS} | {"python": platform.python_version()},
+        "versions": _versions(),
     }
 
 
 def _bundled(structure: StructuralModel) -> bool:
     return structure.name in registry.names("models") and \
         registry.load("models", structure.name).file == structure.file
+
+
+def _versions() -> dict[str, str]:
+    return {n: _version(n) for n in _VERSIONS} | {"python": platform.python_version()}
 
 
 def _version(name: str) -> str:

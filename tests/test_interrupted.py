@@ -1,4 +1,4 @@
-"""A fit that is killed, at whatever point, leaves nothing that looks like a fit."""
+"""A fit that is killed, at whatever point, leaves nothing that looks like a fit, and goes on."""
 
 import os
 import shutil
@@ -8,10 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 from conftest import cohort_text
 
 from carpk import fitting
+from carpk.checkpoints import Checkpoints
+from carpk.estimators import nuts
+from carpk.nonmem import read_csv
+from carpk.population_model import population
 from carpk.problems import RequestError
 
 ROOT = Path(__file__).parents[1]
@@ -46,12 +52,59 @@ def test_a_process_killed_while_it_samples_leaves_no_fit(tmp_path, how):
         said = process.communicate(timeout=60)[1]
     finally:
         process.kill()
-    assert list((tmp_path / "fits").iterdir()) == []
+    [left] = (tmp_path / "fits").iterdir()
+    assert left.suffix == ".unfinished"
+    with pytest.raises(RequestError, match="not a fit"):
+        fitting.load_fit(left)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert said.endswith("interrupted, nothing was written\n")
+        assert said.endswith(f"interrupted; carpk fit --resume {left} goes on\n")
     else:
         assert process.returncode == -signal.SIGKILL
+
+
+def test_a_fit_that_was_interrupted_goes_on_to_the_same_draws(small_fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(nuts, "_SAVED", 0.0)
+    monkeypatch.setattr(fitting.program_cache, "keep_programs", lambda: ())
+    file = tmp_path / "small.csv"
+    file.write_text(cohort_text(), encoding="utf-8")
+    cohort = read_csv(file, units={1: "copies/ug"})
+    seen = []
+
+    def dying(after):
+        def progress(stage, done, total):
+            seen.append((stage, done))
+            if stage == "sample" and done >= after:
+                raise KeyboardInterrupt
+        return progress
+
+    def again(progress):
+        return fitting.fit(population("stein_2019"), cohort, seed=1, chains=2, draws=30, warmup=30,
+                           unfinished=tmp_path / "fits", progress=progress)
+
+    for after in (40, 80):  # in the warm-up, then among the draws
+        with pytest.raises(KeyboardInterrupt) as interrupt:
+            again(dying(after))
+        [folder] = (tmp_path / "fits").iterdir()
+        assert interrupt.value.args == (str(folder),)
+        seen.clear()
+    result = again(lambda stage, done, total: seen.append((stage, done)))
+    assert min(done for stage, done in seen if stage == "sample") > 80
+    xr.testing.assert_equal(result.posterior["posterior"].dataset,
+                            small_fit.posterior["posterior"].dataset)
+    saved = result.save(tmp_path / "fits")
+    assert list((tmp_path / "fits").iterdir()) == [saved]
+
+
+def test_versions_that_differ_from_those_of_an_unfinished_fit_are_named(tmp_path):
+    kept = Checkpoints(tmp_path / "x.unfinished", {"request": {}, "versions": {"jax": "1"}})
+    assert kept.load("chain-0") is None
+    kept.save("chain-0", {"u": np.arange(3.0)})
+    kept.save("chain-0", {"u": np.arange(4.0)})
+    later = Checkpoints(kept.folder, {"request": {}, "versions": {"jax": "2"}})
+    assert (later.other_versions, kept.other_versions) == ({"jax": "1"}, {})
+    np.testing.assert_array_equal(later.load("chain-0")["u"], np.arange(4.0))
+    assert sorted(f.name for f in kept.folder.iterdir()) == ["chain-0.npz", "request.json"]
 
 
 @pytest.mark.parametrize("step", ["posterior.nc", "model.py", "manifest.json", "rename"])

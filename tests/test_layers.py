@@ -17,13 +17,13 @@ LAYERS = (  # lowest first; within a layer, left to right
     "priors tails error_models/* covariate_models/* effects population_model",
     "thresholds dosing solve accuracy likelihood preparation empirical_bayes geometry conditional "
     "approximations importance asymptotics simulation virtual_cohort trajectories",
-    "posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
+    "checkpoints posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "
     "endpoint_check covariate_effects individual_information outcome_regression "
     "outcome_data exposure_outcomes outcome_curves tables comparison plots/* drawings "
     "outcome_drawings zoo word paper_tables reporting",
-    "requests progress outfiles cli*",
+    "requests progress outfiles cli_options cli_request cli_fit cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
           for place, name in enumerate(names.split())]

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,7 +51,13 @@ class Estimate:
 
 
 class Estimator(abc.ABC):
-    """An algorithm is its settings, given as fields, and `fit`."""
+    """An algorithm is its settings, given as fields, and `fit`.
+
+    One that is `resumable` takes `kept`, a `carpk.checkpoints.Checkpoints`, goes on from what is
+    there, and gives the draws of an uninterrupted run.
+    """
+
+    resumable: ClassVar[bool] = False
 
     @abc.abstractmethod
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,

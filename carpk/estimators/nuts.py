@@ -6,9 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import pandas as pd
 from numpyro.infer.hmc import hmc
 
 from carpk import posterior
+from carpk.checkpoints import Checkpoints, as_before, flat
 from carpk.empirical_bayes import (
     Start,
     laplace_start,
@@ -34,6 +35,7 @@ from carpk.solve import Arrays
 
 _CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
 _ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
+_SAVED = 10.0  # seconds between two checkpoints of a chain: what a kill can cost
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Nuts(Estimator):
         further while 5 % of the transitions diverge, which more draws do not mend
     """
 
+    resumable: ClassVar[bool] = True
     chains: int = 4
     draws: int = 0
     warmup: int = 400
@@ -71,13 +74,13 @@ class Nuts(Estimator):
             raise RequestError(found)
 
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-            progress: Progress) -> Estimate:
+            progress: Progress, kept: Checkpoints | None = None) -> Estimate:
         """Starts, warms up, samples and judges; see Estimator."""
         clock = time.perf_counter()
         progress("start", 0, 1)
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             programs = pool.submit(_programs, self, model, data)
-            start = laplace_start(model, data, seed)
+            start = _start(model, data, seed, kept)
             frame = frozen(model, start)
             progress("start", 1, 1)
             begun = time.perf_counter()
@@ -85,7 +88,7 @@ class Nuts(Estimator):
             begin, sampler = programs.result()
         states = _states(self, begin, data, start, frame, seed)
         compiled = time.perf_counter()
-        runs = _run(self, states, sampler, data, frame, progress)
+        runs = _run(self, states, sampler, data, frame, progress, kept)
         sampled = time.perf_counter()
         u = np.stack([r["u"] for r in runs])
         stats = {n: np.stack([r[n] for r in runs])
@@ -97,6 +100,18 @@ class Nuts(Estimator):
             theta, phi, stats, "posterior",
             _judge(theta, stats, start, ids, self.max_tree_depth),
             {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled})
+
+
+def _start(model: PopulationModel, data: Arrays, seed: int, kept: Checkpoints | None) -> Start:
+    """Where the fit begins: as kept, or found and kept."""
+    known = kept.load("start") if kept else None
+    if known is not None:
+        sweeps = int(known.pop("sweeps"))
+        return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
+    start = laplace_start(model, data, seed)
+    if kept:
+        kept.save("start", start._asdict())
+    return start
 
 
 def _programs(settings: Nuts, model: PopulationModel, data: Arrays) \
@@ -171,29 +186,39 @@ def _states(settings: Nuts, begin: Callable[..., Any], data: Arrays, start: Star
 
 
 def _run(settings: Nuts, states: list[Any], move: Callable[..., Any], data: Arrays,
-         frame: Arrays, progress: Progress) -> list[dict[str, Any]]:
+         frame: Arrays, progress: Progress, kept: Checkpoints | None = None) \
+        -> list[dict[str, Any]]:
     """Every chain to its end. Threads suffice: the compiled program holds no Python lock, and
     chains queue for the cores, so four chains on two cores keep both busy."""
     parts: list[list[Arrays]] = [[] for _ in states]
-    done, lock, stop = [0], threading.Lock(), threading.Event()
+    if kept:
+        for k, state in enumerate(states):
+            states[k], parts[k] = _resumed(kept, k, state)
+    done = [int(state.i) for state in states]
+    lock, stop = threading.Lock(), threading.Event()
     size = settings.draws or _ROUND
-    planned = settings.warmup + size
+    # the round that was being drawn: one more only follows when all chains have ended one
+    planned = settings.warmup + size * max(1, -((settings.warmup - max(done)) // size))
 
-    def advance(k: int, count: int) -> Arrays:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        states[k], kept = move(states[k], jnp.asarray(count), data, frame)
-        with lock:
-            done[0] += count
-            progress("sample", done[0], planned * len(states))
-        return jax.tree.map(lambda v: np.asarray(v)[:count], kept)
+    def keep(k: int) -> None:
+        if kept:
+            kept.save(f"chain-{k}", {**flat(states[k]), **_joined(parts[k])})
 
     def chain(k: int) -> None:
-        if not parts[k]:
-            for count in _chunks(settings.warmup):
-                advance(k, count)
-        for count in _chunks(size):
-            parts[k].append(advance(k, count))
+        saved = time.perf_counter()
+        while done[k] < planned:
+            if stop.is_set():
+                break
+            left = (settings.warmup if done[k] < settings.warmup else planned) - done[k]
+            states[k], drawn = move(states[k], jnp.asarray(min(_CHUNK, left)), data, frame)
+            if done[k] >= settings.warmup:
+                parts[k].append({n: np.asarray(v)[:left] for n, v in drawn.items()})
+            done[k] = int(states[k].i)
+            if time.perf_counter() - saved > _SAVED:
+                keep(k)
+                saved = time.perf_counter()
+            with lock:
+                progress("sample", sum(done), planned * len(states))
 
     with ThreadPoolExecutor(min(settings.chains, os.cpu_count() or 1)) as pool:
         while True:
@@ -203,13 +228,29 @@ def _run(settings: Nuts, states: list[Any], move: Callable[..., Any], data: Arra
                     w.result()
             except BaseException:
                 stop.set()
+                wait(waiting)
+                for k in range(len(states)):
+                    keep(k)
                 raise
-            runs = [{n: np.concatenate([p[n] for p in kept]) for n in kept[0]} for kept in parts]
+            runs = [_joined(drawn) for drawn in parts]
             if settings.draws or planned - settings.warmup >= _MOST or not _more_would_help(runs):
                 break
             planned += size
     return [{**run, "step_size": float(state.adapt_state.step_size)}
             for run, state in zip(runs, states, strict=True)]
+
+
+def _resumed(kept: Checkpoints, chain: int, state: Any) -> tuple[Any, list[Arrays]]:
+    """A chain's state and draws as kept, or as they are at its beginning."""
+    known = kept.load(f"chain-{chain}")
+    if known is None:
+        return state, []
+    drawn = {n: v for n, v in known.items() if not n.startswith("leaf ")}
+    return as_before(state, known), [drawn] if drawn else []
+
+
+def _joined(drawn: list[Arrays]) -> dict[str, Any]:
+    return {n: np.concatenate([d[n] for d in drawn]) for n in drawn[0]} if drawn else {}
 
 
 def _more_would_help(runs: list[dict[str, Any]]) -> bool:
@@ -219,10 +260,6 @@ def _more_would_help(runs: list[dict[str, Any]]) -> bool:
         return False
     u = np.stack([run["u"] for run in runs])
     return bool(_short(posterior.summary({str(k): u[..., k] for k in range(u.shape[-1])})))
-
-
-def _chunks(total: int) -> list[int]:
-    return [_CHUNK] * (total // _CHUNK) + ([total % _CHUNK] if total % _CHUNK else [])
 
 
 def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: np.ndarray, z: np.ndarray,

@@ -1,0 +1,75 @@
+"""`carpk fit`: its options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from carpk.cli_options import Column, Dvid, Model, Unit, show
+
+
+def command(
+        data: Annotated[str, typer.Argument(
+            metavar="DATA", help="a CSV file, a run.toml that states everything, or example:NAME; "
+            "none with --resume")] = "", model: Model = None,
+        resume: Annotated[str | None, typer.Option(
+            help="the folder of a fit that was interrupted: goes on where it stood",
+            metavar="fits/NAME.unfinished")] = None,
+        estimator: Annotated[str | None, typer.Option(help="default: nuts")] = None,
+        seed: Annotated[int | None, typer.Option(
+            help="of every random number; without one it is drawn, and recorded")] = None,
+        chains: Annotated[int | None, typer.Option(help="default: 4")] = None,
+        draws: Annotated[int | None, typer.Option(
+            help="per chain; without it, as many as it takes to converge, at most 5000")] = None,
+        warmup: Annotated[int | None, typer.Option(help="iterations before the draws")] = None,
+        setting: Annotated[list[str] | None, typer.Option(
+            help="another setting of the estimator", metavar="target_accept=0.9")] = None,
+        out: Annotated[str | None, typer.Option(
+            help="the folder in which the fit gets its own; default: fits")] = None,
+        dvid: Dvid = None, unit: Unit = None, column: Column = None,
+        error: Annotated[list[str] | None, typer.Option(
+            help="residual error model of an output", metavar="C=proportional")] = None,
+        spread: Annotated[list[str] | None, typer.Option(
+            help="the parameters that vary between patients", metavar="Cmax,beta")] = None,
+        covariate: Annotated[list[str] | None, typer.Option(
+            help="a covariate of a parameter: power, exponential, linear, category, hockey_stick "
+            "or spline, with a reference or without; or a formula; may be repeated",
+            metavar='"Cmax ~ DOSE=power(3.1)"')] = None,
+        correlate: Annotated[list[str] | None, typer.Option(
+            help="parameters whose etas are correlated, or full; may be repeated",
+            metavar="Cmax,alpha")] = None,
+        etas: Annotated[str | None, typer.Option(
+            help="shape of the spread: normal (default), or student_t where single patients lie "
+            "far out", metavar="normal")] = None,
+        censoring: Annotated[str | None, typer.Option(
+            help="what levels below a limit count as: M3 (default, their probability), or M1, "
+            "M4, M6, M7 to see what those do", metavar="M3")] = None,
+        fix: Annotated[list[str] | None, typer.Option(
+            help="hold a population parameter, at the model file's value if none is given",
+            metavar="beta=0.003")] = None,
+        free: Annotated[list[str] | None, typer.Option(
+            help="estimate what the model file holds fixed", metavar="Ftoci")] = None,
+        prior: Annotated[list[str] | None, typer.Option(
+            help="prior of a population parameter",
+            metavar='"Cmax_pop=lognormal(24000, 1.5)"')] = None,
+        steps: Annotated[int | None, typer.Option(
+            help="mesh of an ODE model; chosen by its accuracy where not given")] = None,
+        solver: Annotated[str | None, typer.Option(
+            help="tsit5, or rodas4 for stiff equations; chosen like the steps")] = None) -> None:
+    """Fit a model to a cohort; print the parameters and the folder of the fit.
+
+    Options override what a run.toml states. In a fit's own manifest.json its request can be
+    read again: carpk fit fits/NAME/manifest.json
+    """
+    from carpk import cli_fit, cli_request
+    options = cli_request.options(
+        model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
+        covariates=covariate, correlated=correlate, etas=etas, censoring=censoring, errors=error,
+        fixed=fix, priors=prior,
+        steps=steps, solver=solver,
+        data={"dvid": dvid, "units": unit, "columns": column},
+        settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
+    asked = cli_request.resumed(resume, data, options) if resume else \
+        cli_request.request(data, options)
+    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12)))
