@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from carpk.problems import Problem, RequestError
-from carpk.structure import StructuralModel
+from carpk.structure import Classes, StructuralModel
 from carpk.taxonomy import ALLOWED, LAYERS, Taxonomy
 
 _WIDTHS = (40, 14, 7, 16, 15)  # with two blanks between them, 100
@@ -146,6 +146,7 @@ def card(model: StructuralModel) -> dict[str, Any]:
         "doses": plain(model.doses), "dosing": {s: sorted(w) for s, w in model.dosed.items()},
         "outputs": plain(model.outputs), "derived": plain(model.derived),
         "parameter_sets": {title: dict(v) for title, v in model.parameter_sets.items()},
+        "classes": model.classes and dataclasses.asdict(model.classes),
         "taxonomy": _taxonomy(model.taxonomy), "doubts": list(model.doubts)}
 
 
@@ -211,9 +212,18 @@ def written_card(model: StructuralModel) -> str:
     parts += [f"Of doses the model says, by state: {'; '.join(own)}"] if own else []
     sets = [f"{title}: {', '.join(f'{k} = {v:g}' for k, v in values.items())}"
             for title, values in model.parameter_sets.items()]
+    parts += [f"Classes of patients\n{_classes(model.classes)}"] if model.classes else []
     parts += ["Other published values\n" + "\n".join(f"  {s}" for s in sets)] if sets else []
     parts += ["Doubts\n" + "\n".join(f"  {d}" for d in model.doubts)] if model.doubts else []
     return "\n\n".join(part for part in parts if part)
+
+
+def _classes(own: Classes) -> str:
+    """A line for each latent class."""
+    return "\n".join(
+        f"  {k + 1}{f' ({own.names[k]})' if own.names else ''}, share {share:g}: "
+        + ", ".join(f"{n} = {v[k]:g}" for n, v in own.values.items())
+        for k, share in enumerate(own.shares))
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:

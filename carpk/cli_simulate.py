@@ -120,7 +120,9 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
             "error", f"{structure.name} stays at rest: without a dose every level is 0",
             "give one, --dose AMT:STATE@TIME, or rows with AMT in a --design"))
     result, warnings = measured(cohort, structure, seen, drawn, limits)
-    result = dataclasses.replace(result, source=str(target))
+    table = result.covariates if drawn.classes is None else \
+        result.covariates.assign(CLASS=drawn.classes)
+    result = dataclasses.replace(result, source=str(target), covariates=table)
     if drawn.moved > 10 * TOLERANCE:
         warnings = (*warnings, Problem(
             "warning", "the equations of the most extreme patients are solved coarsely: "
@@ -135,6 +137,8 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     said = f"Seed {asked.seed}; {_errors_said(model, sigma)}" \
         + (f"; sets {', '.join(sets)}" if sets and len(sets) <= 4 else "") + _stood_in(
             structure, like, sets)
+    if drawn.classes is not None:
+        said += f"; {_classes_said(structure, drawn.classes)}"
     if structure.doses and like is None and more is None:
         said += f"; usual doses: {doses_said(structure, usual_doses(structure))}"
     to_csv(result, target)
@@ -167,6 +171,15 @@ def _errors_said(model: PopulationModel, sigma: Mapping[str, float]) -> str:
     """The residual errors as they are drawn, in words."""
     return "residual error " + ", ".join(
         f"{sigma.get(o, sigma.get('', SIGMA)):g} of {o} ({e})" for o, e in model.errors.items())
+
+
+def _classes_said(structure: StructuralModel, classes: np.ndarray) -> str:
+    """How many patients are of each class."""
+    own = structure.classes
+    names = own.names if own and own.names else ()
+    return "patients of " + ", ".join(
+        f"class {k}" + (f" ({names[k - 1]})" if names else "") + f": {int((classes == k).sum())}"
+        for k in range(1, len(own.shares if own else ()) + 1))
 
 
 def _stood_in(structure: StructuralModel, like: Cohort | None, sets: Sequence[str]) -> str:

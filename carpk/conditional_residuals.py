@@ -17,7 +17,8 @@ from carpk.empirical_bayes import dense
 from carpk.fitting import Fit
 from carpk.likelihood import data_of, from_theta, population_location
 from carpk.population_model import PopulationModel
-from carpk.prediction import medians
+from carpk.prediction import medians, own_classes
+from carpk.solve import Arrays
 
 
 @lru_cache(maxsize=2)
@@ -28,14 +29,17 @@ def cwres(fit: Fit) -> np.ndarray:
     middle = [np.median(np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values))),
                         axis=(0, 1)) for n in model.spread]
     start = np.stack(middle, axis=1) if middle else np.zeros((len(fit.design.ids), 0))
-    return linearised_residuals(model, fit.design, medians(fit), start)[fit.design.observed]
+    return linearised_residuals(model, fit.design, medians(fit), start,
+                                own_classes(fit))[fit.design.observed]
 
 
 def linearised_residuals(model: PopulationModel, seen: Design, values: Mapping[str, float],
-                         start: np.ndarray | None = None) -> np.ndarray:
+                         start: np.ndarray | None = None,
+                         classes: Arrays | None = None) -> np.ndarray:
     """(P, N): of each observation; NaN on censored rows, on padding and where a solve fails.
 
-    values : every population parameter; start : (P, K), where to look for the modes
+    values : every population parameter; start : (P, K), where to look for the modes;
+    classes : of a mixture, "classes" (P, C), the class each patient is taken to be of
 
     The model is made linear around each patient's mode, the most likely eta given the population
     and all of the patient's rows, censored ones by their probability. There y is normal with
@@ -47,7 +51,7 @@ def linearised_residuals(model: PopulationModel, seen: Design, values: Mapping[s
     that NONMEM prints of a fit by FOCEI. Of distributions with heavier tails than the normal,
     scales stand in for SDs.
     """
-    data = data_of(model, seen)
+    data = {**data_of(model, seen), **(classes or {})}
     u = from_theta(model, values) if model.free else jnp.zeros(0)
     mu, low = population_location(model, data, values)
     modes = Patients(model, data).modes(u, None if start is None else jnp.asarray(start))

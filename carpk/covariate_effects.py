@@ -15,7 +15,7 @@ from carpk.effects import coefficients, covariate_model
 from carpk.fitting import Fit
 from carpk.likelihood import population_location, predicted_rows
 from carpk.posterior import fixed
-from carpk.prediction import some_draws
+from carpk.prediction import largest_class, some_draws
 from carpk.solve import Arrays, arrays
 from carpk.structure import named
 
@@ -106,7 +106,8 @@ def _quantities(fit: Fit, theta: dict[str, np.ndarray], scenes: list[tuple[str, 
     model, structure = fit.model, fit.model.structure
     derive = structure.derive
     seen = _scene_design(fit, len(scenes) + 1)
-    data = {**arrays(seen, structure, model.steps), "effects": _scene_columns(fit, scenes)}
+    data = {**arrays(seen, structure, model.steps), "effects": _scene_columns(fit, scenes),
+            **largest_class(fit, len(scenes) + 1)}
     moved = [p.name for p in structure.parameters
              if p.name in {e.parameter for e in model.effects}]
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 from carpk.words import (
+    Classes,
     Derived,
     Dose,
     Function,
@@ -103,6 +104,7 @@ def _declaration_problems(m: Any) -> list[str]:
     for title, values in m.parameter_sets.items():
         found += [f"parameter set {title!r} has {n!r}, which is no parameter or input"
                   for n in values if n not in parameters | inputs]
+    found += _class_problems(m)
     found += m.taxonomy.problems() if m.taxonomy else []
     if not m.outputs:
         found.append("no output is declared")
@@ -115,6 +117,33 @@ def _declaration_problems(m: Any) -> list[str]:
     if bool(m.derived) != (m.derive is not None):
         found.append("derived quantities and the function derive go together: "
                      f"{'derived' if m.derive else 'derive'} is missing")
+    return found
+
+
+def _class_problems(m: Any) -> list[str]:
+    own = m.classes
+    if own is None:
+        return []
+    if not isinstance(own, Classes) or not isinstance(own.values, Mapping) or not own.values:
+        return [f"classes is {own!r}, not Classes(values={{parameter: one for each class}}, ...)"]
+    count, parameters = len(own.shares), {p.name: p for p in m.parameters}
+    found = [] if count > 1 and all(s > 0 for s in own.shares) \
+        and math.isclose(sum(own.shares), 1.0, abs_tol=1e-6) else [
+            f"the classes have the shares {own.shares!r}: two or more above 0, in sum 1"]
+    if own.names and len(own.names) != count:
+        found.append(f"{count} classes have {len(own.names)} names")
+    for name, values in own.values.items():
+        if name not in parameters:
+            found.append(f"the classes differ in {name!r}, which is no parameter")
+        elif len(values) != count:
+            found.append(f"{count} classes have {len(values)} values of {name}")
+        elif parameters[name].omega is None:
+            found.append(f"the classes differ in {name}, which has no spread between patients")
+        elif parameters[name].link == "log" and not min(values) > 0:
+            found.append(f"a log link needs values of {name} above 0 in every class")
+    first = next(iter(own.values.values()))
+    if sorted(set(first)) != list(first):
+        found.append("classes are numbered in rising order of their first parameter's values")
     return found
 
 

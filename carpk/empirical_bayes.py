@@ -38,6 +38,7 @@ class Start(NamedTuple):
     linear : (P, O, K), information @ phi + gradient of the log-likelihood
     log_likelihood : (P,) at the mode; not finite where the solve failed
     sweeps : rounds of the search
+    classes : (P, C), of a mixture how likely each patient is of each class
     """
 
     u: jax.Array
@@ -46,6 +47,7 @@ class Start(NamedTuple):
     linear: jax.Array
     log_likelihood: jax.Array
     sweeps: int
+    classes: jax.Array | None = None
 
 
 def start_shape(model: PopulationModel, data: Arrays) -> Start:
@@ -53,7 +55,8 @@ def start_shape(model: PopulationModel, data: Arrays) -> Start:
     p, k, o = data["time"].shape[0], len(model.spread), len(model.structure.outputs)
     shape: Start = jax.eval_shape(lambda: Start(
         jnp.zeros(len(model.free)), jnp.zeros((p, k)), jnp.zeros((p, o, k, k)),
-        jnp.zeros((p, o, k)), jnp.zeros(p), 0))
+        jnp.zeros((p, o, k)), jnp.zeros(p), 0,
+        jnp.zeros((p, model.mixture.count)) if model.mixture else None))
     return shape
 
 

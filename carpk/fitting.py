@@ -25,6 +25,7 @@ import xarray as xr
 from carpk import posterior, program_cache, registry
 from carpk.censoring import censored_as
 from carpk.checkpoints import SUFFIX, Checkpoints
+from carpk.classes import Mixture
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
 from carpk.estimators import Convergence, Progress, with_settings
@@ -197,6 +198,8 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         "priors": {n: str(p) for n, p in asked.priors.items()},
         "steps": asked.steps, "solver": asked.structure.solver,
         "settings": dataclasses.asdict(method)}
+    if asked.mixture or structure.classes:
+        request["classes"] = asked.mixture.written if asked.mixture else "1"
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
     stamp = json.dumps([request, cohort.sha256, code], sort_keys=True).encode()
@@ -222,6 +225,7 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "effects": [dataclasses.asdict(e) for e in chosen.effects],
             "blocks": [list(b) for b in chosen.blocks], "censoring": chosen.censoring,
             "etas": chosen.etas,
+            "mixture": dataclasses.asdict(chosen.mixture) if chosen.mixture else None,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
             "solver": structure.solver},
@@ -278,7 +282,9 @@ def _read(folder: Path) -> Fit:
         tuple(CovariateEffect(**{**e, "points": tuple(e["points"])})
               for e in resolved.get("effects", ())),
         tuple(map(tuple, resolved.get("blocks", ()))), resolved.get("censoring", "M3"),
-        resolved.get("etas", "normal"))
+        resolved.get("etas", "normal"),
+        Mixture(own["count"], tuple(own["parameters"])) if (own := resolved.get("mixture"))
+        else None)
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

@@ -72,7 +72,8 @@ def to_phi(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], z: ja
     """
     if z.shape[1] == 0:
         return z, jnp.zeros(z.shape[0])
-    mu, low = population_location(model, data, theta)
+    mu, low = population_location(model, data, theta) if model.mixture is None else \
+        class_location(model, data, theta, start["classes"])
     if parametrisation == "noncentred":
         return noncentred(z, mu, low)
     # the information of an output's rows scales with its residual variance while that moves
@@ -83,6 +84,27 @@ def to_phi(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], z: ja
         information = information + weight * start["information"][:, k]
         linear = linear + weight * start["linear"][:, k]
     return informed(z, mu, low, information, linear)
+
+
+def class_location(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
+                   classes: jax.Array) -> tuple[jax.Array, Rows]:
+    """Mean and lower factor of the covariance of each patient's phi in a mixture.
+
+    classes : (P, C), how likely the patient is of each class
+    """
+    assert model.mixture is not None
+    mu, low = population_location(model, {**data, "classes": classes}, theta)
+    covariance = [{j: sum(row[m] * low[j][m] for m in row if m in low[j])
+                   + jnp.zeros(mu.shape[0]) for j in range(i + 1)} for i, row in enumerate(low)]
+    places = [model.spread.index(n) for n in model.mixture.parameters]
+    shifts = [model.mixture.shifts(theta, n) for n in model.mixture.parameters]
+    for c in range(model.mixture.count):
+        away = [s[c] - sum(classes[:, k] * s[k] for k in range(len(s))) for s in shifts]
+        for a, i in enumerate(places):
+            for b, j in enumerate(places):
+                if j <= i:
+                    covariance[i][j] = covariance[i][j] + classes[:, c] * away[a] * away[b]
+    return mu, cholesky(covariance)
 
 
 def to_z(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], phi: jax.Array,
@@ -102,7 +124,8 @@ def to_z(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], phi: ja
 def frozen(model: PopulationModel, start: Start) -> Arrays:
     """The part of a start the coordinates are built on, as arrays a compiled program reads."""
     return {"information": _TRUSTED * start.information, "linear": _TRUSTED * start.linear,
-            "theta": {k: jnp.asarray(v) for k, v in to_theta(model, start.u).items()}}
+            "theta": {k: jnp.asarray(v) for k, v in to_theta(model, start.u).items()},
+            **({} if start.classes is None else {"classes": start.classes})}
 
 
 def log_density(model: PopulationModel, data: Arrays, start: Arrays, u: jax.Array, z: jax.Array,

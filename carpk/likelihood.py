@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from carpk.classes import shares_log_density
 from carpk.cohort import Design
 from carpk.population_model import PopulationModel, correlations
 from carpk.priors import lkj_log_density, lkj_log_volume
@@ -72,16 +73,30 @@ def population_location(model: PopulationModel, data: Mapping[str, Any], theta: 
 
     returns : mu (P, K), and the lower factor of their covariance Omega (K, K), which holds the
         omegas alone where nothing is correlated
+    Of a mixture mu is the mean over the classes, by `data["classes"]` (P, C) where that says
+    which class a patient is of.
     """
     patients = data["time"].shape[0]
     mu = [jnp.broadcast_to(model.location(theta, data["effects"], n), (patients,))
-          for n in model.spread]
+          + class_shift(model, data, theta, n) for n in model.spread]
     low: Rows = [{k: jnp.asarray(theta[f"omega_{n}"])} for k, n in enumerate(model.spread)]
     for block in model.blocks:
         places = [model.spread.index(n) for n in block]
         for i, row in zip(places, correlation_rows(model, theta, block), strict=True):
             low[i] = {places[j]: theta[f"omega_{model.spread[i]}"] * r for j, r in row.items()}
     return jnp.stack(mu, axis=1) if mu else jnp.zeros((patients, 0)), low
+
+
+def class_shift(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any],
+                parameter: str) -> Any:
+    """How far a parameter lies above its value in class 1: (P,) where `data["classes"]` says
+    which class the patients are of, else the mean over the classes; link scale."""
+    if model.mixture is None or parameter not in model.mixture.parameters:
+        return 0.0
+    shifts = model.mixture.shifts(theta, parameter)
+    if "classes" in data:
+        return sum(data["classes"][:, k] * s for k, s in enumerate(shifts))
+    return sum(w * s for w, s in zip(model.mixture.shares(theta), shifts, strict=True))
 
 
 def correlation_rows(model: PopulationModel, theta: Mapping[str, Any], block: tuple[str, ...]) \
@@ -94,7 +109,10 @@ def correlation_rows(model: PopulationModel, theta: Mapping[str, Any], block: tu
 
 def patient_log_density(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                         phi: jax.Array) -> jax.Array:
-    """(P,): log p(phi_i | population), on the link scale."""
+    """(P,): log p(phi_i | population), on the link scale; of a mixture summed over the classes,
+    but for patients whose class `data["classes"]` knows."""
+    if model.mixture is not None and "classes" not in data:
+        return jax.scipy.special.logsumexp(class_log_densities(model, data, theta, phi), axis=1)
     mu, low = population_location(model, data, theta)
     z = solve_lower(low, [phi[:, k] - mu[:, k] for k in range(len(low))])
     shape = TAILS[model.etas].log_density
@@ -102,15 +120,30 @@ def patient_log_density(model: PopulationModel, data: Arrays, theta: Mapping[str
                jnp.zeros(phi.shape[0]))
 
 
+def class_log_densities(model: PopulationModel, data: Mapping[str, Any],
+                        theta: Mapping[str, Any], phi: jax.Array) -> jax.Array:
+    """(P, C): ln of each class's share times p(phi_i | class), link scale."""
+    assert model.mixture is not None
+    each = []
+    for k, share in enumerate(model.mixture.shares(theta)):
+        known = jnp.zeros((phi.shape[0], model.mixture.count)).at[:, k].set(1.0)
+        each.append(jnp.log(share) + patient_log_density(
+            model, {**data, "classes": known}, theta, phi))
+    return jnp.stack(each, axis=1)
+
+
 def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     """Log prior density of the free population parameters, natural scale."""
-    joint = {n for block in _free_blocks(model) for n in correlations(block)}
+    joint = {*(n for block in _free_blocks(model) for n in correlations(block)),
+             *_free_shares(model)}
     total = sum((model.priors[n].log_density(theta[n]) for n in model.free if n not in joint),
                 jnp.zeros(()))
     for block in _free_blocks(model):
         shape = model.priors[correlations(block)[0]].numbers[0]
         total = total + lkj_log_density(
             shape, partial_correlations(correlation_rows(model, theta, block)))
+    if model.mixture and _free_shares(model):
+        total = total + shares_log_density(model.mixture, model.priors, theta)
     return total
 
 
@@ -129,9 +162,11 @@ def log_joint(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
 def to_theta(model: PopulationModel, u: jax.Array) -> dict[str, Any]:
     """Population values by name from the free ones on the real line (Q,), in model.free order.
 
-    In the place of a correlation u holds the partial one.
+    In the place of a correlation u holds the partial one, in that of a share its fraction.
     """
     free = {n: model.priors[n].scale.from_real(u[k]) for k, n in enumerate(model.free)}
+    if model.mixture and _free_shares(model):
+        free |= model.mixture.of_fractions(free)[0]
     for block in _free_blocks(model):
         low = correlation_factor(_partial(block, free))
         entries = iter(correlations(block))
@@ -148,6 +183,8 @@ def from_theta(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
         partial = partial_correlations(correlation_rows(model, free, block))
         free |= dict(zip(correlations(block), (z for row in partial for z in row.values()),
                          strict=True))
+    if model.mixture and _free_shares(model):
+        free |= model.mixture.fractions(free)
     return jnp.stack([jnp.asarray(model.priors[n].scale.to_real(v)) for n, v in free.items()])
 
 
@@ -160,11 +197,19 @@ def log_jacobian(model: PopulationModel, u: jax.Array) -> jax.Array:
     for block in _free_blocks(model):
         partial = {n: jnp.tanh(u[model.free.index(n)]) for n in correlations(block)}
         total = total + lkj_log_volume(_partial(block, partial))
+    if model.mixture and (shares := _free_shares(model)):
+        total = total + model.mixture.of_fractions(
+            {n: model.priors[n].scale.from_real(u[model.free.index(n)]) for n in shares})[1]
     return total
 
 
 def _free_blocks(model: PopulationModel) -> list[tuple[str, ...]]:
     return [b for b in model.blocks if correlations(b)[0] not in model.fixed]
+
+
+def _free_shares(model: PopulationModel) -> tuple[str, ...]:
+    names = model.mixture.share_names if model.mixture else ()
+    return tuple(n for n in names if n not in model.fixed)
 
 
 def _partial(block: tuple[str, ...], values: Mapping[str, Any]) -> Rows:

@@ -162,6 +162,10 @@ def _must_be_normal(model: PopulationModel, seen: Design, method: str) -> None:
     if model.etas != "normal":
         raise RequestError(Problem("error", "an objective is of normal etas", "drop it",
                                    column="etas", found=model.etas))
+    if model.mixture:
+        raise RequestError(Problem("error", "an objective is of patients of one class",
+                                   'classes = "1"', column="classes",
+                                   found=model.mixture.written))
     heavy = [o for o, e in model.error_models().items() if e.tails is not TAILS["normal"]]
     if method in ("fo", "foce", "focei") and heavy:
         raise RequestError(Problem("error", f"{method} takes normal residuals",

@@ -73,6 +73,10 @@ def refuse_priors(model: PopulationModel) -> None:
         raise RequestError(Problem("error", "maximum likelihood takes normal etas",
                                    "drop it, or take the estimator nuts", column="etas",
                                    found=model.etas))
+    if model.mixture:
+        raise RequestError(Problem("error", "maximum likelihood takes patients of one class",
+                                   'classes = "1", or take the estimator nuts', column="classes",
+                                   found=model.mixture.written))
     asked = [n for n in model.free if model.reasons.get(n) == "asked for"]
     if asked:
         raise RequestError(Problem("error", "maximum likelihood has no place for a prior",

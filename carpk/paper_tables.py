@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -80,6 +81,8 @@ def _individuals(table: pd.DataFrame) -> pd.DataFrame:
         rows = zip(table[column], *(table.get(f"{name}_{side}95", table[column] * float("nan"))
                                     for side in ("lower", "upper")), strict=True)
         cells[name] = [_interval(*row) for row in rows]
+    for column in (c for c in table if re.fullmatch(r"class_\d+_probability", str(c))):
+        cells[column] = table[column].map("{:.2f}".format)
     return cells
 
 

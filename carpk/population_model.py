@@ -15,6 +15,7 @@ import pandas as pd
 
 from carpk import registry
 from carpk.censoring import METHODS
+from carpk.classes import Mixture, asked_mixture, published_classes, wrong_shares
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
 from carpk.error_models import ErrorModel, error_model
@@ -33,7 +34,8 @@ class PopulationModel:
     `effects` are the covariates, which a cohort gives references and levels; `priors` and `fixed`
     are by population parameter; `reasons` says why a prior or a fixed value is what it is,
     wherever that was not asked for. `steps` is the mesh of an ODE solve; 0 leaves it to the fit;
-    `censoring` says what is done with levels below a limit, `etas` what shape the spread has.
+    `censoring` says what is done with levels below a limit, `etas` what shape the spread has;
+    `mixture` are latent classes of patients, with `delta_CL_2` (link scale) and `share_2`.
     """
 
     structure: StructuralModel
@@ -47,6 +49,7 @@ class PopulationModel:
     blocks: tuple[tuple[str, ...], ...] = ()
     censoring: str = "M3"
     etas: str = "normal"
+    mixture: Mixture | None = None
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -59,6 +62,7 @@ class PopulationModel:
         residual errors."""
         return (*(f"{p.name}_pop" for p in self.structure.parameters),
                 *(n for e in self.effects for n in coefficients(e)),
+                *(self.mixture.names if self.mixture else ()),
                 *(f"omega_{n}" for n in self.spread),
                 *(n for block in self.blocks for n in correlations(block)),
                 *(f"sigma_{o}_{s}" for o, e in self.error_models().items() for s in e.sigmas))
@@ -145,7 +149,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                spread: Iterable[str] | None = None,
                covariates: Mapping[str, str] | Iterable[str] = (),
                correlated: str | Iterable[Iterable[str]] = (), etas: str = "normal",
-               censoring: str = "M3",
+               classes: str | None = None, censoring: str = "M3",
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -160,6 +164,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     correlated : lists of parameters whose etas are correlated, or "full" for all that vary
     etas : normal, or student_t (4 degrees of freedom) where single patients lie far out: omega is
         then its scale, 0.71 of its SD
+    classes : "2: Cmax, alpha", two latent classes of patients whose typical Cmax and alpha
+        differ, numbered in rising order of Cmax; the model file's own where not given, "1" none
     censoring : M3, or M1, M4, M6, M7 to see what they do; see `carpk.censoring`
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
@@ -191,6 +197,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     found += problems + more
     if etas not in ("normal", "student_t"):
         found.append(_unknown("shape of the etas", etas, ("normal", "student_t")))
+    mixture, more = asked_mixture(structure, classes, vary)
+    found += more
     if censoring not in METHODS:
         found.append(_unknown("censoring method", censoring, METHODS))
     if found:
@@ -199,7 +207,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         structure, solver=solver or structure.solver, outputs=tuple(
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
-                            censoring=censoring, etas=etas)
+                            censoring=censoring, etas=etas, mixture=mixture)
     values, reasons, found = _held(asked, fixed or {}, set(free))
     given, problems = _given(asked, priors or {})
     found += problems
@@ -212,6 +220,9 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     values = {n: v for n, v in values.items() if not n.startswith("omega_") or v != 0}
     blocks = tuple(b for block in blocks if len(b := tuple(n for n in block if n in still)) > 1)
     found = _half_fixed(blocks, values)
+    if mixture:
+        found += asked_mixture(structure, mixture.written, still)[1]
+        found += wrong_shares(mixture, given, values)
     if found:
         raise RequestError(found)
     return dataclasses.replace(asked, spread=still, blocks=blocks, priors=given, fixed=values,
@@ -283,7 +294,7 @@ def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[st
         if not _known(asked, name):
             found.append(_unknown("population parameter", name, asked.names))
             continue
-        number = _published(structure, name) if value == "published" else _number(value)
+        number = _published(asked, name) if value == "published" else _number(value)
         if number is None:
             found.append(Problem("error", "not a number, nor a value the model file gives",
                                  "write the value to hold it at", column=name,
@@ -323,7 +334,10 @@ def _unknown(kind: str, name: str, known: Iterable[str]) -> Problem:
     return Problem("error", f"no such {kind}", f"known: {', '.join(sorted(known))}", found=name)
 
 
-def _published(structure: StructuralModel, name: str) -> float | None:
+def _published(asked: PopulationModel, name: str) -> float | None:
+    structure, of_classes = asked.structure, published_classes(asked.structure, asked.mixture)
+    if name in of_classes:
+        return of_classes[name]
     if name.endswith("_pop"):
         return structure.parameter(name.removesuffix("_pop")).typical
     if name.startswith("omega_"):

@@ -17,7 +17,12 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from carpk.cohort import Design
-from carpk.likelihood import population_location, predicted_rows, row_log_likelihood
+from carpk.likelihood import (
+    class_log_densities,
+    population_location,
+    predicted_rows,
+    row_log_likelihood,
+)
 from carpk.population_model import PopulationModel
 from carpk.solve import Arrays
 
@@ -166,7 +171,8 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
          seed: int) -> xr.DataTree:
     """Everything a fit is read from.
 
-    posterior : population values (chain, draw), `CL` and `eta_CL` (chain, draw, patient)
+    posterior : population values (chain, draw), `CL` and `eta_CL` (chain, draw, patient); of a
+        mixture `class_1_probability` and so on, eta being from a class drawn by them
     sample_stats : (chain, draw); log_likelihood : y (chain, draw, observation)
     posterior_predictive : y simulated and ipred, (chain, draw, observation), thinned
     observed_data : lower, upper, censored (observation)
@@ -184,7 +190,7 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     index = {"chain": np.arange(chains), "draw": np.arange(draws)}
     thinned = {"chain": index["chain"], "draw": index["draw"][some]}
     by_patient: dict[str, Any] = {}
-    mu, by_covariate = _locations(model, data, theta, phi)
+    mu, by_covariate = _locations(model, data, theta, phi, seed)
     for k, p in enumerate(model.varying):
         by_patient[p.name] = np.asarray(model.scale(p.name).from_real(jnp.asarray(phi[..., k])))
         by_patient[f"eta_{p.name}"] = phi[..., k] - mu[..., k]
@@ -226,21 +232,31 @@ def _plain(column: pd.Series) -> np.ndarray:
 
 
 def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
-               phi: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+               phi: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(chain, draw, patient, parameter): where each draw's population puts each patient's phi;
-    and (chain, draw, patient) of each parameter that differs by its covariates alone."""
+    and (chain, draw, patient) of each parameter that differs by its covariates alone, and of how
+    likely each class is, of which one is drawn to say where phi lies."""
     alone = [p for p in dict.fromkeys(e.parameter for e in model.effects) if p not in model.spread]
 
     @jax.jit
-    def every(theta: Arrays, data: Arrays) -> Any:
-        def one(draw: Arrays) -> Any:
-            values = {**fixed(model), **draw}
-            mu, _ = population_location(model, data, values)
+    def every(theta: Arrays, phi: jax.Array, keys: jax.Array, data: Arrays) -> Any:
+        def one(draw: Any) -> Any:
+            values, known, classes = {**fixed(model), **draw[0]}, data, {}
+            if model.mixture:
+                each = class_log_densities(model, data, values, draw[1])
+                classes = {f"class_{k + 1}_probability": p for k, p in
+                           enumerate(jax.nn.softmax(each, axis=1).T)}
+                known = {**data, "classes": jax.nn.one_hot(
+                    jax.random.categorical(draw[2], each), each.shape[1], dtype=float)}
+            mu, _ = population_location(model, known, values)
             patients = model.patient_values(values, data["effects"], mu)
-            return mu, {n: patients[n] for n in alone}
-        return jax.lax.map(one, theta)
+            return mu, {**{n: patients[n] for n in alone}, **classes}
+        return jax.lax.map(one, (theta, phi, keys))
 
-    mu, values = every({n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}, data)
+    total = phi.shape[0] * phi.shape[1]
+    mu, values = every({n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()},
+                       jnp.asarray(phi.reshape(total, *phi.shape[2:])),
+                       jax.random.split(jax.random.fold_in(jax.random.key(seed), 11), total), data)
     return (np.asarray(mu).reshape(phi.shape),
             {n: np.asarray(v).reshape(phi.shape[:3]) for n, v in values.items()})
 

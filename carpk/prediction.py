@@ -27,7 +27,8 @@ def predictions(fit: Fit) -> pd.DataFrame:
     line (of the file), ID, TIME, DVID, output; DV: the value, or the limit of a censored row;
     censored: 1 below DV (or between lower and DV), -1 above it, 0 measured;
     lower, upper: where the truth lies, NaN at an open end;
-    PRED: the typical patient with this patient's inputs, at the posterior medians;
+    PRED: the typical patient with this patient's inputs, at the posterior medians; of a mixture
+        one of the patient's likeliest class;
     IPRED, ipred_lower95, ipred_upper95: median and 95 % interval of the patient's own curve;
     y_lower95, y_upper95: 95 % interval of a new measurement;
     IWRES: (DV - IPRED) / SD on the error model's scale, NaN on censored rows;
@@ -157,10 +158,38 @@ def _draws(fit: Fit, most: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return theta, np.stack(phi, axis=-1) if phi else np.zeros((len(some), patients, 0))
 
 
+def own_classes(fit: Fit) -> Arrays:
+    """Of a mixture `classes` (P, C), each patient's likeliest class, for `carpk.likelihood`."""
+    if fit.model.mixture is None:
+        return {}
+    return {"classes": jax.nn.one_hot(class_probabilities(fit).argmax(axis=1),
+                                      fit.model.mixture.count, dtype=float)}
+
+
+def largest_class(fit: Fit, patients: int) -> Arrays:
+    """Of a mixture `classes` (patients, C), the class that most of the patients are of: whom a
+    typical patient is one of."""
+    if fit.model.mixture is None:
+        return {}
+    shares = [float(s) for s in fit.model.mixture.shares(medians(fit))]
+    return {"classes": jax.nn.one_hot(np.full(patients, np.argmax(shares)), len(shares),
+                                      dtype=float)}
+
+
+def class_probabilities(fit: Fit) -> np.ndarray:
+    """(P, C): how likely each patient is of each class of a mixture, posterior mean."""
+    assert fit.model.mixture is not None
+    draws = fit.posterior["posterior"].dataset
+    return np.stack([draws[f"class_{k + 1}_probability"].values.mean(axis=(0, 1))
+                     for k in range(fit.model.mixture.count)], axis=1)
+
+
 def _centre(fit: Fit) -> tuple[dict[str, float], np.ndarray]:
-    """The posterior medians, and the phi (P, K) of patients who are typical in everything."""
+    """The posterior medians, and the phi (P, K) of patients who are typical in everything, of a
+    mixture as patients of their class are."""
     values = medians(fit)
-    mu, _ = population_location(fit.model, data_of(fit.model, fit.design), values)
+    data = {**data_of(fit.model, fit.design), **own_classes(fit)}
+    mu, _ = population_location(fit.model, data, values)
     return values, np.asarray(mu)
 
 

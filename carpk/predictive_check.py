@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from carpk.classes import drawn_classes
 from carpk.cohort import quantification_limits
 from carpk.fitting import Fit
 from carpk.geometry import noncentred
@@ -74,6 +75,7 @@ def replicates(fit: Fit, count: int = COUNT) -> Replicates:
 def new_measurements(model: Any, data: Arrays, theta: Any, key: jax.Array) -> jax.Array:
     """(P, N): measurements of new patients, who have the inputs and covariates of the fitted."""
     between, within = jax.random.split(key)
+    data = drawn_classes(model.mixture, data, theta, jax.random.fold_in(between, 1))
     mu, low = population_location(model, data, theta)
     z = TAILS[model.etas].draw(between, mu.shape)
     phi = noncentred(z, mu, low)[0] if model.spread else z

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.accuracy import Mesh, agreeing, by
+from carpk.classes import class_priors, published_classes
 from carpk.cohort import Design
 from carpk.effects import coefficients, resolved_effects
 from carpk.likelihood import data_of, predicted_rows
@@ -41,6 +42,9 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
     structure, (model, warnings) = model.structure, with_effects(model, design)
     fixed, reasons = dict(model.fixed), dict(model.reasons)
     priors: dict[str, Prior] = {**_covariate_priors(model, design, reasons)}
+    if model.mixture:
+        priors |= class_priors(structure, model.mixture, reasons)
+    of_classes = published_classes(structure, model.mixture)
     for block in model.blocks:
         priors |= dict.fromkeys(correlations(block), Prior("lkj", (2.0,)))
     for p in structure.parameters:
@@ -62,11 +66,12 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
     for p in structure.parameters:
         if f"{p.name}_pop" in fixed:
             continue
-        centre, why = p.typical, "default: around the model file's value"
+        given = of_classes.get(f"{p.name}_pop", p.typical)
+        centre, why = given, "default: around the model file's value"
         for seen in structure.outputs:
             unit = units.get(seen.dvid, seen.unit)
             if p.unit == seen.unit and not same_unit(unit, seen.unit):
-                centre = p.typical * _peak_ratio(structure, design, seen.name)
+                centre = given * _peak_ratio(structure, design, seen.name)
                 why = (f"default: the cohort is in {unit}, the model in {seen.unit}; centred "
                        "where the typical peak meets the patients' peaks (geometric mean)")
         family, width = {"log": ("lognormal", _WIDTH), "logit": ("logitnormal", _WIDTH),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
+from scipy.special import betaincinv
 
 from carpk.problems import Problem, RequestError
 from carpk.small_matrices import Rows
@@ -27,6 +28,11 @@ def _symmetric_beta(x: Any, b: Any) -> Any:
     """Log density of 2 B - 1 with B ~ Beta(b, b): of x in (-1, 1)."""
     return ((b - 1.0) * jnp.log1p(-x**2) - (2.0 * b - 1.0) * math.log(2.0)
             - (2.0 * gammaln(b) - gammaln(2.0 * b)))
+
+
+def _beta(x: Any, a: Any, b: Any) -> Any:
+    return ((a - 1.0) * jnp.log(x) + (b - 1.0) * jnp.log1p(-x)
+            - (gammaln(a) + gammaln(b) - gammaln(a + b)))
 
 
 def logit(x: Any) -> Any:
@@ -68,6 +74,8 @@ _FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float],
                    lambda r, s: s * abs(r.standard_cauchy())),
     "exponential": (1, LOG, lambda x, s: -x / s - jnp.log(s), lambda s: math.log(2.0) * s,
                     lambda r, s: r.exponential(s)),
+    "beta": (2, LOGIT, _beta, lambda a, b: float(betaincinv(a, b, 0.5)),
+             lambda r, a, b: r.beta(a, b)),
     # of two correlated parameters; of more, the density is that of their partial correlations
     "lkj": (1, TANH, _symmetric_beta, lambda s: 0.0, lambda r, s: 2.0 * r.beta(s, s) - 1.0),
 }
@@ -110,7 +118,8 @@ class Prior:
     """A prior on the natural scale of a population parameter.
 
     normal(mean, SD), lognormal(median, SD of the log), logitnormal(median, SD of the logit),
-    halfnormal(scale), halfcauchy(scale), exponential(mean), lkj(shape) of correlations.
+    halfnormal(scale), halfcauchy(scale), exponential(mean), beta(a, b) of shares, lkj(shape) of
+    correlations.
 
     >>> str(Prior.parse("lognormal(24000, 1.5)"))
     'lognormal(24000, 1.5)'

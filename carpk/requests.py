@@ -59,7 +59,7 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, spread, covariates, correlated, etas, censoring, fixed, free, priors, steps,
+    errors, spread, covariates, correlated, etas, classes, censoring, fixed, free, priors, steps,
         solver : as in `carpk.population`
     settings : of the estimator; without `seed` one is drawn
 
@@ -78,6 +78,7 @@ class Request(_Table):
     correlated: str | list[list[str]] = []
     censoring: str = "M3"
     etas: str = "normal"
+    classes: str | None = None
     fixed: Annotated[dict[str, Annotated[Any, BeforeValidator(_value)]],
                      BeforeValidator(by_name)] = {}
     free: list[str] = []
@@ -109,8 +110,8 @@ class Request(_Table):
             return population(self.model, errors=self.errors, spread=self.spread,
                               covariates=self.covariates, correlated=self.correlated,
                               censoring=self.censoring, etas=self.etas,
-                              fixed=self.fixed, priors=self.priors, free=self.free,
-                              steps=self.steps, solver=self.solver)
+                              classes=self.classes, fixed=self.fixed, priors=self.priors,
+                              free=self.free, steps=self.steps, solver=self.solver)
         except RequestError as refused:
             raise RequestError(dataclasses.replace(p, file=p.file or self._file)
                                for p in refused.problems) from refused

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from carpk.accuracy import Mesh, solved
+from carpk.classes import drawn_classes, published_classes, shares_drawn
 from carpk.cohort import Design
 from carpk.geometry import noncentred
-from carpk.likelihood import population_location
+from carpk.likelihood import class_shift, population_location
 from carpk.population_model import PopulationModel, correlations
 from carpk.preparation import with_effects
 from carpk.priors import lkj_draw
@@ -31,6 +32,7 @@ class Simulated:
     dv : (P, N), the same with residual error; NaN where the design observes nothing
     mesh : method and steps they were solved with; moved : how far another mesh moves them, on
         the log scale
+    classes : (P,), of a mixture the class of each patient, from 1; not where `own` stands for it
     """
 
     parameters: pd.DataFrame
@@ -38,6 +40,7 @@ class Simulated:
     dv: np.ndarray
     mesh: Mesh
     moved: float
+    classes: np.ndarray | None = None
 
 
 def published(model: PopulationModel) -> dict[str, float]:
@@ -48,6 +51,7 @@ def published(model: PopulationModel) -> dict[str, float]:
     structure = model.structure
     values = {f"{p.name}_pop": p.typical for p in structure.parameters}
     values |= {f"omega_{p.name}": p.omega.omega for p in model.varying if p.omega}
+    values |= published_classes(structure, model.mixture)
     return values | {n: float(v) for n, v in model.fixed.items()}
 
 
@@ -72,6 +76,8 @@ def drawn_from_prior(model: PopulationModel, seed: int) -> dict[str, float]:
             matrix = lkj_draw(random, model.priors[names[0]].numbers[0], len(block))
             values |= dict(zip(names, matrix[np.tril_indices(len(block), -1)].tolist(),
                                strict=True))
+    if model.mixture and model.mixture.count > 2 and model.mixture.share_names[0] in model.free:
+        values |= shares_drawn(model.mixture, model.priors, random)
     return values
 
 
@@ -108,16 +114,18 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
         raise RequestError(found)
     population: dict[str, Any] = {n: jnp.asarray(float(v)) for n, v in values.items()}
     columns = model.effect_columns(design.covariates)
-    here = {"time": design.time, "effects": columns}
-    mu, low = population_location(model, here, population)
     patients = len(design.ids)
     between, within = jax.random.split(jax.random.key(seed))
+    here = drawn_classes(model.mixture, {"time": design.time, "effects": columns}, population,
+                         jax.random.fold_in(between, 1))
+    mu, low = population_location(model, here, population)
     z = TAILS[model.etas].draw(between, (patients, len(model.spread)))
     held = {n: jnp.asarray(v, dtype=float) for n, v in (own or {}).items()}
     for k, name in enumerate(model.spread):
-        if name in held:  # the covariates move it from there
+        if name in held:  # the covariates move it from there, the class does not
             to_real = model.scale(name).to_real
-            mu = mu.at[:, k].add(to_real(held[name]) - to_real(population[f"{name}_pop"]))
+            mu = mu.at[:, k].add(to_real(held[name]) - to_real(population[f"{name}_pop"])
+                                 - class_shift(model, here, population, name))
     phi, _ = noncentred(z, mu, low) if model.spread else (z, None)
     patient = model.patient_values(population, columns, phi)
     patient |= {n: v for n, v in held.items() if n not in model.spread}
@@ -133,4 +141,6 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     return Simulated(
         pd.DataFrame({n: np.asarray(v) for n, v in patient.items()},
                      index=pd.Index(design.ids, name="ID", dtype=object)),
-        predicted, np.where(design.observed, np.asarray(dv), np.nan), mesh, moved_by_mesh)
+        predicted, np.where(design.observed, np.asarray(dv), np.nan), mesh, moved_by_mesh,
+        np.asarray(here["classes"]).argmax(axis=1) + 1
+        if model.mixture and not held.keys() >= set(model.mixture.parameters) else None)

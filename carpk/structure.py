@@ -11,6 +11,7 @@ from carpk.declarations import wrong_declarations
 from carpk.problems import ModelError, Problem
 from carpk.taxonomy import Taxonomy
 from carpk.words import (
+    Classes,
     Derived,
     Dose,
     Function,
@@ -28,8 +29,8 @@ from carpk.words import (
     variance,
 )
 
-__all__ = ["Derived", "Dose", "Function", "Input", "Link", "Output", "Parameter", "Solver",
-           "Source", "Spread", "State", "StructuralModel", "assumed", "cv", "named", "sd",
+__all__ = ["Classes", "Derived", "Dose", "Function", "Input", "Link", "Output", "Parameter",
+           "Solver", "Source", "Spread", "State", "StructuralModel", "assumed", "cv", "named", "sd",
            "variance"]
 
 
@@ -47,7 +48,8 @@ class StructuralModel:
     function is above 0 and 0 otherwise, and steps end at the threshold. `dosing(p)` gives, by
     state, what doses into it are: a dict with `lag` (time until a dose comes), `bioavailability`
     (share of an amount that does), and for RATE=-1 and -2 the model's own `rate` and `duration`
-    of an infusion. A wrong declaration raises ModelError here, with all that is wrong.
+    of an infusion. `classes` are latent classes of patients. A wrong declaration raises
+    ModelError here, with all that is wrong.
     """
 
     title: str
@@ -67,6 +69,7 @@ class StructuralModel:
     dosing: Function | None = None
     thresholds: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     parameter_sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    classes: Classes | None = None
     doubts: tuple[str, ...] = ()
     taxonomy: Taxonomy | None = None
     solver: Solver = "auto"

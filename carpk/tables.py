@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from carpk import covariate_effects, fitting, posterior, prediction
+from carpk import class_rows, covariate_effects, fitting, posterior, prediction
 from carpk.conditional_residuals import cwres
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
@@ -38,7 +38,8 @@ def parameters(fit: Fit) -> pd.DataFrame:
     cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
     shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
-    kind: typical, covariate, spread, correlation, residual or derived; meaning, in words.
+    kind: typical, covariate, class, spread, correlation, residual or derived; meaning, in words.
+    Of a mixture X_pop is of class 1; X_pop_2 and share_1 are computed from the draws.
     A fixed parameter has its value as mean and median. Of maximum likelihood, mean and median
     are the estimate, sd its standard error. What does not apply is NaN or "".
     """
@@ -78,7 +79,8 @@ def parameters(fit: Fit) -> pd.DataFrame:
 def individuals(fit: Fit) -> pd.DataFrame:
     """One row per patient: ID, observations, censored; of every varying parameter X: X_mean,
     X_median, X_sd, X_lower95, X_upper95 (natural scale), eta_X_mean; the covariates of the
-    model; of every derived quantity D: D_median, D_lower95, D_upper95."""
+    model; of every derived quantity D: D_median, D_lower95, D_upper95. Of a mixture
+    class_k_probability of each class k, and class, the likeliest."""
     seen, draws = fit.design, fit.posterior["posterior"].dataset
     columns: dict[str, Any] = {
         "ID": list(seen.ids), "observations": seen.observed.sum(axis=1),
@@ -90,6 +92,10 @@ def individuals(fit: Fit) -> pd.DataFrame:
                     f"{name}_sd": values.std(axis=0, ddof=1), f"{name}_lower95": lower,
                     f"{name}_upper95": upper,
                     f"eta_{name}_mean": draws[f"eta_{name}"].values.mean(axis=(0, 1))}
+    if fit.model.mixture:
+        each = prediction.class_probabilities(fit)
+        columns |= {f"class_{k + 1}_probability": p for k, p in enumerate(each.T)}
+        columns["class"] = each.argmax(axis=1) + 1
     for name in fit.model.covariates:
         columns[name] = seen.covariates[name].to_numpy()
     for name, values in _patients_derived(fit).items():
@@ -249,6 +255,10 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
              for o in reversed(structure.outputs)}
     kind, _, rest = name.partition("_")
     effect = next((e for e in fit.model.effects if name in coefficients(e)), None)
+    of_class = class_rows.described(fit, name)
+    if of_class is not None:
+        unit = of_class["unit"]
+        return {**of_class, "unit": given.get(unit, unit)}
     if effect is not None:
         return {"kind": "covariate", "unit": "-", "meaning": _effect_in_words(effect, name)}
     if name in {n for block in fit.model.blocks for n in correlations(block)}:
@@ -297,14 +307,20 @@ def _spread(fit: Fit, name: str, omega: float) -> dict[str, float]:
 
 
 def _typical_derived(fit: Fit) -> dict[str, np.ndarray]:
-    """Each derived quantity at every draw's population values, (chain, draw), as `X_pop`."""
+    """Each derived quantity at every draw's population values, (chain, draw), as `X_pop`; of a
+    mixture also what its classes have of their own."""
     model, draws = fit.model, fit.posterior["posterior"].dataset
     shape = (draws.sizes["chain"], draws.sizes["draw"])
     values = {p.name: draws[f"{p.name}_pop"].values if f"{p.name}_pop" in model.free
               else np.full(shape, float(model.fixed[f"{p.name}_pop"]))
               for p in model.structure.parameters}
     values |= {n: np.full(shape, np.median(v)) for n, v in fit.design.inputs.items()}
-    return {f"{n}_pop": v for n, v in _derive(fit, values, shape).items()}
+    first = _derive(fit, values, shape)
+    found = class_rows.typical(fit) | {f"{n}_pop": v for n, v in first.items()}
+    for k, own in class_rows.further(fit, values):
+        found |= {f"{n}_pop_{k}": v for n, v in _derive(fit, own, shape).items()
+                  if not np.array_equal(v, first[n])}
+    return found
 
 
 def _patients_derived(fit: Fit) -> dict[str, np.ndarray]:

@@ -157,6 +157,19 @@ class Dose:
     over: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Latent classes of patients, numbered in rising order of the first parameter's values.
+
+    values : of each parameter that differs, its typical value in each class; shares : of the
+    patients, in sum 1; names : what the authors call them
+    """
+
+    values: Mapping[str, tuple[float, ...]]
+    shares: tuple[float, ...]
+    names: tuple[str, ...] = ()
+
+
 def _as_float(value: Any) -> Any:
     """24_000 would reach JAX as int64, which forward differentiation refuses."""
     try:

@@ -11,6 +11,7 @@ the expansion up. No dose: 0.1 cells/uL of each kind at time 0. Time in days.
 import jax.numpy as jnp
 
 from carpk.structure import (
+    Classes,
     Derived,
     Input,
     Output,
@@ -128,6 +129,8 @@ MODEL = StructuralModel(
         "reference class": REFERENCE,
         "low class": {**REFERENCE, "Vmax1": 0.000700, "theta_R7": 0.0},
     },
+    classes=Classes({"Vmax1": (0.000700, 0.00846)}, (0.197, 0.803),
+                    ("low class", "reference class")),
     taxonomy=Taxonomy(
         "pkpd", "semi_mechanistic", ("car_t", "tumour"),
         ("naive", "central_memory", "effector_memory", "effector"),
@@ -141,8 +144,9 @@ MODEL = StructuralModel(
         antigen="CD19", disease="DLBCL", in_review=True),
     doubts=(
         "The paper is a mixture: a patient is of the reference class with probability 0.803 and "
-        "else of the low class (Vmax1 0.0007 without spread, no effect of R7). The classes are "
-        "two parameter sets here; a fit sees one class.",
+        "else of the low class, Vmax1 0.0007 without spread and no effect of R7. Here the classes "
+        "differ in Vmax1 alone and share its spread and the effect of R7; the parameter set 'low "
+        "class' has the published values.",
         "Published residual error, SD of the logarithm: TN 0.55, TCM 0.74, TEM 0.94, TEff 0.64, "
         "V 0.92. How levels below the limit of quantification were treated was not found.",
         "Read in a public transcription, not in the article. The spread of Vmax52 moves the "

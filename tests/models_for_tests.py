@@ -42,6 +42,13 @@ def decaying(patients=8, limit=20.0, seed=1):
                   SEX=np.where(np.arange(patients) % 3 == 0, "M", "F"))
 
 
+# one level per patient, measured with an additive error: everything about it is normal
+LEVEL = StructuralModel(
+    title="a level", source=Source("textbook"), time_unit="day",
+    parameters=(Parameter("m", 0.0, "mg/L", "level", omega=sd(0.5), link="identity"),),
+    outputs=(Output("y", "mg/L", "level", error="additive"),),
+    solution=lambda t, p: {"y": p.m + 0.0 * t}, file=__file__)
+
 COVARIATES = {"C0 ~ WT": "power(70)", "k ~ SEX": "category(F)", "k ~ WT": "linear(70)"}
 
 # A decays, B follows it within a minute: an explicit method needs steps of seconds for months

@@ -20,7 +20,6 @@ from carpk import posterior
 from carpk.checkpoints import Checkpoints, as_before, flat
 from carpk.empirical_bayes import (
     Start,
-    laplace_start,
     located_places,
     location_scores,
     omegas,
@@ -29,6 +28,7 @@ from carpk.empirical_bayes import (
 from carpk.estimators import Convergence, Estimate, Estimator, Progress
 from carpk.geometry import Parametrisation, frozen, log_density, to_phi, to_z
 from carpk.likelihood import to_theta
+from carpk.mixture_start import start_of
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
@@ -108,9 +108,9 @@ def _start(model: PopulationModel, data: Arrays, seed: int, kept: Checkpoints | 
     if known is not None:
         sweeps = int(known.pop("sweeps"))
         return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
-    start = laplace_start(model, data, seed)
+    start = start_of(model, data, seed)
     if kept:
-        kept.save("start", start._asdict())
+        kept.save("start", {n: v for n, v in start._asdict().items() if v is not None})
     return start
 
 

@@ -32,6 +32,7 @@ DRAWS = {
 }
 KINDS = {
     "typical": "Typical values", "covariate": "Covariates (on the link scale)",
+    "class": "Classes of patients (delta on the link scale)",
     "spread": "Spread between patients (SD on the link scale)",
     "correlation": "Correlation between a patient's parameters",
     "residual": "Residual error", "derived": "Derived, of the typical patient",
