@@ -45,6 +45,9 @@ def command(
         classes: Annotated[str | None, typer.Option(
             help="latent classes of patients: how many, and whose typical values differ; numbered "
             "in rising order of the first", metavar='"2: Cmax,alpha"')] = None,
+        level: Annotated[list[str] | None, typer.Option(
+            help="a column of studies, products or sites, and the parameters that differ between "
+            "them; may be repeated", metavar='"STUDY: Cmax,alpha"')] = None,
         censoring: Annotated[str | None, typer.Option(
             help="what levels below a limit count as: M3 (default, their probability), or M1, "
             "M4, M6, M7 to see what those do", metavar="M3")] = None,
@@ -69,7 +72,8 @@ def command(
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
         covariates=covariate, correlated=correlate, etas=etas, classes=classes,
-        censoring=censoring, errors=error, fixed=fix, priors=prior, steps=steps, solver=solver,
+        levels=level, censoring=censoring, errors=error, fixed=fix, priors=prior, steps=steps,
+        solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
     asked = cli_request.resumed(resume, data, options) if resume else \

@@ -30,6 +30,8 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
             continue
         elif name == "covariates":
             table[name] = dict(_effect(text) for text in value)
+        elif name == "levels":
+            table[name] = dict(_level(text) for text in value)
         elif name == "correlated":
             table[name] = "full" if value == ["full"] else [
                 [part.strip() for part in text.split(",") if part.strip()] for text in value]
@@ -74,7 +76,7 @@ def request(data: str, given: Mapping[str, Any]) -> requests.Request:
 def checked(data: str, given: Mapping[str, Any]) -> tuple[tuple[Problem, ...], str]:
     """The warnings of a cohort that can be used, and what is in it, as a sentence."""
     stated = _stated(data, given)
-    wanted = {k: v for k, v in stated.items() if k in ("data", "model", "covariates")}
+    wanted = {k: v for k, v in stated.items() if k in ("data", "model", "covariates", "levels")}
     asked = requests.Request.of({"model": "", **wanted}, data if _is_request(data) else "")
     if not asked.model:
         cohort = requests.cohort_of(asked.data)
@@ -120,6 +122,15 @@ def _effect(text: str) -> tuple[str, str]:
     """Cmax ~ DOSE=power, or a formula as it stands: it may hold a = of its own."""
     match = re.fullmatch(r"(.*?)=\s*(\w+(?:\([^()]*\))?)\s*", text)
     return (match[1].strip(), match[2]) if match else (text, "formula")
+
+
+def _level(text: str) -> tuple[str, list[str]]:
+    """STUDY: Cmax, alpha."""
+    column, colon, names = (part.strip() for part in text.partition(":"))
+    listed = [part.strip() for part in names.split(",") if part.strip()]
+    if not (column and colon and listed):
+        raise typer.BadParameter(f"{text!r} is not COLUMN: PARAMETER, PARAMETER")
+    return column, listed
 
 
 def _whole(text: str) -> int:

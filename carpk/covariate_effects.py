@@ -97,6 +97,8 @@ def _scene_columns(fit: Fit, scenes: list[tuple[str, float | str]]) -> Arrays:
         x = [e.reference, *(v if c == e.column else e.reference for c, v in scenes)]
         kind = object if e.form == "category" else float
         columns[e.key] = jnp.asarray(covariate_model(e).columns(np.array(x, dtype=kind), e))
+    for level in fit.model.levels:  # of no unit
+        columns[level.key] = jnp.zeros((len(scenes) + 1, len(level.units)))
     return columns
 
 

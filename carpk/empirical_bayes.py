@@ -107,8 +107,8 @@ def columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) 
 
 
 def shared_places(model: PopulationModel) -> np.ndarray:
-    """Places in model.free of the typical values that no patient varies in, and of the
-    coefficients of covariates on them: the predictions depend on these directly."""
+    """Places in model.free of the typical values that no patient varies in, and of what covariates
+    and levels add to them: the predictions depend on these directly."""
     return np.array([k for k, n in enumerate(model.free)
                      if _moves(model, n) and _moves(model, n) not in model.spread], dtype=int)
 
@@ -123,7 +123,8 @@ def _moves(model: PopulationModel, name: str) -> str:
     """The structural parameter that a typical value or a coefficient is of; "" for others."""
     if name.endswith("_pop"):
         return name.removesuffix("_pop")
-    return next((e.parameter for e in model.effects if name in coefficients(e)), "")
+    return next((e.parameter for e in model.effects if name in coefficients(e)),
+                next((of for level in model.levels if (of := level.of(name))), ""))
 
 
 def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Array,

@@ -29,6 +29,7 @@ from carpk.classes import Mixture
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
 from carpk.estimators import Convergence, Progress, with_settings
+from carpk.levels import Level
 from carpk.likelihood import data_of
 from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve, solve_error
@@ -200,6 +201,8 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         "settings": dataclasses.asdict(method)}
     if asked.mixture or structure.classes:
         request["classes"] = asked.mixture.written if asked.mixture else "1"
+    if asked.levels:
+        request["levels"] = {level.column: list(level.parameters) for level in asked.levels}
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
     stamp = json.dumps([request, cohort.sha256, code], sort_keys=True).encode()
@@ -226,6 +229,7 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "blocks": [list(b) for b in chosen.blocks], "censoring": chosen.censoring,
             "etas": chosen.etas,
             "mixture": dataclasses.asdict(chosen.mixture) if chosen.mixture else None,
+            "levels": [dataclasses.asdict(level) for level in chosen.levels],
             "priors": {n: str(p) for n, p in chosen.priors.items()},
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
             "solver": structure.solver},
@@ -284,7 +288,8 @@ def _read(folder: Path) -> Fit:
         tuple(map(tuple, resolved.get("blocks", ()))), resolved.get("censoring", "M3"),
         resolved.get("etas", "normal"),
         Mixture(own["count"], tuple(own["parameters"])) if (own := resolved.get("mixture"))
-        else None)
+        else None, tuple(Level(v["column"], tuple(v["parameters"]), tuple(v["units"]))
+                         for v in resolved.get("levels", ())))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

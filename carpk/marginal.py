@@ -166,6 +166,10 @@ def _must_be_normal(model: PopulationModel, seen: Design, method: str) -> None:
         raise RequestError(Problem("error", "an objective is of patients of one class",
                                    'classes = "1"', column="classes",
                                    found=model.mixture.written))
+    if model.levels:
+        raise RequestError(Problem("error", "an objective has no level above the patients",
+                                   "take it as a covariate", column="levels",
+                                   found=level.column) for level in model.levels)
     heavy = [o for o, e in model.error_models().items() if e.tails is not TAILS["normal"]]
     if method in ("fo", "foce", "focei") and heavy:
         raise RequestError(Problem("error", f"{method} takes normal residuals",

@@ -77,6 +77,10 @@ def refuse_priors(model: PopulationModel) -> None:
         raise RequestError(Problem("error", "maximum likelihood takes patients of one class",
                                    'classes = "1", or take the estimator nuts', column="classes",
                                    found=model.mixture.written))
+    if model.levels:
+        raise RequestError(Problem("error", "maximum likelihood has no level above the patients",
+                                   "take it as a covariate, or the estimator nuts",
+                                   column="levels", found=level.column) for level in model.levels)
     asked = [n for n in model.free if model.reasons.get(n) == "asked for"]
     if asked:
         raise RequestError(Problem("error", "maximum likelihood has no place for a prior",

@@ -19,6 +19,7 @@ from carpk.classes import Mixture, asked_mixture, published_classes, wrong_share
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
 from carpk.error_models import ErrorModel, error_model
+from carpk.levels import Level, asked_levels
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError
 from carpk.structure import Parameter, Solver, StructuralModel
@@ -35,7 +36,8 @@ class PopulationModel:
     are by population parameter; `reasons` says why a prior or a fixed value is what it is,
     wherever that was not asked for. `steps` is the mesh of an ODE solve; 0 leaves it to the fit;
     `censoring` says what is done with levels below a limit, `etas` what shape the spread has;
-    `mixture` are latent classes of patients, with `delta_CL_2` (link scale) and `share_2`.
+    `mixture` are latent classes of patients, with `delta_CL_2` (link scale) and `share_2`;
+    `levels` are studies, products or sites, with `tau_STUDY_CL` and `b_STUDY_CL_A`.
     """
 
     structure: StructuralModel
@@ -50,6 +52,7 @@ class PopulationModel:
     censoring: str = "M3"
     etas: str = "normal"
     mixture: Mixture | None = None
+    levels: tuple[Level, ...] = ()
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -63,6 +66,7 @@ class PopulationModel:
         return (*(f"{p.name}_pop" for p in self.structure.parameters),
                 *(n for e in self.effects for n in coefficients(e)),
                 *(self.mixture.names if self.mixture else ()),
+                *(n for level in self.levels for n in level.names),
                 *(f"omega_{n}" for n in self.spread),
                 *(n for block in self.blocks for n in correlations(block)),
                 *(f"sigma_{o}_{s}" for o, e in self.error_models().items() for s in e.sigmas))
@@ -83,11 +87,19 @@ class PopulationModel:
     @property
     def covariates(self) -> tuple[str, ...]:
         """The columns of the file that effects read."""
-        return tuple(dict.fromkeys(n for e in self.effects for n in (
-            (e.column,) if e.form == AUTO else covariate_model(e).needs(e))))
+        return tuple(dict.fromkeys((*(n for e in self.effects for n in (
+            (e.column,) if e.form == AUTO else covariate_model(e).needs(e))),
+            *(level.column for level in self.levels))))
+
+    @property
+    def moved(self) -> frozenset[str]:
+        """The parameters that covariates or levels move."""
+        return frozenset((*(e.parameter for e in self.effects),
+                          *(n for level in self.levels for n in level.parameters)))
 
     def effect_columns(self, covariates: pd.DataFrame) -> dict[str, np.ndarray]:
-        """What the coefficients of each effect multiply, (P, C) by the effect's key.
+        """What the coefficients of each effect multiply, (P, C) by the effect's key, and those of
+        each level.
 
         covariates : index ID, the columns of the file; no value that an effect reads is missing
         """
@@ -95,7 +107,7 @@ class PopulationModel:
         for e in self.effects:
             form = covariate_model(e)
             columns[e.key] = form.columns(form.read(covariates, e), e)
-        return columns
+        return columns | {level.key: level.columns(covariates) for level in self.levels}
 
     def location(self, theta: Mapping[str, Any], columns: Mapping[str, Any], parameter: str) -> Any:
         """Where a parameter lies on its link scale, by its typical value and the covariates.
@@ -108,6 +120,8 @@ class PopulationModel:
             if e.parameter == parameter:
                 form = covariate_model(e)
                 at = at + form.shift(columns[e.key], [theta[n] for n in form.names(e)])
+        for level in self.levels:
+            at = at + level.shift(columns[level.key], theta, parameter)
         return at
 
     def patient_values(self, theta: Mapping[str, Any], columns: Mapping[str, Any], phi: Any) \
@@ -118,12 +132,11 @@ class PopulationModel:
         phi : (P, K), the varying parameters on their link scale
         returns : each parameter as (P,), natural scale
         """
-        moved = {e.parameter for e in self.effects}
         values: dict[str, Any] = {}
         for p in self.structure.parameters:
             if p.name in self.spread:
                 value = LINKS[p.link].from_real(phi[:, self.spread.index(p.name)])
-            elif p.name in moved:
+            elif p.name in self.moved:
                 value = LINKS[p.link].from_real(self.location(theta, columns, p.name))
             else:
                 value = theta[f"{p.name}_pop"]
@@ -150,6 +163,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                covariates: Mapping[str, str] | Iterable[str] = (),
                correlated: str | Iterable[Iterable[str]] = (), etas: str = "normal",
                classes: str | None = None, censoring: str = "M3",
+               levels: Mapping[str, str | Iterable[str]] | None = None,
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -166,6 +180,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         then its scale, 0.71 of its SD
     classes : "2: Cmax, alpha", two latent classes of patients whose typical Cmax and alpha
         differ, numbered in rising order of Cmax; the model file's own where not given, "1" none
+    levels : {"STUDY": "Cmax, alpha"}, columns whose units (studies, products, sites) differ in
+        these parameters by more than chance, with the SD tau_STUDY_Cmax between them
     censoring : M3, or M1, M4, M6, M7 to see what they do; see `carpk.censoring`
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
@@ -197,6 +213,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     found += problems + more
     if etas not in ("normal", "student_t"):
         found.append(_unknown("shape of the etas", etas, ("normal", "student_t")))
+    above, more = asked_levels(structure, levels or {}, effects)
+    found += more
     mixture, more = asked_mixture(structure, classes, vary)
     found += more
     if censoring not in METHODS:
@@ -207,7 +225,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         structure, solver=solver or structure.solver, outputs=tuple(
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
-                            censoring=censoring, etas=etas, mixture=mixture)
+                            censoring=censoring, etas=etas, mixture=mixture,
+                            levels=above)
     values, reasons, found = _held(asked, fixed or {}, set(free))
     given, problems = _given(asked, priors or {})
     found += problems
@@ -270,7 +289,9 @@ def _half_fixed(blocks: Iterable[tuple[str, ...]], fixed: Mapping[str, float]) -
 
 def _known(asked: PopulationModel, name: str) -> bool:
     """Whether a population parameter may be meant: levels and knots are the cohort's."""
-    return name in asked.names or any(name.startswith(e.stem) for e in asked.effects)
+    stems = (*(e.stem for e in asked.effects),
+             *(level.stem(n) for level in asked.levels for n in level.parameters))
+    return name in asked.names or name.startswith(stems)
 
 
 def _whole(asked: PopulationModel, name: str) -> str:

@@ -236,7 +236,7 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
     """(chain, draw, patient, parameter): where each draw's population puts each patient's phi;
     and (chain, draw, patient) of each parameter that differs by its covariates alone, and of how
     likely each class is, of which one is drawn to say where phi lies."""
-    alone = [p for p in dict.fromkeys(e.parameter for e in model.effects) if p not in model.spread]
+    alone = sorted(model.moved - set(model.spread))
 
     @jax.jit
     def every(theta: Arrays, phi: jax.Array, keys: jax.Array, data: Arrays) -> Any:

@@ -13,6 +13,7 @@ from carpk.accuracy import Mesh, agreeing, by
 from carpk.classes import class_priors, published_classes
 from carpk.cohort import Design
 from carpk.effects import coefficients, resolved_effects
+from carpk.levels import level_priors, resolved_levels
 from carpk.likelihood import data_of, predicted_rows
 from carpk.population_model import PopulationModel, correlations
 from carpk.priors import Prior
@@ -44,6 +45,8 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
     priors: dict[str, Prior] = {**_covariate_priors(model, design, reasons)}
     if model.mixture:
         priors |= class_priors(structure, model.mixture, reasons)
+    for level in model.levels:
+        priors |= level_priors(structure, level, reasons)
     of_classes = published_classes(structure, model.mixture)
     for block in model.blocks:
         priors |= dict.fromkeys(correlations(block), Prior("lkj", (2.0,)))
@@ -92,20 +95,24 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
 
 def with_effects(model: PopulationModel, design: Design) \
         -> tuple[PopulationModel, tuple[Problem, ...]]:
-    """The model with each covariate's form, reference and levels, and warnings.
+    """The model with each covariate's form, reference and levels, the units of the levels above
+    the patients, and warnings.
 
     Raises DataError with everything that is wrong with the columns the covariates read.
     """
     source = next((p.file for p in design.warnings if p.file), "")
     effects, found = resolved_effects(model.structure, model.effects, design.covariates,
                                       design.varying, source)
+    levels, more = resolved_levels(model.levels, design.covariates, design.varying, source)
+    found += more
     if errors(found):
         raise DataError(found)
-    whole = dataclasses.replace(model, effects=effects)
+    whole = dataclasses.replace(model, effects=effects, levels=levels)
     unknown = [n for n in (*model.priors, *model.fixed) if n not in whole.names]
     if unknown:
         raise RequestError(Problem("error", "no such coefficient", "these there are: " + ", ".join(
-            n for e in effects for n in coefficients(e)), column=n) for n in unknown)
+            (*(n for e in effects for n in coefficients(e)),
+             *(n for level in levels for n in level.names))), column=n) for n in unknown)
     return whole, tuple(found)
 
 

@@ -81,6 +81,13 @@ def drawn_from_prior(model: PopulationModel, seed: int) -> dict[str, float]:
     return values
 
 
+def _new_units(model: PopulationModel, seed: int) -> dict[str, float]:
+    """A b for every unit of the levels above the patients: `theta` knows those of a fit."""
+    random = np.random.default_rng((seed, 1))
+    return {n: random.normal() for level in model.levels for p in level.parameters
+            for n in level.deviations(p)}
+
+
 def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,
              seed: int, own: Mapping[str, np.ndarray] | None = None, mesh: Mesh | None = None) \
         -> Simulated:
@@ -89,7 +96,8 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     theta : population values by name, natural scale, over the published ones
     own : {parameter: (P,)}, natural scale, each patient's typical value in place of theta's
     mesh : the method and steps to solve with instead of looking for good ones
-    Covariates are read from the design. Raises RequestError for a name that is not understood or
+    Covariates are read from the design; of the units of a level (studies) that theta says nothing
+    of, b is drawn. Raises RequestError for a name that is not understood or
     a value that nobody gives, DataError for a covariate that is missing or wrong.
 
     >>> from carpk import examples, registry
@@ -102,7 +110,7 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     True
     """
     model, _ = with_effects(model, design)
-    values = {**published(model), **(theta or {})}
+    values = {**_new_units(model, seed), **published(model), **(theta or {})}
     found = [Problem("error", "no such population parameter", f"known: {', '.join(model.names)}",
                      found=n) for n in values if n not in model.names]
     found += [Problem("error", "the model file gives no value", "give one in theta", column=n)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from carpk import class_rows, covariate_effects, fitting, posterior, prediction
+from carpk import class_rows, covariate_effects, fitting, level_rows, posterior, prediction
 from carpk.conditional_residuals import cwres
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
@@ -38,8 +38,9 @@ def parameters(fit: Fit) -> pd.DataFrame:
     cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
     shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
-    kind: typical, covariate, class, spread, correlation, residual or derived; meaning, in words.
-    Of a mixture X_pop is of class 1; X_pop_2 and share_1 are computed from the draws.
+    kind: typical, covariate, class, level, spread, correlation, residual or derived; meaning, in
+    words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and a study's X_pop_STUDY_A are
+    computed from the draws.
     A fixed parameter has its value as mean and median. Of maximum likelihood, mean and median
     are the estimate, sd its standard error. What does not apply is NaN or "".
     """
@@ -255,7 +256,7 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
              for o in reversed(structure.outputs)}
     kind, _, rest = name.partition("_")
     effect = next((e for e in fit.model.effects if name in coefficients(e)), None)
-    of_class = class_rows.described(fit, name)
+    of_class = class_rows.described(fit, name) or level_rows.described(fit, name)
     if of_class is not None:
         unit = of_class["unit"]
         return {**of_class, "unit": given.get(unit, unit)}
@@ -316,7 +317,8 @@ def _typical_derived(fit: Fit) -> dict[str, np.ndarray]:
               for p in model.structure.parameters}
     values |= {n: np.full(shape, np.median(v)) for n, v in fit.design.inputs.items()}
     first = _derive(fit, values, shape)
-    found = class_rows.typical(fit) | {f"{n}_pop": v for n, v in first.items()}
+    found = {**class_rows.typical(fit), **level_rows.typical(fit),
+             **{f"{n}_pop": v for n, v in first.items()}}
     for k, own in class_rows.further(fit, values):
         found |= {f"{n}_pop_{k}": v for n, v in _derive(fit, own, shape).items()
                   if not np.array_equal(v, first[n])}

@@ -323,8 +323,11 @@ def _located_sds(model: PopulationModel, start: Start, data: Arrays, omega: jax.
     if not len(places):
         return []
     wider = 1.0 + (left / omega**2).max()
-    sds = jnp.sqrt(wider * jnp.diagonal(jnp.linalg.inv(
-        information + 1e-6 * jnp.eye(len(places)))))
+    # the b of a level's units and the typical value of all add up: it takes the prior of the b
+    known = [1.0 if any(level.of(model.free[k]) for level in model.levels) else 1e-6
+             for k in places]
+    sds = jnp.sqrt(wider * jnp.diagonal(jnp.linalg.inv(information + jnp.diag(
+        jnp.asarray(known)))))
     return [sds[i] for i in range(len(places))]
 
 

@@ -33,6 +33,7 @@ DRAWS = {
 KINDS = {
     "typical": "Typical values", "covariate": "Covariates (on the link scale)",
     "class": "Classes of patients (delta on the link scale)",
+    "level": "Levels above the patients (tau: SD between units on the link scale, b in taus)",
     "spread": "Spread between patients (SD on the link scale)",
     "correlation": "Correlation between a patient's parameters",
     "residual": "Residual error", "derived": "Derived, of the typical patient",
