@@ -38,6 +38,9 @@ def further(fit: Fit, values: Mapping[str, np.ndarray]) \
 def described(fit: Fit, name: str) -> dict[str, str] | None:
     """Kind, unit and meaning of a row that is of a class; None of others."""
     mixture, structure = fit.model.mixture, fit.model.structure
+    if mixture is not None and name.removesuffix("_pop") in mixture.parameters:
+        p = structure.parameter(name.removesuffix("_pop"))
+        return {"kind": "typical", "unit": p.unit, "meaning": f"{p.meaning}, {_called(fit, 1)}"}
     match = re.fullmatch(r"(?:(delta)_)?(\w+?)(_pop)?_(\d+)", name)
     if mixture is None or match is None or not 1 <= int(match[4]) <= mixture.count:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients, covariate_model
 from carpk.fitting import Fit
 from carpk.likelihood import population_location, predicted_rows
+from carpk.population_model import PopulationModel
 from carpk.posterior import fixed
 from carpk.prediction import largest_class, some_draws
 from carpk.solve import Arrays, arrays
@@ -159,6 +161,19 @@ def _scene_design(fit: Fit, scenes: int) -> Design:
         dose_events={n: copies(v) for n, v in seen.dose_events.items()})
 
 
+def unexplained(model: PopulationModel, theta: Any, parameter: str) -> Any:
+    """The variance between patients, link scale, that covariates leave to a varying parameter:
+    omega squared, that between the classes and that between the units of levels."""
+    total = theta[f"omega_{parameter}"] ** 2
+    for level in model.levels:
+        total = total + (theta[level.tau(parameter)] ** 2 if parameter in level.parameters else 0.0)
+    if model.mixture:
+        shares, shifts = model.mixture.shares(theta), model.mixture.shifts(theta, parameter)
+        mean = sum(w * s for w, s in zip(shares, shifts, strict=True))
+        total = total + sum(w * (s - mean) ** 2 for w, s in zip(shares, shifts, strict=True))
+    return total
+
+
 def _explained(fit: Fit, theta: dict[str, np.ndarray], effect: CovariateEffect) -> float:
     """Of a parameter's variance between these patients, the share its effect accounts for."""
     model = fit.model
@@ -174,7 +189,7 @@ def _explained(fit: Fit, theta: dict[str, np.ndarray], effect: CovariateEffect) 
         moved = {e.key: covariate_model(e).shift(columns[e.key], [values[n] for n in
                                                                   coefficients(e)])
                  for e in together}
-        total = sum(moved.values()).var() + values[f"omega_{effect.parameter}"] ** 2
+        total = sum(moved.values()).var() + unexplained(model, values, effect.parameter)
         return moved[effect.key].var() / total
 
     return float(np.median(share({n: jnp.asarray(v) for n, v in theta.items()})))

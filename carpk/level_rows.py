@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.fitting import Fit
+from carpk.population_model import PopulationModel
 
 
 def typical(fit: Fit) -> dict[str, np.ndarray]:
@@ -25,6 +26,11 @@ def typical(fit: Fit) -> dict[str, np.ndarray]:
                 found[f"{name}_pop_{level.column}_{unit}"] = np.asarray(
                     link.from_real(middle + drawn(level.tau(name)) * drawn(b)))
     return found
+
+
+def deviations(model: PopulationModel) -> set[str]:
+    """The names of the units' b: random effects of the model, whose N(0, 1) is no belief."""
+    return {b for level in model.levels for p in level.parameters for b in level.deviations(p)}
 
 
 def described(fit: Fit, name: str) -> dict[str, str] | None:

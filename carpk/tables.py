@@ -125,11 +125,12 @@ def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
 def prior_sensitivity(fit: Fit) -> pd.DataFrame:
     """Whether the answer hangs on the priors, one row per free population parameter.
 
-    parameter; prior, likelihood: how far power-scaling either moves it (`posterior.sensitivity`);
-    remark: a sentence where the prior moves it noticeably. Draws of a posterior only.
+    parameter (a unit's b has no prior of its own); prior, likelihood: how far power-scaling
+    either moves it (`posterior.sensitivity`); remark: a sentence where the prior moves it
+    noticeably. Draws of a posterior only.
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
-    own = {n: draws[n].values for n in model.free}
+    own = {n: draws[n].values for n in model.free if n not in level_rows.deviations(model)}
     table = posterior.sensitivity(
         own, {n: np.asarray(model.priors[n].log_density(jnp.asarray(v))) for n, v in own.items()},
         fit.posterior["log_likelihood"].dataset["y"].values)
@@ -168,7 +169,7 @@ def prior_dominated(fit: Fit) -> dict[str, str]:
     if "estimates" in fit.manifest:
         return {}
     found, draws = {}, fit.posterior["posterior"].dataset
-    for name in fit.model.free:
+    for name in (n for n in fit.model.free if n not in level_rows.deviations(fit.model)):
         prior = _marginal(fit, name)
         centre, sd = prior_on_real_line(prior)
         u = np.asarray(prior.scale.to_real(jnp.asarray(draws[name].values)))
