@@ -53,21 +53,22 @@ def of_each_class():
 
 
 def test_a_mixture_is_the_sum_over_its_classes_as_scipy_has_it():
-    ours = patient_log_density(MODEL, DATA, THETA, jnp.asarray(PHI))
+    ours, each = jax.jit(lambda phi: (patient_log_density(MODEL, DATA, THETA, phi),
+                                      class_log_densities(MODEL, DATA, THETA, phi)))(PHI)
     assert np.asarray(ours) == pytest.approx(np.log(of_each_class().sum(axis=1)), rel=1e-12)
-    each = jnp.exp(class_log_densities(MODEL, DATA, THETA, jnp.asarray(PHI)))
-    assert np.asarray(each) == pytest.approx(of_each_class(), rel=1e-10)
+    assert np.exp(each) == pytest.approx(of_each_class(), rel=1e-10)
 
 
 def test_a_patient_whose_class_is_known_has_the_density_of_that_class():
     known = {**DATA, "classes": jax.nn.one_hot(np.full(8, 2), 3, dtype=float)}
-    ours = patient_log_density(MODEL, known, THETA, jnp.asarray(PHI))
+    ours = jax.jit(lambda phi: patient_log_density(MODEL, known, THETA, phi))(PHI)
     assert np.asarray(ours) == pytest.approx(np.log(of_each_class()[:, 2] / 0.15), rel=1e-12)
 
 
 def test_the_shares_have_the_dirichlet_prior_of_which_each_has_a_beta_margin():
     moved = {**THETA, "share_2": 0.1, "share_3": 0.6}
-    ours = float(log_prior(MODEL, moved) - log_prior(MODEL, THETA))
+    prior_of = jax.jit(lambda theta: log_prior(MODEL, theta))
+    ours = float(prior_of(moved) - prior_of(THETA))
     dirichlet = stats.dirichlet([2.0, 2.0, 2.0])
     assert ours == pytest.approx(dirichlet.logpdf([0.3, 0.1, 0.6]) - dirichlet.logpdf(SHARES))
     assert str(MODEL.priors["share_2"]) == "beta(2, 4)"
@@ -81,28 +82,37 @@ def test_the_shares_have_the_dirichlet_prior_of_which_each_has_a_beta_margin():
 
 
 def test_the_real_line_of_a_mixture_leads_back_and_its_volume_is_that_of_autodiff():
-    u = from_theta(MODEL, THETA)
-    back = to_theta(MODEL, u)
-    assert {n: float(back[n]) for n in THETA} == pytest.approx(THETA)
-    jacobian = jax.jacfwd(lambda u: jnp.stack([to_theta(MODEL, u)[n] for n in MODEL.free]))(u)
-    assert float(log_jacobian(MODEL, u)) == pytest.approx(float(jnp.linalg.slogdet(jacobian)[1]))
+    def stacked(u):
+        return jnp.stack([to_theta(MODEL, u)[n] for n in MODEL.free])
+
+    u = jax.jit(lambda theta: from_theta(MODEL, theta))(THETA)
+    back, slope, volume = jax.jit(lambda u: (stacked(u), jax.jacfwd(stacked)(u),
+                                             log_jacobian(MODEL, u)))(u)
+    assert dict(zip(MODEL.free, back.tolist(), strict=True)) == pytest.approx(THETA)
+    assert float(volume) == pytest.approx(float(np.linalg.slogdet(np.asarray(slope))[1]))
 
 
 def test_the_start_parts_the_patients_and_its_coordinates_have_the_volume_of_autodiff():
     model, seen = two_levels()
     data = data_of(model, seen)
     start = start_of(model, data, seed=1)
-    theta = to_theta(model, start.u)
+    theta = jax.jit(lambda u: to_theta(model, u))(start.u)
     assert np.asarray(start.classes).argmax(axis=1).tolist() == [0, 0, 0, 1, 0, 1, 0, 0, 1]
     assert np.isfinite(start.u).all()
     assert abs(theta["delta_m_2"] - 2.5) < 1.0
-    about, z = frozen(model, start), jnp.asarray(np.random.default_rng(2).normal(size=(9, 1)))
-    phi, volume = to_phi(model, data, theta, z, about, "informed")
-    slope = jax.jacfwd(lambda z: to_phi(model, data, theta, z, about, "informed")[0])(z)
-    one = jnp.abs(jnp.diagonal(slope[:, 0, :, 0]))
-    assert np.asarray(volume) == pytest.approx(np.log(np.asarray(one)))
-    assert np.asarray(to_z(model, data, theta, phi, about, "informed")) == pytest.approx(
-        np.asarray(z), abs=1e-9)
+
+    @jax.jit
+    def there_and_back(z):
+        about = frozen(model, start)
+        phi, volume = to_phi(model, data, theta, z, about, "informed")
+        slope = jax.jacfwd(lambda z: to_phi(model, data, theta, z, about, "informed")[0])(z)
+        return volume, jnp.diagonal(slope[:, 0, :, 0]), to_z(model, data, theta, phi, about,
+                                                             "informed")
+
+    z = np.random.default_rng(2).normal(size=(9, 1))
+    volume, slope, again = there_and_back(jnp.asarray(z))
+    assert np.asarray(volume) == pytest.approx(np.log(np.abs(slope)))
+    assert np.asarray(again) == pytest.approx(z, abs=1e-9)
 
 
 TRUTH = np.array([0, 0, 0, 1, 0, 1, 0, 0, 1])
@@ -203,9 +213,8 @@ def test_residuals_of_a_mixture_are_about_the_patients_own_class(fitted):
     assert np.abs(tables.individuals(fitted)["eta_m_mean"]).max() < 1.2  # not half of delta
 
 
-def test_new_patients_are_of_the_classes_by_their_shares():
-    many = design(decaying(patients=3000, limit=0.0), DECAY)
-    model = MODEL
+def test_new_patients_are_of_the_classes_by_their_shares_unless_their_values_are_given():
+    model, many = MODEL, design(decaying(patients=3000, limit=0.0), DECAY)
     drawn = simulate(model, many, THETA, seed=1)
     counts = np.bincount(drawn.classes, minlength=4)[1:]
     assert stats.chisquare(counts, 3000 * np.array(SHARES)).pvalue > 0.001
@@ -222,11 +231,9 @@ def test_new_patients_are_of_the_classes_by_their_shares():
                          jax.random.key(2))
     first = np.log(np.asarray(y)[:, 0])  # of the population, as the simulation has it
     assert stats.ks_2samp(first, np.log(drawn.dv[:, 0])).pvalue > 0.001
-
-
-def test_a_set_of_parameters_stands_for_the_class():
-    own = {"C0": np.full(8, 30.0), "k": np.full(8, 0.1)}
-    drawn = simulate(MODEL, DESIGN, {**THETA, "omega_C0": 1e-9, "omega_k": 1e-9}, seed=1, own=own)
+    # a set of parameters stands for the class
+    own = {"C0": np.full(3000, 30.0), "k": np.full(3000, 0.1)}
+    drawn = simulate(MODEL, many, {**THETA, "omega_C0": 1e-9, "omega_k": 1e-9}, seed=1, own=own)
     assert drawn.parameters["C0"].to_numpy() == pytest.approx(own["C0"])
     assert drawn.classes is None
 
