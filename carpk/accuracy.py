@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.cohort import Design
+from carpk.epochs import Epochs
 from carpk.solve import arrays, predict
 from carpk.structure import Solver, StructuralModel
 
@@ -43,12 +44,14 @@ class Solved(NamedTuple):
 
 
 def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.ndarray],
-           mesh: Mesh | None = None) -> Solved:
+           mesh: Mesh | None = None, epochs: Epochs | None = None,
+           changing: Sequence[str] = ()) -> Solved:
     """A design's predictions, on a mesh that is fine enough for every patient in it.
 
     values : each parameter as (P,), natural scale; mesh : the one to use instead of looking
+    epochs : of the parameters `changing` in a patient, whose values are (P, E) or (P, E, 2)
     """
-    run = runner(structure, design, values)
+    run = runner(structure, design, values, epochs, changing)
     if mesh or not structure.states:
         chosen = mesh or ("tsit5", 1)
         return Solved(run(chosen), chosen, 0.0)
@@ -58,7 +61,8 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     return Solved(predicted, mesh, moved)
 
 
-def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.ndarray]) \
+def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.ndarray],
+           epochs: Epochs | None = None, changing: Sequence[str] = ()) \
         -> Callable[..., np.ndarray]:
     """run(mesh, room=0) -> (P, N) predictions of a design, 0 where nothing is observed.
 
@@ -74,7 +78,7 @@ def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.n
 
     def run(mesh: Mesh, room: int = 0) -> np.ndarray:
         method, steps = mesh
-        whole = (own, arrays(design, structure, steps, room))
+        whole = (own, arrays(design, structure, steps, room, epochs, changing))
         parts = [jax.tree.map(lambda x, p=p: x[p], whole) for p in places]
         key = (method, max(steps, room))
         if key not in programs:

@@ -36,6 +36,12 @@ def command(
             help="a covariate of a parameter: power, exponential, linear, category, hockey_stick "
             "or spline, with a reference or without; or a formula; may be repeated",
             metavar='"Cmax ~ DOSE=power(3.1)"')] = None,
+        time_varying: Annotated[list[str] | None, typer.Option(
+            help="how a covariate changes in a patient: locf, nocb, linear or window; may be "
+            "repeated", metavar="STEROID=window")] = None,
+        occasions: Annotated[list[str] | None, typer.Option(
+            help="the parameters that differ between the occasions of a patient (column OCC), "
+            "such as a re-infusion", metavar="Cmax,alpha")] = None,
         correlate: Annotated[list[str] | None, typer.Option(
             help="parameters whose etas are correlated, or full; may be repeated",
             metavar="Cmax,alpha")] = None,
@@ -71,8 +77,9 @@ def command(
     from carpk import cli_fit, cli_request
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
-        covariates=covariate, correlated=correlate, etas=etas, classes=classes,
-        levels=level, censoring=censoring, errors=error, fixed=fix, priors=prior, steps=steps,
+        covariates=covariate, time_varying=time_varying, occasions=occasions,
+        correlated=correlate, etas=etas, classes=classes, levels=level,
+        censoring=censoring, errors=error, fixed=fix, priors=prior, steps=steps,
         solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)

@@ -16,8 +16,9 @@ from carpk.cohort import contents, design
 from carpk.preparation import with_effects
 from carpk.problems import Problem, RequestError
 
-_PAIRED = ("errors", "fixed", "priors", "columns", "units")
-_LISTED = ("spread", "free", "dvid")
+_PAIRED = ("errors", "fixed", "priors", "columns", "units", "time_varying")
+_LISTED = ("spread", "free", "dvid", "occasions")
+_CHECKED = ("data", "model", "covariates", "levels", "time_varying", "occasions")  # with the file
 
 
 def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def request(data: str, given: Mapping[str, Any]) -> requests.Request:
 def checked(data: str, given: Mapping[str, Any]) -> tuple[tuple[Problem, ...], str]:
     """The warnings of a cohort that can be used, and what is in it, as a sentence."""
     stated = _stated(data, given)
-    wanted = {k: v for k, v in stated.items() if k in ("data", "model", "covariates", "levels")}
+    wanted = {k: v for k, v in stated.items() if k in _CHECKED}
     asked = requests.Request.of({"model": "", **wanted}, data if _is_request(data) else "")
     if not asked.model:
         cohort = requests.cohort_of(asked.data)

@@ -18,6 +18,7 @@ OBSERVATION_COLUMNS = ("line", "ID", "TIME", "DVID", "DV", "LOWER", "UPPER", "CE
 DOSE_COLUMNS = ("line", "ID", "TIME", "AMT", "DURATION", "CMT")
 # of a table of doses that are not all plain ones, and what a plain one has there
 EVENT_COLUMNS: Mapping[str, float] = {"EVID": 1, "SS": 0, "II": 0.0, "RATE": 0.0}
+NOTHING_CHANGES = pd.DataFrame({"line": [], "ID": [], "TIME": []})
 EXCLUDED_COLUMNS = ("line", "ID", "TIME", "DVID", "DV", "reason")
 
 
@@ -38,6 +39,8 @@ class Cohort:
         rate of an infusion in steady state that ends there (AMT 0); else 0.
     covariates : index ID, a column for each column of the file that is constant in a patient
         float or str, NaN where the patient has none.
+    changing : line, ID, TIME of every row of the file, and the columns that differ between rows
+        of a patient, or are missing on some; the first change in each patient is in `varying`
     excluded : rows of the file that are not observations or doses, each with its reason.
     units : of DV by DVID (int); of columns by their name, of doses as AMT or AMT:STATE.
     read_as : what was asked for in reading it: columns, dvid, and the patients of `select`.
@@ -53,6 +56,7 @@ class Cohort:
     units: Mapping[int | str, str] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
     varying: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    changing: pd.DataFrame = field(default_factory=lambda: NOTHING_CHANGES)
     read_as: Mapping[str, Any] = field(default_factory=dict)
 
     def select(self, ids: Iterable[str]) -> Cohort:
@@ -70,7 +74,7 @@ class Cohort:
 
         return replace(self, ids=chosen, observations=rows(self.observations),
                        doses=rows(self.doses), covariates=self.covariates.loc[list(chosen)],
-                       excluded=rows(self.excluded),
+                       excluded=rows(self.excluded), changing=rows(self.changing),
                        read_as={**self.read_as, "patients": list(chosen)})
 
 
@@ -81,9 +85,9 @@ class Design:
     P patients, N observations, D doses. Observation arrays are (P, N), dose arrays (P, D),
     each input is (P,). Padding repeats the patient's last time and is not `observed`.
     `line` points back to the line of the CSV, `excluded` and `warnings` extend the cohort's;
-    `covariates` and `varying` are the cohort's. `lloq` (P, N) is the file's, NaN where it says
-    none, and None where it has no such column. `dose_events` holds a cohort's EVID, SS, II and
-    RATE of doses, each (P, D); it is empty where all doses are plain.
+    `covariates`, `varying` and `changing` are the cohort's. `lloq` (P, N) is the file's, NaN
+    where it says none, and None where it has no such column. `dose_events` holds a cohort's EVID,
+    SS, II and RATE of doses, each (P, D); it is empty where all doses are plain.
     """
 
     ids: tuple[str, ...]
@@ -105,6 +109,7 @@ class Design:
     varying: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
     lloq: np.ndarray | None = None
     dose_events: Mapping[str, np.ndarray] = field(default_factory=dict)
+    changing: pd.DataFrame = field(default_factory=lambda: NOTHING_CHANGES)
 
     @property
     def censored(self) -> np.ndarray:
@@ -167,7 +172,8 @@ def design(cohort: Cohort, structure: StructuralModel) -> Design:
         inputs=inputs, dose_time=d["TIME"], dose_amount=d["AMT"], dose_duration=d["DURATION"],
         dose_state=d["CMT"].astype(np.int64) - 1, dose_line=d["line"].astype(np.int64),
         excluded=excluded, warnings=(*cohort.warnings, *found), covariates=cohort.covariates,
-        varying=cohort.varying, lloq=n.get("LLOQ"), dose_events={n: d[n] for n in events})
+        varying=cohort.varying, changing=cohort.changing, lloq=n.get("LLOQ"),
+        dose_events={n: d[n] for n in events})
 
 
 def quantification_limits(patient: np.ndarray, kind: np.ndarray, time: np.ndarray,
@@ -349,7 +355,8 @@ def _rows(cohort: Cohort, structure: StructuralModel) \
 def _doses(cohort: Cohort, structure: StructuralModel) -> tuple[pd.DataFrame, list[Problem]]:
     doses = cohort.doses
     if len(doses) and not structure.states:
-        return doses.iloc[:0], [Problem(
+        resets = doses.get("EVID", pd.Series(1, doses.index)) > 2  # where a course begins anew
+        return doses[resets], [Problem(
             "warning", f"{structure.name} takes no dose: {len(doses)} dose rows are not used",
             "", cohort.source, int(doses["line"].iloc[0]))]
     states = [s.name for s in structure.states]

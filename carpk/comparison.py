@@ -104,8 +104,8 @@ def patient_log_likelihoods(fit: Fit, seed: int = 1) -> np.ndarray:
 def _proposal(fit: Fit) -> tuple[jax.Array, Rows]:
     """Each patient's posterior mean of phi (P, K), and the lower factor of its covariance."""
     stored, model = fit.posterior["posterior"].dataset, fit.model
-    phi = np.stack([np.asarray(model.scale(n).to_real(jnp.asarray(
-        stored[n].values.reshape(-1, stored.sizes["patient"])))) for n in model.spread], axis=-1)
+    phi = posterior.phi_of(model, stored)
+    phi = phi.reshape(-1, *phi.shape[2:])
     away = phi - phi.mean(axis=0)
     covariance = jnp.asarray(np.einsum("spk,spl->pkl", away, away) / len(phi))
     size = phi.shape[-1]

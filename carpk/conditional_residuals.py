@@ -17,6 +17,7 @@ from carpk.empirical_bayes import dense
 from carpk.fitting import Fit
 from carpk.likelihood import data_of, from_theta, population_location
 from carpk.population_model import PopulationModel
+from carpk.posterior import phi_of
 from carpk.prediction import medians, own_classes
 from carpk.solve import Arrays
 
@@ -26,9 +27,7 @@ def cwres(fit: Fit) -> np.ndarray:
     """(rows,): of every row of `carpk.prediction.predictions`, at the posterior medians (or the
     estimates); see `linearised_residuals`."""
     model, draws = fit.model, fit.posterior["posterior"].dataset
-    middle = [np.median(np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values))),
-                        axis=(0, 1)) for n in model.spread]
-    start = np.stack(middle, axis=1) if middle else np.zeros((len(fit.design.ids), 0))
+    start = np.median(phi_of(model, draws), axis=(0, 1))
     return linearised_residuals(model, fit.design, medians(fit), start,
                                 own_classes(fit))[fit.design.observed]
 

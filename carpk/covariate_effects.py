@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from carpk.changes import by_epoch, epochs_of
 from carpk.cohort import Design
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients, covariate_model
@@ -40,7 +41,8 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
     median, lower95, upper95; direction: posterior probability that it goes the way of its median;
     within: that the ratio lies within `relevant`; coefficient: those that make it up;
     explained: of a parameter, the share of the between-patient variance (link scale) that the
-    column explains in these patients, median.
+    column explains in these patients, median; NaN of one that changes in a patient, whose row is
+    for a patient who has that value all along.
     """
     effects = fit.model.effects
     if not effects:
@@ -81,8 +83,22 @@ def _values(fit: Fit, effect: CovariateEffect) -> list[float | str]:
     """The values a covariate is looked at: its levels, or its 5th and 95th percentile."""
     if effect.form == "category":
         return [str(p) for p in effect.points]
+    if fit.model.changes(effect):
+        return _values_in_time(fit, effect)
     x = covariate_model(effect).read(fit.design.covariates, effect)
     return [float(f"{q:.4g}") for q in np.quantile(x, [0.05, 0.95])]
+
+
+def _values_in_time(fit: Fit, effect: CovariateEffect) -> list[float | str]:
+    """The same of a covariate that changes in a patient, over the patients' epochs; of one that
+    hardly ever is away from its reference, the values furthest from it."""
+    epochs = epochs_of(fit.model, fit.design)
+    assert epochs is not None
+    table = by_epoch(fit.design, epochs, epochs.first)[epochs.lasting().ravel()]
+    x = covariate_model(effect).read(table, effect)
+    ends = [np.quantile(x, [0.05, 0.95]), np.array([x.min(), x.max()])]
+    found = ends[0] if np.ptp(ends[0]) > 0 else ends[1]
+    return [float(f"{q:.4g}") for q in found if q != effect.reference]
 
 
 def _population(fit: Fit) -> dict[str, np.ndarray]:
@@ -177,10 +193,13 @@ def unexplained(model: PopulationModel, theta: Any, parameter: str) -> Any:
 def _explained(fit: Fit, theta: dict[str, np.ndarray], effect: CovariateEffect) -> float:
     """Of a parameter's variance between these patients, the share its effect accounts for."""
     model = fit.model
+    if model.changes(effect):
+        return np.nan  # it differs within patients
     if effect.parameter not in model.spread:
         return 1.0
     columns = model.effect_columns(fit.design.covariates)
-    together = [e for e in model.effects if e.parameter == effect.parameter]
+    together = [e for e in model.effects if e.parameter == effect.parameter
+                and not model.changes(e)]
 
     @jax.jit
     @jax.vmap

@@ -7,7 +7,7 @@ comes and an infusion ends, follow from a patient's parameters, and so carry the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.cohort import Design
+from carpk.epochs import Epochs
 from carpk.integrators import linear_solver
 from carpk.structure import StructuralModel, named
 
@@ -31,29 +32,34 @@ def eventful(design: Design, structure: StructuralModel) -> bool:
     return structure.dosing is not None or bool(design.dose_events)
 
 
-def schedule(design: Design, structure: StructuralModel, steps: int, room: int) -> Arrays:
+def schedule(design: Design, structure: StructuralModel, steps: int, room: int,
+             epochs: Epochs | None = None, changing: Sequence[str] = ()) -> Arrays:
     """What `placed` reads of a design, each (P, ...): samples, doses, resets, shares of the way.
 
     A dose in steady state follows others like it: of these, `before` its record, the ones that
     may not be over at its time are doses too, whose part before that time is left out. There is
     room for a lag of two intervals, more for an infusion; where lag and length exceed it, the
-    patient's solve fails.
+    patient's solve fails. Where parameters are `changing` in a patient, by `epochs`, each dose and
+    reset has those of its record.
     """
     patients = range(len(design.ids))
-    each = [_given(design, structure, i) for i in patients]
+    each = [_given(design, structure, i, epochs) for i in patients]
+    own = {} if epochs is None else {"epoch": 0}
     doses = _stacked([d for d, _ in each], {
         "time": 0.0, "amount": 0.0, "kind": BOLUS, "duration": 1.0, "line": 0, "after": -math.inf,
-        "until": math.inf, "room": math.inf, "state": -1}, least=1)
+        "until": math.inf, "room": math.inf, "state": -1, **own}, least=1)
     states, kinds = doses.pop("state"), doses["kind"]
     numbers = [k for k in range(len(structure.states)) if (states == k).any()]
     doses["into"] = {structure.states[k].name: states == k for k in numbers}
     doses["poured"] = {structure.states[k].name: states == k for k in numbers
                        if (kinds[states == k] != BOLUS).any()}
     resets = _stacked([r for _, r in each], {"time": 0.0, "line": 0, "act": 0, "dose": 0,
-                                             "interval": 1.0})
+                                             "interval": 1.0, **own})
     shares = np.append(np.linspace(0.0, 1.0, steps), np.ones(max(room - steps, 0)))
     # at one time rows are met in the order they are written in; a reset comes before its dose
-    other = [np.full((len(design.ids), n), -1) for n in (len(shares), len(structure.switches))]
+    width = 0 if epochs is None else epochs.start.shape[1]
+    splits = width + sum(width if n in changing else 1 for n in structure.switches)
+    other = [np.full((len(design.ids), n), -1) for n in (len(shares), splits)]
     line = doses.pop("line")
     lines = np.concatenate([resets.pop("line"), *other, design.line, line, line], axis=1)
     mesh: Arrays = {
@@ -69,17 +75,19 @@ def schedule(design: Design, structure: StructuralModel, steps: int, room: int) 
     return mesh
 
 
-def _given(design: Design, structure: StructuralModel, i: int) -> tuple[list[Arrays],
-                                                                          list[Arrays]]:
+def _given(design: Design, structure: StructuralModel, i: int, epochs: Epochs | None) \
+        -> tuple[list[Arrays], list[Arrays]]:
     """The doses of a patient, those before a steady state among them, and the resets."""
     events = design.dose_events
     doses: list[Arrays] = []
     resets: list[Arrays] = []
+    within = None if epochs is None else epochs.at(design.dose_time, design.dose_line)[i]
     for j in range(design.dose_time.shape[1]):
         evid, ss, interval, rate = (events[n][i, j] if events else plain for n, plain in
                                     (("EVID", 1), ("SS", 0), ("II", 0.0), ("RATE", 0.0)))
         amount, length = design.dose_amount[i, j], design.dose_duration[i, j]
-        at = {"time": design.dose_time[i, j], "line": design.dose_line[i, j]}
+        at = {"time": design.dose_time[i, j], "line": design.dose_line[i, j],
+              **({} if within is None else {"epoch": within[j]})}
         if not (amount > 0 or evid > 2 or ss):
             continue  # padding
         if amount > 0:
@@ -118,7 +126,7 @@ def _stacked(each: list[list[Arrays]], columns: dict[str, float], least: int = 0
 
 
 def administered(structure: StructuralModel, doses: Arrays, p: Arrays) -> Arrays:
-    """One patient's doses as the parameters make them, each (G,).
+    """One patient's doses as the parameters make them, each (G,); p : scalars, or (G,) each.
 
     lag; at : when each comes; begin, end : of what is seen of it after its own steady state and
     before the next reset; bolus, rate : the amount given at once, or per time; length : how long
@@ -158,12 +166,13 @@ def administered(structure: StructuralModel, doses: Arrays, p: Arrays) -> Arrays
 
 
 def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.Array,
-           first: float) -> Arrays:
+           first: float, starts: tuple[Any, ...] = ()) -> Arrays:
     """One patient's mesh, as a plain one, with what a reset does and the states it sets.
 
     given : of `administered`, whose `sound` the mesh repeats: predictions are NaN without it
     levels : each state after each reset, (R,)
     switches : times that also get a node; first : the shortest step's length
+    starts : where the model starts at each reset, (R,), if that changes in a patient
     """
     doses, horizon = mesh["doses"], mesh["horizon"]
     restarts = jnp.sort(jnp.clip(jnp.where(given["live"], given["begin"], horizon), 0.0, horizon))
@@ -201,6 +210,8 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
     if "resets" in mesh:
         out |= {"act": at_nodes(0, mesh["resets"]["act"]),
                 "level": tuple(at_nodes(0, x) for x in levels)}
+        if starts:
+            out["first"] = tuple(at_nodes(0, x) for x in starts)
     return out
 
 
@@ -210,16 +221,17 @@ def steady_states(run: Callable[[Any, Arrays], tuple[Any, Any]], start: tuple[An
     """Each state in the steady state of each reset's dose, just before its record's time; (R,).
 
     run(u, nodes) -> (u after them, its path) : the solver's; start : the states without a dose,
-    where the search begins. A state is steady where a cycle, from one dose to the next, ends as
-    it began: Newton's method, whose matrix is the cycle's Jacobian, finds it in one step where
-    the rates are linear. NaN where it does not converge. Rates that depend on time are read on
-    the cycle that follows the record.
+    where the search begins, scalars or (R,). A state is steady where a cycle, from one dose to the
+    next, ends as it began: Newton's method, whose matrix is the cycle's Jacobian, finds it in one
+    step where the rates are linear. NaN where it does not converge. Rates that depend on time are
+    read on the cycle that follows the record.
     """
     doses = mesh["doses"]
     one = jnp.eye(len(start))
+    begin_at = jnp.stack([jnp.broadcast_to(x, mesh["resets"]["time"].shape) for x in start], axis=1)
     steady_scale = jnp.array([1.0 if log else 0.0 for log in logged])
 
-    def record(reset: Arrays) -> jax.Array:
+    def record(reset: Arrays, start: jax.Array) -> jax.Array:
         own = {n: given[n][reset["dose"]] for n in ("lag", "length", "amount", "rate")}
         kind, period = doses["kind"][reset["dose"]], reset["interval"]
         begin = jnp.mod(own["lag"], period)  # doses come so long after the record
@@ -237,6 +249,9 @@ def steady_states(run: Callable[[Any, Arrays], tuple[Any, Any]], start: tuple[An
         cycle = {"t": reset["time"] + s, "h": jnp.diff(s, append=s[-1:]),
                  "amount": {n: jnp.where(v, dosed, 0.0) for n, v in into.items()},
                  "inflow": {n: jnp.where(into[n], on * own["rate"], 0.0) for n in doses["poured"]}}
+
+        if "epoch" in reset:
+            cycle["epoch"] = jnp.broadcast_to(reset["epoch"], s.shape)
 
         def later(x: jax.Array, cycle: Arrays) -> tuple[jax.Array, jax.Array]:
             u, path = run(tuple(x), cycle)
@@ -259,13 +274,13 @@ def steady_states(run: Callable[[Any, Arrays], tuple[Any, Any]], start: tuple[An
             return (k < _NEWTON) & ~done & jnp.isfinite(x).all()
 
         _, x, done, matrix = jax.lax.while_loop(
-            seeking, newton, (0, jax.lax.stop_gradient(jnp.stack(start)), False, -one))
+            seeking, newton, (0, jax.lax.stop_gradient(start), False, -one))
         x = jnp.where(done, x, jnp.nan)
         # once more for the derivative, and again for the derivative of that
         return jax.lax.scan(lambda x, _: (x - _solved(matrix, later(x, cycle)[0] - x), None), x,
                             length=2)[0]
 
-    return tuple(jax.vmap(record)(mesh["resets"]).T)
+    return tuple(jax.vmap(record)(mesh["resets"], begin_at).T)
 
 
 def _solved(matrix: jax.Array, b: jax.Array) -> jax.Array:

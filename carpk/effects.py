@@ -137,8 +137,8 @@ def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffe
     """
     made, found, told = [], [], set[str]()
     for asked in effects:
-        effect = _with_form(asked, table)
-        problems = _column_problems(effect, table, varying, source)
+        effect = with_form(asked, table)
+        problems = column_problems(effect, table, varying, source)
         new = [p for p in problems if str(p) not in told]
         told |= {str(p) for p in new}
         found += new
@@ -158,7 +158,7 @@ def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffe
     return tuple(made), found
 
 
-def _with_form(effect: CovariateEffect, table: pd.DataFrame) -> CovariateEffect:
+def with_form(effect: CovariateEffect, table: pd.DataFrame) -> CovariateEffect:
     """The effect with a form where that was left to the column."""
     if effect.form != AUTO:
         return effect
@@ -166,13 +166,15 @@ def _with_form(effect: CovariateEffect, table: pd.DataFrame) -> CovariateEffect:
     return dataclasses.replace(effect, form="category" if words else "exponential")
 
 
-def _column_problems(effect: CovariateEffect, table: pd.DataFrame,
+def column_problems(effect: CovariateEffect, table: pd.DataFrame,
                      varying: Mapping[str, tuple[Problem, ...]], source: str) -> list[Problem]:
     """What is wrong with the columns an effect reads."""
     form, found = covariate_model(effect), []
     for name in form.needs(effect):
         if name in varying:
-            found += list(varying[name])
+            found += [dataclasses.replace(p, remedy="say how it changes, for instance "
+                                          f"--time-varying {name}=locf (or nocb, linear, window); "
+                                          "or correct it") for p in varying[name]]
             continue
         if name not in table:
             found.append(Problem("error", f"{effect.key} needs this column, and the file has none",

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from carpk.correlated import correlations
 from carpk.effects import coefficients
 from carpk.likelihood import (
     from_theta,
@@ -24,7 +25,7 @@ from carpk.likelihood import (
     row_log_likelihood,
     to_theta,
 )
-from carpk.population_model import PopulationModel, correlations
+from carpk.population_model import PopulationModel
 from carpk.small_matrices import Rows, inverse_of
 from carpk.solve import Arrays
 
@@ -52,7 +53,7 @@ class Start(NamedTuple):
 
 def start_shape(model: PopulationModel, data: Arrays) -> Start:
     """The shapes of a model's start, for programs that are compiled before it is found."""
-    p, k, o = data["time"].shape[0], len(model.spread), len(model.structure.outputs)
+    p, k, o = data["time"].shape[0], len(model.sds), len(model.structure.outputs)
     shape: Start = jax.eval_shape(lambda: Start(
         jnp.zeros(len(model.free)), jnp.zeros((p, k)), jnp.zeros((p, o, k, k)),
         jnp.zeros((p, o, k)), jnp.zeros(p), 0,
@@ -107,16 +108,22 @@ def columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) 
 
 
 def shared_places(model: PopulationModel) -> np.ndarray:
-    """Places in model.free of the typical values that no patient varies in, and of what covariates
-    and levels add to them: the predictions depend on these directly."""
+    """Places in model.free of the typical values that no patient varies in, of what covariates and
+    levels add to them, and of covariates that change in a patient: the predictions depend on these
+    directly."""
     return np.array([k for k, n in enumerate(model.free)
-                     if _moves(model, n) and _moves(model, n) not in model.spread], dtype=int)
+                     if (_moves(model, n) and _moves(model, n) not in model.spread)
+                     or n in _over_time(model)], dtype=int)
 
 
 def located_places(model: PopulationModel) -> np.ndarray:
     """Places in model.free of what moves the location of a varying parameter."""
-    return np.array([k for k, n in enumerate(model.free) if _moves(model, n) in model.spread],
-                    dtype=int)
+    return np.array([k for k, n in enumerate(model.free) if _moves(model, n) in model.spread
+                     and n not in _over_time(model)], dtype=int)
+
+
+def _over_time(model: PopulationModel) -> set[str]:
+    return {n for e in model.effects if model.changes(e) for n in coefficients(e)}
 
 
 def _moves(model: PopulationModel, name: str) -> str:
@@ -191,9 +198,9 @@ def dense(rows: Rows) -> jax.Array:
 
 
 def omegas(model: PopulationModel, theta: Any) -> jax.Array:
-    """(K,): the spread of each varying parameter."""
-    return jnp.stack([jnp.asarray(theta[f"omega_{n}"], float) for n in model.spread]) \
-        if model.spread else jnp.zeros(0)
+    """(K,): the spread of each varying parameter, and of the kappas."""
+    return jnp.stack([jnp.asarray(theta[n], float) for n in model.sds]) \
+        if model.sds else jnp.zeros(0)
 
 
 def _spreads(model: PopulationModel, theta: Any, away: jax.Array, covariance: jax.Array) \
@@ -203,10 +210,10 @@ def _spreads(model: PopulationModel, theta: Any, away: jax.Array, covariance: ja
     updated, patients = dict(theta), away.shape[0]
     squares = jnp.einsum("pk,pl->kl", away, away) + covariance.sum(axis=0)
     # as if two more patients had a spread of a third: it keeps omega off zero
-    whole = (squares + 2 * 0.1 * jnp.eye(len(model.spread))) / (patients + 2)
-    for k, name in enumerate(model.spread):
-        if f"omega_{name}" not in model.fixed:
-            updated[f"omega_{name}"] = jnp.sqrt(whole[k, k])
+    whole = (squares + 2 * 0.1 * jnp.eye(len(model.sds))) / (patients + 2)
+    for name in dict.fromkeys(model.sds):
+        if name not in model.fixed:
+            updated[name] = jnp.sqrt(mean_variance(model, name, whole))
     for block in model.blocks:
         places = [model.spread.index(n) for n in block]
         pairs = [(i, j) for k, i in enumerate(places) for j in places[:k]]
@@ -214,6 +221,12 @@ def _spreads(model: PopulationModel, theta: Any, away: jax.Array, covariance: ja
             if name not in model.fixed:
                 updated[name] = whole[i, j] / jnp.sqrt(whole[i, i] * whole[j, j])
     return updated
+
+
+def mean_variance(model: PopulationModel, name: str, whole: jax.Array) -> jax.Array:
+    """Of what has the SD `name`: a parameter's etas, or its kappas in all courses."""
+    places = [k for k, n in enumerate(model.sds) if n == name]
+    return sum((whole[k, k] for k in places), jnp.zeros(())) / len(places)
 
 
 def _density(model: PopulationModel, data: Arrays, theta: Any, phi: jax.Array) -> jax.Array:
@@ -271,7 +284,7 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     theta = {n: _first(model, n) for n in model.names}
     for n in model.spread:  # an omega's prior median is small where patients differ much
         theta[f"omega_{n}"] = model.fixed.get(f"omega_{n}", max(theta[f"omega_{n}"], 0.7))
-    patients, k = data["time"].shape[0], len(model.spread)
+    patients, k = data["time"].shape[0], len(model.sds)
 
     @jax.jit
     def sweep(data: Arrays, u: jax.Array, phi: jax.Array, damping: jax.Array) -> Any:

@@ -14,7 +14,7 @@ from carpk.cohort import Design
 from carpk.fitting import Fit
 from carpk.likelihood import data_of, population_location, predicted_rows
 from carpk.noncompartmental import area
-from carpk.posterior import fixed
+from carpk.posterior import fixed, phi_of
 from carpk.prediction import largest_class, quantiles, some_draws
 from carpk.predictive_check import limits
 from carpk.solve import Arrays
@@ -86,9 +86,8 @@ def exposure_draws(fit: Fit, end: float | None = None) -> dict[str, np.ndarray]:
     draws = fit.posterior["posterior"].dataset
     patients = len(seen.ids)
     theta = {n: draws[n].values.reshape(-1)[some] for n in model.free}
-    phi = [np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values.reshape(
-        -1, patients)[some]))) for n in model.spread]
-    every = np.stack(phi, axis=-1) if phi else np.zeros((len(some), patients, 0))
+    phi = phi_of(model, draws)
+    every = phi.reshape(-1, *phi.shape[2:])[some]
     data = {**data_of(model, asked), **largest_class(fit, patients + 1)}
     # the last patient is the typical one: no covariate moves it
     data["effects"] = {k: v.at[-1].set(0.0) for k, v in data["effects"].items()}

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -146,9 +145,7 @@ def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
                  stored: xr.DataTree) -> Convergence:
     """Adds the draws whose solve failed, by patient, and how good the mesh is at the estimate."""
     draws = stored["posterior"].dataset.median(("chain", "draw"))
-    phi = np.stack([np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values)))
-                    for n in model.spread], axis=1) \
-        if model.spread else np.zeros((len(seen.ids), 0))
+    phi = posterior.phi_of(model, draws)
     theta = {n: float(draws[n]) if n in model.free else model.fixed[n] for n in model.names}
     error = solve_error(model, seen, theta, phi)
     counts = stored["constant_data"].dataset["failed_solves"].values
@@ -192,7 +189,8 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         "estimator": estimator, "seed": seed, "spread": list(asked.spread),
         "covariates": {e.key: e.written for e in asked.effects},
         "correlated": [list(b) for b in asked.blocks], "censoring": asked.censoring,
-        "etas": asked.etas,
+        "etas": asked.etas, "time_varying": dict(asked.time_varying),
+        "occasions": list(asked.occasions),
         "data": {"file": cohort.source, **cohort.read_as}, "errors": dict(asked.errors),
         "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
         "free": [n for n in own if n not in asked.fixed],
@@ -230,6 +228,8 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "etas": chosen.etas,
             "mixture": dataclasses.asdict(chosen.mixture) if chosen.mixture else None,
             "levels": [dataclasses.asdict(level) for level in chosen.levels],
+            "time_varying": dict(chosen.time_varying),
+            "occasions": list(chosen.occasions), "courses": chosen.courses,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
             "solver": structure.solver},
@@ -289,7 +289,9 @@ def _read(folder: Path) -> Fit:
         resolved.get("etas", "normal"),
         Mixture(own["count"], tuple(own["parameters"])) if (own := resolved.get("mixture"))
         else None, tuple(Level(v["column"], tuple(v["parameters"]), tuple(v["units"]))
-                         for v in resolved.get("levels", ())))
+                         for v in resolved.get("levels", ())),
+        resolved.get("time_varying", {}), tuple(resolved.get("occasions", ())),
+        resolved.get("courses", 0))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from carpk.changes import changing_parameters, effects_over_time, epochs_of, moves, over_time
 from carpk.classes import shares_log_density
 from carpk.cohort import Design
-from carpk.population_model import PopulationModel, correlations
+from carpk.correlated import correlations
+from carpk.population_model import PopulationModel
 from carpk.priors import lkj_log_density, lkj_log_volume
 from carpk.small_matrices import (
     Rows,
@@ -45,17 +47,22 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
 
 
 def data_of(model: PopulationModel, design: Design) -> Arrays:
-    """What a compiled program reads of a design: `arrays`, and the columns of the effects."""
-    return {**arrays(design, model.structure, model.steps),
+    """What a compiled program reads of a design: `arrays`, the columns of the effects and, where
+    parameters change in a patient, its epochs."""
+    epochs = epochs_of(model, design)
+    data = {**arrays(design, model.structure, model.steps, epochs=epochs,
+                     changing=changing_parameters(model)),
             "effects": {k: jnp.asarray(v) for k, v in
                         model.effect_columns(design.covariates).items()}}
+    return data if epochs is None else {**data, "over_time": {
+        k: jnp.asarray(v) for k, v in effects_over_time(model, design, epochs).items()}}
 
 
 def patient_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                            phi: jax.Array) -> jax.Array:
     """(P,): log p(y_i | phi_i); NaN where the patient's solve failed.
 
-    phi : (P, K), the varying parameters on their link scale
+    phi : (P, K), the varying parameters on their link scale, and the kappas of occasions
     """
     predicted = predicted_rows(model, data, theta, phi)
     return row_log_likelihood(model, data, theta, predicted).sum(axis=1)
@@ -64,7 +71,11 @@ def patient_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[
 def predicted_rows(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                    phi: jax.Array) -> jax.Array:
     """(P, N): each patient's predictions, unit of each row's output; NaN where a solve failed."""
-    return predict(model.structure, data, model.patient_values(theta, data["effects"], phi))
+    values = model.patient_values(theta, data["effects"], phi)
+    if "epochs" not in data:
+        return predict(model.structure, data, values)
+    return predict(model.structure, data, {**values, **moves(model, theta, phi)},
+                   lambda v: over_time(model, data["over_time"], v))
 
 
 def population_location(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any]) \
@@ -72,14 +83,15 @@ def population_location(model: PopulationModel, data: Mapping[str, Any], theta: 
     """Where the patients' phi lie and how they spread, link scale.
 
     returns : mu (P, K), and the lower factor of their covariance Omega (K, K), which holds the
-        omegas alone where nothing is correlated
+        omegas and gammas alone where nothing is correlated
     Of a mixture mu is the mean over the classes, by `data["classes"]` (P, C) where that says
     which class a patient is of.
     """
     patients = data["time"].shape[0]
     mu = [jnp.broadcast_to(model.location(theta, data["effects"], n), (patients,))
           + class_shift(model, data, theta, n) for n in model.spread]
-    low: Rows = [{k: jnp.asarray(theta[f"omega_{n}"])} for k, n in enumerate(model.spread)]
+    mu += [jnp.zeros(patients)] * len(model.kappas)
+    low: Rows = [{k: jnp.asarray(theta[n])} for k, n in enumerate(model.sds)]
     for block in model.blocks:
         places = [model.spread.index(n) for n in block]
         for i, row in zip(places, correlation_rows(model, theta, block), strict=True):

@@ -17,9 +17,10 @@ import pandas as pd
 from carpk import posterior
 from carpk.approximations import METHODS, Approximation, Method
 from carpk.cohort import Cohort, Design, design
+from carpk.correlated import correlations
 from carpk.importance import importance_sampled
 from carpk.likelihood import data_of, from_theta
-from carpk.population_model import PopulationModel, correlations
+from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve
 from carpk.problems import Problem, RequestError
 from carpk.tails import TAILS
@@ -83,8 +84,9 @@ def objective(model: PopulationModel, cohort: Cohort, theta: Mapping[str, float]
     u = np.asarray(jax.jit(lambda theta: from_theta(chosen, theta))(
         {n: float(theta[n]) for n in chosen.free}))
     approximation = Approximation(chosen, data_of(chosen, seen), inner)
-    start = None if etas is None else np.asarray(approximation.patients.typical(u)) + \
-        etas.loc[list(seen.ids), list(chosen.spread)].to_numpy(float)
+    start = None if etas is None else np.asarray(approximation.patients.typical(u)) + np.pad(
+        etas.loc[list(seen.ids), list(chosen.spread)].to_numpy(float),
+        ((0, 0), (0, len(chosen.kappas))))
     return evaluated(approximation, u, seen.ids, method, draws, seed, start)
 
 

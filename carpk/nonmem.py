@@ -11,7 +11,14 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
-from carpk.cohort import EVENT_COLUMNS, EXCLUDED_COLUMNS, Cohort, design, unobserved
+from carpk.cohort import (
+    EVENT_COLUMNS,
+    EXCLUDED_COLUMNS,
+    NOTHING_CHANGES,
+    Cohort,
+    design,
+    unobserved,
+)
 from carpk.csvfile import TextTable, read_table, to_numbers
 from carpk.dose_rows import doses_in
 from carpk.problems import DataError, Problem, errors
@@ -37,7 +44,9 @@ def read_csv(path: str | Path, *, columns: Mapping[str, str] | None = None,
     ID, TIME and DV are required; DVID MDV EVID AMT RATE CMT ADDL II SS CENS LLOQ LIMIT are read
     where present, in capitals or not. Missing: an empty field, `.`, NA or NaN. Every other
     column is a covariate: one value per patient, which some of the patient's rows may leave
-    missing. Where it changes within a patient it is set aside in `varying`.
+    missing. Where it changes within a patient it is set aside in `varying`, and its values row by
+    row in `changing`: a model reads them by a rule (`time_varying` of `carpk.population`). A row
+    with EVID=2 may say no more than such a value.
 
     Doses and resets are NONMEM's. ADDL further doses follow every II. EVID=3 sets the states
     back to where the model starts (0 in NONMEM; here a baseline where the model has one) and
@@ -107,11 +116,15 @@ def _cohort(table: TextTable, path: Path, columns: Mapping[str, str], dvid: Sequ
     observations = _observations(rows, time, seen, which)
     _check_order(rows, time)
     covariates, varying = _covariates(rows)
+    moving = [n for n in rows.texts if n in varying or (n in covariates and _partly(rows, n))]
+    changing = pd.DataFrame({"line": rows.line, "ID": rows.ids, "TIME": time, **{
+        n: _values(rows, n) for n in moving}})
     found = rows.problems
     cohort = Cohort(
         ids=tuple(covariates.index), observations=rows.sound(observations),
         doses=rows.sound(doses), covariates=covariates, excluded=rows.sound(excluded),
-        source=table.file, sha256=table.sha256, varying=varying,
+        source=table.file, sha256=table.sha256, varying=varying, changing=rows.sound(changing)
+        if moving else NOTHING_CHANGES,
         units=_card_units(path, found) | dict(units))
     found += [Problem("error", "a unit is given for a column that is not there",
                       "give it by the column's name, by DVID for DV, as AMT:STATE for doses",
@@ -133,8 +146,8 @@ def _cohort(table: TextTable, path: Path, columns: Mapping[str, str], dvid: Sequ
 def to_csv(cohort: Cohort, path: str | Path | TextIO) -> None:
     """Write a cohort as a file that `read_csv` reads back to the same tables.
 
-    Lines are numbered anew; rows excluded for their DVID come back as MDV=1. Columns that
-    vary within a patient are not in a cohort, and so not in the file.
+    Lines are numbered anew; rows excluded for their DVID come back as MDV=1. A value of a column
+    that changes in a patient, at a line where nothing else is, is a row of its own (EVID=2).
     """
     given = cohort.doses.reindex(columns=[*cohort.doses, *(
         n for n in EVENT_COLUMNS if n not in cohort.doses)]).fillna(EVENT_COLUMNS)
@@ -147,16 +160,27 @@ def to_csv(cohort: Cohort, path: str | Path | TextIO) -> None:
     again = cohort.excluded["reason"].isin([_BEFORE, _NO_DV])  # TIME or DV will say it again
     other = cohort.excluded["reason"] == _OTHER
     unused = cohort.excluded.assign(EVID=np.where(other, 2, 0), MDV=(~again).astype(int))
-    rows = pd.concat([t for t in (doses, seen, unused) if len(t)] or [seen], ignore_index=True)
+    key = ["line", "ID", "TIME"]
+    moving = [c for c in cohort.changing if c not in key]
+    said = cohort.changing.dropna(subset=moving, how="all")
+    written = [t for t in (doses, seen, unused) if len(t)]
+    if len(said):
+        held = pd.MultiIndex.from_frame(pd.concat([t[key] for t in written] or [seen[key]]))
+        alone = said[~pd.MultiIndex.from_frame(said[key]).isin(held)]
+        written.append(alone[key].assign(DVID=1, EVID=2, MDV=1, CENS=0))
+    rows = pd.concat(written or [seen], ignore_index=True)
+    rows = rows.merge(said, "left", key) if len(said) else rows
     place = rows["ID"].map({patient: k for k, patient in enumerate(cohort.ids)})
     rows = rows.assign(place=place).sort_values(["place", "TIME", "line"])
     wanted = ["ID", "TIME", "DV", "DVID", "EVID", "MDV", "CENS", "LLOQ", "LIMIT", "AMT", "RATE",
               "CMT", "SS", "II"]
     empty = [c for c in ("LIMIT", "SS", "II") if c in rows and not rows[c].fillna(0).any()]
-    rows = rows[[c for c in wanted if c in rows and c not in empty]]
+    rows = rows[[*(c for c in wanted if c in rows and c not in empty), *moving]]
     rows = rows.astype({c: "Int64" for c in ("DVID", "EVID", "CENS", "CMT", "SS") if c in rows})
-    rows.join(cohort.covariates, on="ID").to_csv(path, index=False, na_rep=".",
-                                                 lineterminator="\n")
+    rows = rows.join(cohort.covariates.drop(columns=moving, errors="ignore"), on="ID")
+    held = [*cohort.covariates, *(c for c in moving if c not in cohort.covariates)]
+    rows[[*(c for c in rows if c not in held), *held]].to_csv(
+        path, index=False, na_rep=".", lineterminator="\n")
 
 
 def _exclusions(rows: Records, time: np.ndarray, seen: np.ndarray, other: np.ndarray,
@@ -270,6 +294,20 @@ def _covariates(rows: Records) -> tuple[pd.DataFrame, dict[str, tuple[Problem, .
         else:
             constant[name] = np.append(distinct, [np.nan])[held]  # the last for those without
     return pd.DataFrame(constant, index=pd.Index(ids, dtype=object, name="ID")), varying
+
+
+def _partly(rows: Records, name: str) -> bool:
+    """Whether a patient has the value of a column on some rows and not on others."""
+    at, patient, ids = _patients(rows)
+    missing = np.bincount(patient, rows.missing(name)[at], minlength=len(ids))
+    return bool(((missing > 0) & (missing < np.bincount(patient, minlength=len(ids)))).any())
+
+
+def _values(rows: Records, name: str) -> np.ndarray:
+    """A column row by row: numbers, or words where one of them is none; NaN where missing."""
+    numbers, words = to_numbers(rows.texts[name])
+    return np.where(rows.missing(name), np.nan, rows.texts[name]) \
+        if (words & ~rows.missing(name)).any() else numbers
 
 
 def _repeats(cohort: Cohort) -> list[Problem]:

@@ -16,12 +16,14 @@ import pandas as pd
 from carpk import registry
 from carpk.censoring import METHODS
 from carpk.classes import Mixture, asked_mixture, published_classes, wrong_shares
+from carpk.correlated import asked_blocks, correlations, half_fixed
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
+from carpk.epochs import OCCASION, RULES
 from carpk.error_models import ErrorModel, error_model
 from carpk.levels import Level, asked_levels
 from carpk.priors import LINKS, Prior, Scale
-from carpk.problems import Problem, RequestError
+from carpk.problems import Problem, RequestError, unknown
 from carpk.structure import Parameter, Solver, StructuralModel
 
 
@@ -38,6 +40,8 @@ class PopulationModel:
     `censoring` says what is done with levels below a limit, `etas` what shape the spread has;
     `mixture` are latent classes of patients, with `delta_CL_2` (link scale) and `share_2`;
     `levels` are studies, products or sites, with `tau_STUDY_CL` and `b_STUDY_CL_A`.
+    `time_varying` says by which rule of `carpk.epochs` a column changes in a patient; `occasions`
+    are the parameters that differ, by gamma_CL, between the `courses` a patient has at most.
     """
 
     structure: StructuralModel
@@ -53,6 +57,9 @@ class PopulationModel:
     etas: str = "normal"
     mixture: Mixture | None = None
     levels: tuple[Level, ...] = ()
+    time_varying: Mapping[str, str] = field(default_factory=dict)
+    occasions: tuple[str, ...] = ()
+    courses: int = 0
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -60,15 +67,32 @@ class PopulationModel:
         return tuple(self.structure.parameter(n) for n in self.spread)
 
     @property
+    def kappas(self) -> tuple[str, ...]:
+        """Patients' deviations in each course, which stand in phi behind the parameters' etas."""
+        return tuple(f"kappa_{n}_{j + 1}" for n in self.occasions for j in range(self.courses))
+
+    @property
+    def sds(self) -> tuple[str, ...]:
+        """The names of the SDs of what stands in phi: omegas, and gammas of the kappas."""
+        return (*(f"omega_{n}" for n in self.spread),
+                *(f"gamma_{n}" for n in self.occasions for _ in range(self.courses)))
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """By which rule each column changes in a patient that the model reads row by row."""
+        return {**({OCCASION: "locf"} if self.occasions else {}), **self.time_varying}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every population parameter: typical values, coefficients, spreads, correlations,
-        residual errors."""
+        spreads between occasions, residual errors."""
         return (*(f"{p.name}_pop" for p in self.structure.parameters),
                 *(n for e in self.effects for n in coefficients(e)),
                 *(self.mixture.names if self.mixture else ()),
                 *(n for level in self.levels for n in level.names),
                 *(f"omega_{n}" for n in self.spread),
                 *(n for block in self.blocks for n in correlations(block)),
+                *(f"gamma_{n}" for n in self.occasions),
                 *(f"sigma_{o}_{s}" for o, e in self.error_models().items() for s in e.sigmas))
 
     @property
@@ -99,15 +123,20 @@ class PopulationModel:
 
     def effect_columns(self, covariates: pd.DataFrame) -> dict[str, np.ndarray]:
         """What the coefficients of each effect multiply, (P, C) by the effect's key, and those of
-        each level.
+        each level; without the effects that change in a patient.
 
         covariates : index ID, the columns of the file; no value that an effect reads is missing
         """
         columns = {}
-        for e in self.effects:
+        for e in (e for e in self.effects if not self.changes(e)):
             form = covariate_model(e)
             columns[e.key] = form.columns(form.read(covariates, e), e)
         return columns | {level.key: level.columns(covariates) for level in self.levels}
+
+    def changes(self, effect: CovariateEffect) -> bool:
+        """Whether an effect changes in a patient: one of the columns it reads does."""
+        needs = (effect.column,) if effect.form == AUTO else covariate_model(effect).needs(effect)
+        return any(n in self.time_varying for n in needs)
 
     def location(self, theta: Mapping[str, Any], columns: Mapping[str, Any], parameter: str) -> Any:
         """Where a parameter lies on its link scale, by its typical value and the covariates.
@@ -117,7 +146,7 @@ class PopulationModel:
         """
         at = self.scale(parameter).to_real(theta[f"{parameter}_pop"])
         for e in self.effects:
-            if e.parameter == parameter:
+            if e.parameter == parameter and e.key in columns:
                 form = covariate_model(e)
                 at = at + form.shift(columns[e.key], [theta[n] for n in form.names(e)])
         for level in self.levels:
@@ -129,8 +158,9 @@ class PopulationModel:
         """Each patient's structural parameters.
 
         theta : population values by name, natural scale; columns : of `effect_columns`
-        phi : (P, K), the varying parameters on their link scale
-        returns : each parameter as (P,), natural scale
+        phi : (P, K), the varying parameters on their link scale, and the kappas
+        returns : each parameter as (P,), natural scale; of one that changes in a patient, its
+            value at the references of what changes, without a kappa
         """
         values: dict[str, Any] = {}
         for p in self.structure.parameters:
@@ -149,21 +179,13 @@ class PopulationModel:
         return SimpleNamespace(**{s: theta[f"sigma_{output}_{s}"] for s in model.sigmas})
 
 
-def correlations(block: tuple[str, ...]) -> list[str]:
-    """The names of a block's correlations, row by row of the lower triangle.
-
-    >>> correlations(("CL", "V", "Q"))
-    ['corr_CL_V', 'corr_CL_Q', 'corr_V_Q']
-    """
-    return [f"corr_{a}_{b}" for k, b in enumerate(block) for a in block[:k]]
-
-
 def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None = None,
                spread: Iterable[str] | None = None,
                covariates: Mapping[str, str] | Iterable[str] = (),
                correlated: str | Iterable[Iterable[str]] = (), etas: str = "normal",
                classes: str | None = None, censoring: str = "M3",
                levels: Mapping[str, str | Iterable[str]] | None = None,
+               time_varying: Mapping[str, str] | None = None, occasions: Iterable[str] = (),
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -183,6 +205,13 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     levels : {"STUDY": "Cmax, alpha"}, columns whose units (studies, products, sites) differ in
         these parameters by more than chance, with the SD tau_STUDY_Cmax between them
     censoring : M3, or M1, M4, M6, M7 to see what they do; see `carpk.censoring`
+    time_varying : {column: rule} of covariates that change in a patient: locf, nocb, linear or
+        window; see `carpk.epochs`. Equations are solved with each epoch's own parameters; a closed
+        form takes such a column only where it changes at a reset (EVID=3 or 4) and nowhere else.
+        A patient's value of a parameter is then that at the covariate's reference: the level of
+        a window while it is off, else the median of the patients' values at time 0
+    occasions : the parameters that differ between the occasions of a patient, which the column
+        OCC numbers; see `carpk.occasions`. gamma_CL is the SD between them on the link scale
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
@@ -199,7 +228,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     known = {p.name for p in structure.parameters}
     outputs = [o.name for o in structure.outputs]
     chosen = {o.name: o.error for o in structure.outputs} | dict(errors or {})
-    found += [_unknown("output", o, outputs) for o in chosen if o not in outputs]
+    found += [unknown("output", o, outputs) for o in chosen if o not in outputs]
     for written in chosen.values():
         try:
             error_model(written)
@@ -207,18 +236,21 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
             found += refused.problems
     vary = tuple(spread) if spread is not None else \
         tuple(p.name for p in structure.parameters if p.omega is not None)
-    found += [_unknown("parameter", n, known) for n in vary if n not in known]
+    found += [unknown("parameter", n, known) for n in vary if n not in known]
     effects, problems = asked_effects(structure, covariates)
-    blocks, more = _blocks(vary, correlated)
+    blocks, more = asked_blocks(vary, correlated)
     found += problems + more
     if etas not in ("normal", "student_t"):
-        found.append(_unknown("shape of the etas", etas, ("normal", "student_t")))
+        found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
     above, more = asked_levels(structure, levels or {}, effects)
     found += more
     mixture, more = asked_mixture(structure, classes, vary)
     found += more
     if censoring not in METHODS:
-        found.append(_unknown("censoring method", censoring, METHODS))
+        found.append(unknown("censoring method", censoring, METHODS))
+    rules, again = dict(time_varying or {}), tuple(dict.fromkeys(occasions))
+    found += [unknown("parameter", n, known) for n in again if n not in known]
+    found += [unknown("rule", r, RULES) for r in rules.values() if r not in RULES]
     if found:
         raise RequestError(found)
     structure = dataclasses.replace(
@@ -226,65 +258,31 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
                             censoring=censoring, etas=etas, mixture=mixture,
-                            levels=above)
-    values, reasons, found = _held(asked, fixed or {}, set(free))
-    given, problems = _given(asked, priors or {})
-    found += problems
+                            levels=above, time_varying=rules, occasions=again)
+    found = [Problem("error", "a rule for a column that no covariate effect reads",
+                     f"they read {', '.join(asked.covariates) or 'none'}", column="time_varying",
+                     found=n) for n in rules if n not in asked.covariates]
+    values, reasons, problems = _held(asked, fixed or {}, set(free))
+    given, more = _given(asked, priors or {})
+    found += problems + more
     found += [Problem("error", "both fixed and given a prior",
                       "drop one; `free` frees what the model file fixes", column=n)
               for n in given if n in values]
     if found:
         raise RequestError(found)
     still = tuple(n for n in vary if values.get(f"omega_{n}") != 0)  # SD 0: it does not vary
-    values = {n: v for n, v in values.items() if not n.startswith("omega_") or v != 0}
+    again = tuple(n for n in again if values.get(f"gamma_{n}") != 0)
+    values = {n: v for n, v in values.items() if not n.startswith(("omega_", "gamma_")) or v != 0}
     blocks = tuple(b for block in blocks if len(b := tuple(n for n in block if n in still)) > 1)
-    found = _half_fixed(blocks, values)
+    found = half_fixed(blocks, values)
     if mixture:
         found += asked_mixture(structure, mixture.written, still)[1]
         found += wrong_shares(mixture, given, values)
     if found:
         raise RequestError(found)
-    return dataclasses.replace(asked, spread=still, blocks=blocks, priors=given, fixed=values,
-                               steps=steps,
+    return dataclasses.replace(asked, spread=still, occasions=again, blocks=blocks, priors=given,
+                               fixed=values, steps=steps,
                                reasons={**reasons, **dict.fromkeys(given, "asked for")})
-
-
-def _blocks(vary: tuple[str, ...], correlated: str | Iterable[Iterable[str]]) \
-        -> tuple[tuple[tuple[str, ...], ...], list[Problem]]:
-    """The blocks of a request in the order of the spread, and what is wrong with them."""
-    if isinstance(correlated, str):
-        if correlated == "full":
-            return ((vary,) if len(vary) > 1 else ()), []
-        return (), [Problem("error", "not understood", 'write "full", or lists of parameters',
-                            column="correlated", found=correlated)]
-    blocks, found = [tuple(block) for block in correlated], []
-    listed = [n for block in blocks for n in block]
-    found += [_unknown("varying parameter", n, vary) for n in listed if n not in vary]
-    found += [Problem("error", "stands in two blocks, or twice in one", "name it once",
-                      column="correlated", found=n)
-              for n in dict.fromkeys(listed) if listed.count(n) > 1]
-    found += [Problem("error", "a correlation needs two parameters", column="correlated",
-                      found=", ".join(block)) for block in blocks if len(block) < 2]
-    return tuple(tuple(n for n in vary if n in block) for block in blocks), found
-
-
-def _half_fixed(blocks: Iterable[tuple[str, ...]], fixed: Mapping[str, float]) -> list[Problem]:
-    """A block is estimated whole or held whole: half of one need not be a correlation matrix."""
-    found = []
-    for block in blocks:
-        names = correlations(block)
-        held = [n for n in names if n in fixed]
-        if held and len(held) < len(names):
-            found.append(Problem("error", "only some of a block's correlations are fixed",
-                                 f"fix all: {', '.join(names)}", column=", ".join(held)))
-        elif held:
-            matrix = np.eye(len(block))
-            matrix[np.tril_indices(len(block), -1)] = [fixed[n] for n in names]
-            if np.linalg.eigvalsh(matrix).min() <= 0:  # reads the lower triangle
-                found.append(Problem("error", "these correlations cannot hold together",
-                                     "no such matrix is positive definite",
-                                     column=", ".join(names)))
-    return found
 
 
 def _known(asked: PopulationModel, name: str) -> bool:
@@ -304,7 +302,7 @@ def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[st
     """Fixed values, why each is fixed, and what of the request was not understood."""
     structure = asked.structure
     freed = {_whole(asked, n) for n in free}
-    found = [_unknown("population parameter", n, asked.names)
+    found = [unknown("population parameter", n, asked.names)
              for n in sorted(freed - set(asked.names))]
     held = {n: v for n, v in structure.held.items() if n in asked.names and n not in freed}
     values = {n: value for n, (value, _) in held.items()}
@@ -313,7 +311,7 @@ def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[st
     for short, value in wanted.items():
         name = _whole(asked, short)
         if not _known(asked, name):
-            found.append(_unknown("population parameter", name, asked.names))
+            found.append(unknown("population parameter", name, asked.names))
             continue
         number = _published(asked, name) if value == "published" else _number(value)
         if number is None:
@@ -335,7 +333,7 @@ def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \
     for short, prior in priors.items():
         name = _whole(asked, short)
         if not _known(asked, name):
-            found.append(_unknown("population parameter", name, asked.names))
+            found.append(unknown("population parameter", name, asked.names))
             continue
         try:
             given[name] = Prior.parse(prior) if isinstance(prior, str) else prior
@@ -349,10 +347,6 @@ def _number(value: float | str) -> float | None:
         return float(value)
     except ValueError:
         return None
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> Problem:
-    return Problem("error", f"no such {kind}", f"known: {', '.join(sorted(known))}", found=name)
 
 
 def _published(asked: PopulationModel, name: str) -> float | None:

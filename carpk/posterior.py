@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
 
-from carpk.cohort import Design
+from carpk.cohort import NOTHING_CHANGES, Design
 from carpk.likelihood import (
     class_log_densities,
     population_location,
@@ -171,13 +171,14 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
          seed: int) -> xr.DataTree:
     """Everything a fit is read from.
 
-    posterior : population values (chain, draw), `CL` and `eta_CL` (chain, draw, patient); of a
-        mixture `class_1_probability` and so on, eta being from a class drawn by them
+    posterior : population values (chain, draw), `CL` and `eta_CL` (chain, draw, patient), at the
+        reference of covariates that change in a patient; `kappa_CL` (..., patient, occasion); of
+        a mixture `class_1_probability` and so on, eta being from a class drawn by them
     sample_stats : (chain, draw); log_likelihood : y (chain, draw, observation)
     posterior_predictive : y simulated and ipred, (chain, draw, observation), thinned
     observed_data : lower, upper, censored (observation)
     constant_data : time, output, line, lloq, patient_index (observation), inputs and covariates
-        (patient), doses
+        (patient), doses; change_X (change), the rows of columns that change in a patient
     """
     chains, draws = phi.shape[:2]
     rows = np.nonzero(design.observed)
@@ -195,6 +196,8 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
         by_patient[p.name] = np.asarray(model.scale(p.name).from_real(jnp.asarray(phi[..., k])))
         by_patient[f"eta_{p.name}"] = phi[..., k] - mu[..., k]
     by_patient |= by_covariate
+    kappas = {f"kappa_{n}": phi[..., len(model.spread) + k * model.courses:][..., :model.courses]
+              for k, n in enumerate(model.occasions)}
     observation = ("observation",)
     draw = ("chain", "draw")
     constant = {
@@ -206,11 +209,13 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
            for n in design.covariates},
         **({} if design.lloq is None else {"lloq": (observation, design.lloq[rows])}),
         **{n: (("patient", "dose"), getattr(design, n)) for n in _DOSES},
-        **{f"dose_event_{n}": (("patient", "dose"), v) for n, v in design.dose_events.items()}}
+        **{f"dose_event_{n}": (("patient", "dose"), v) for n, v in design.dose_events.items()},
+        **_changes(model, design)}
     groups = {
         "posterior": xr.Dataset(
             {**{n: (draw, v) for n, v in theta.items()},
-             **{n: ((*draw, "patient"), v) for n, v in by_patient.items()}},
+             **{n: ((*draw, "patient"), v) for n, v in by_patient.items()},
+             **{n: ((*draw, "patient", "occasion"), v) for n, v in kappas.items()}},
             {**index, **patient}, {"draws_from": draws_from}),
         "sample_stats": xr.Dataset({n: (draw, v) for n, v in sample_stats.items()}, index),
         "log_likelihood": xr.Dataset({"y": ((*draw, "observation"), log_likelihood)}, index),
@@ -223,6 +228,23 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
         "constant_data": xr.Dataset(constant, patient),
     }
     return xr.DataTree.from_dict(groups)
+
+
+def _changes(model: PopulationModel, design: Design) -> dict[str, Any]:
+    """The rows of the columns that change in a patient."""
+    rows = design.changing
+    return {f"change_{n}": (("change",), _plain(rows[n]) if n in model.rules else v)
+            for n, v in (("ID", rows["ID"].to_numpy(object)), ("line", rows["line"].to_numpy()),
+                         ("TIME", rows["TIME"].to_numpy(float)),
+                         *((n, None) for n in model.rules))} if model.rules else {}
+
+
+def _changing(constant: xr.Dataset) -> pd.DataFrame:
+    """The table of `_changes`."""
+    held = {str(n).removeprefix("change_"): constant[n].to_series().reset_index(drop=True)
+            for n in constant.data_vars if str(n).startswith("change_")}
+    return pd.DataFrame({n: v.where(v != "") if v.dtype == object else v
+                         for n, v in held.items()}) if held else NOTHING_CHANGES
 
 
 def _plain(column: pd.Series) -> np.ndarray:
@@ -305,6 +327,16 @@ def _predictive(model: PopulationModel, data: Arrays, theta: Mapping[str, np.nda
     return np.asarray(predicted).reshape(*shape, -1), np.asarray(simulated).reshape(*shape, -1)
 
 
+def phi_of(model: PopulationModel, draws: xr.Dataset) -> np.ndarray:
+    """(..., P, K): phi of the draws of a group posterior, or of what was made of them."""
+    columns = [np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values)))
+               for n in model.spread]
+    columns += [draws[f"kappa_{n}"].values[..., j] for n in model.occasions
+                for j in range(model.courses)]
+    shape = tuple(draws.sizes[d] for d in ("chain", "draw", "patient") if d in draws.sizes)
+    return np.stack(columns, axis=-1) if columns else np.zeros((*shape, 0))
+
+
 def fixed(model: PopulationModel) -> dict[str, jax.Array]:
     """The fixed population values as scalars."""
     return {n: jnp.asarray(float(v)) for n, v in model.fixed.items()}
@@ -340,4 +372,5 @@ def design_of(stored: xr.DataTree) -> Design:
         dose_line=constant["dose_line"].values,
         dose_events={str(n).removeprefix("dose_event_"): constant[n].values
                      for n in constant.data_vars if str(n).startswith("dose_event_")},
+        changing=(rows := _changing(constant)), varying={c: () for c in rows.columns[3:]},
         lloq=block(constant["lloq"].values, np.nan) if "lloq" in constant else None)

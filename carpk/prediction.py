@@ -15,7 +15,7 @@ from carpk.cohort import Design
 from carpk.error_models import ErrorModel
 from carpk.fitting import Fit
 from carpk.likelihood import data_of, population_location, predicted_rows
-from carpk.posterior import fixed
+from carpk.posterior import fixed, phi_of
 from carpk.solve import Arrays
 
 _CURVE_DRAWS = 200  # twice as many move the edge of a 90 % band by less than its line's width
@@ -152,10 +152,7 @@ def _draws(fit: Fit, most: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Free population values (S,) by name and phi (S, P, K) of some draws."""
     draws, some = fit.posterior["posterior"].dataset, some_draws(fit, most)
     theta = {n: _flat(draws[n].values)[some] for n in fit.model.free}
-    phi = [np.asarray(fit.model.scale(n).to_real(jnp.asarray(_flat(draws[n].values)[some])))
-           for n in fit.model.spread]
-    patients = len(fit.design.ids)
-    return theta, np.stack(phi, axis=-1) if phi else np.zeros((len(some), patients, 0))
+    return theta, _flat(phi_of(fit.model, draws))[some]
 
 
 def own_classes(fit: Fit) -> Arrays:

@@ -78,7 +78,7 @@ def new_measurements(model: Any, data: Arrays, theta: Any, key: jax.Array) -> ja
     data = drawn_classes(model.mixture, data, theta, jax.random.fold_in(between, 1))
     mu, low = population_location(model, data, theta)
     z = TAILS[model.etas].draw(between, mu.shape)
-    phi = noncentred(z, mu, low)[0] if model.spread else z
+    phi = noncentred(z, mu, low)[0] if model.sds else z
     predicted = predicted_rows(model, data, theta, phi)
     y = predicted
     for k, (output, error) in enumerate(model.error_models().items()):

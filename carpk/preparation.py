@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.accuracy import Mesh, agreeing, by
+from carpk.changes import effects_over_time, epochs_of, resolved_over_time
 from carpk.classes import class_priors, published_classes
 from carpk.cohort import Design
+from carpk.correlated import correlations
 from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
 from carpk.likelihood import data_of, predicted_rows
-from carpk.population_model import PopulationModel, correlations
+from carpk.occasions import courses_of
+from carpk.population_model import PopulationModel
 from carpk.priors import Prior
 from carpk.problems import DataError, Problem, RequestError, errors
 from carpk.solve import arrays, predict
@@ -87,6 +90,9 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
             scale = 2.0 * p.omega.omega
             reasons.setdefault(f"omega_{p.name}", "default: twice the assumed spread")
         priors[f"omega_{p.name}"] = Prior("halfnormal", (scale,))
+    for name in model.occasions:
+        omega = structure.parameter(name).omega
+        priors[f"gamma_{name}"] = Prior("halfnormal", (max(1.0, omega.omega) if omega else 1.0,))
     priors = {**priors, **model.priors}
     return dataclasses.replace(
         model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
@@ -101,13 +107,20 @@ def with_effects(model: PopulationModel, design: Design) \
     Raises DataError with everything that is wrong with the columns the covariates read.
     """
     source = next((p.file for p in design.warnings if p.file), "")
-    effects, found = resolved_effects(model.structure, model.effects, design.covariates,
-                                      design.varying, source)
+    still, found = resolved_effects(
+        model.structure, [e for e in model.effects if not model.changes(e)], design.covariates,
+        design.varying, source)
     levels, more = resolved_levels(model.levels, design.covariates, design.varying, source)
+    found += more
+    courses, more = courses_of(model, design, source)
+    found += more
+    changing, more = ((), []) if errors(more) else resolved_over_time(model, design, source)
     found += more
     if errors(found):
         raise DataError(found)
-    whole = dataclasses.replace(model, effects=effects, levels=levels)
+    by_key = {e.key: e for e in (*still, *changing)}
+    effects = tuple(by_key[e.key] for e in model.effects)
+    whole = dataclasses.replace(model, effects=effects, levels=levels, courses=courses)
     unknown = [n for n in (*model.priors, *model.fixed) if n not in whole.names]
     if unknown:
         raise RequestError(Problem("error", "no such coefficient", "these there are: " + ", ".join(
@@ -119,9 +132,12 @@ def with_effects(model: PopulationModel, design: Design) \
 def _covariate_priors(model: PopulationModel, design: Design, reasons: dict[str, str]) \
         -> dict[str, Prior]:
     """normal(0, 1) of each coefficient, in SDs of what it multiplies."""
-    priors = {}
+    priors, still = {}, model.effect_columns(design.covariates)
+    if (epochs := epochs_of(model, design)) is not None:
+        moving = effects_over_time(model, design, epochs)
+        still |= {k: v[epochs.lasting()].reshape(-1, v.shape[-1]) for k, v in moving.items()}
     for e in model.effects:
-        columns = model.effect_columns(design.covariates)[e.key]
+        columns = still[e.key]
         link = model.structure.parameter(e.parameter)
         size = max(abs(link.typical), 1.0) if link.link == "identity" else 1.0
         for k, name in enumerate(coefficients(e)):
@@ -182,6 +198,7 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     mu = np.array([float(model.scale(n).to_real(jnp.asarray(values[f"{n}_pop"])))
                    for n in model.spread])
     size = np.array([p.omega.omega if p.omega else 0.5 for p in model.varying])
+    mu, size = (np.append(v, np.zeros(len(model.kappas))) for v in (mu, size))
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(seen.ids), len(mu)))
     patients = (np.broadcast_to(mu, signs.shape), mu + size * signs)
 

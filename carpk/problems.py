@@ -70,3 +70,8 @@ class ModelError(CarpkError):
 
 class RequestError(CarpkError):
     """Something was asked for that does not exist or cannot be done."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> Problem:
+    """An error for a name that is not there."""
+    return Problem("error", f"no such {kind}", f"known: {', '.join(sorted(known))}", found=name)

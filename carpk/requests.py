@@ -59,8 +59,8 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, spread, covariates, correlated, etas, classes, levels, censoring, fixed, free, priors,
-        steps, solver : as in `carpk.population`
+    errors, spread, covariates, time_varying, occasions, correlated, etas, classes, levels,
+        censoring, fixed, free, priors, steps, solver : as in `carpk.population`
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -80,6 +80,8 @@ class Request(_Table):
     etas: str = "normal"
     classes: str | None = None
     levels: dict[str, str | list[str]] = {}
+    time_varying: dict[str, str] = {}
+    occasions: list[str] = []
     fixed: Annotated[dict[str, Annotated[Any, BeforeValidator(_value)]],
                      BeforeValidator(by_name)] = {}
     free: list[str] = []
@@ -111,7 +113,8 @@ class Request(_Table):
             return population(self.model, errors=self.errors, spread=self.spread,
                               covariates=self.covariates, correlated=self.correlated,
                               censoring=self.censoring, etas=self.etas, classes=self.classes,
-                              levels=self.levels, fixed=self.fixed, priors=self.priors,
+                              levels=self.levels, time_varying=self.time_varying,
+                              occasions=self.occasions, fixed=self.fixed, priors=self.priors,
                               free=self.free, steps=self.steps, solver=self.solver)
         except RequestError as refused:
             raise RequestError(dataclasses.replace(p, file=p.file or self._file)

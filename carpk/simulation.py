@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from carpk.accuracy import Mesh, solved
+from carpk.changes import changing_parameters, effects_over_time, epochs_of, moves, over_time
 from carpk.classes import drawn_classes, published_classes, shares_drawn
 from carpk.cohort import Design
+from carpk.correlated import correlations
 from carpk.geometry import noncentred
 from carpk.likelihood import class_shift, population_location
-from carpk.population_model import PopulationModel, correlations
+from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
 from carpk.priors import lkj_draw
 from carpk.problems import Problem, RequestError
@@ -27,7 +29,8 @@ from carpk.tails import TAILS
 class Simulated:
     """What was drawn for the patients of a design.
 
-    parameters : index ID, each structural parameter on its natural scale
+    parameters : index ID, each structural parameter on its natural scale; of one that changes in
+        a patient, its value at the reference of what changes it
     predicted : (P, N), the model at the design's times, unit of each row's output
     dv : (P, N), the same with residual error; NaN where the design observes nothing
     mesh : method and steps they were solved with; moved : how far another mesh moves them, on
@@ -122,25 +125,28 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
         raise RequestError(found)
     population: dict[str, Any] = {n: jnp.asarray(float(v)) for n, v in values.items()}
     columns = model.effect_columns(design.covariates)
-    patients = len(design.ids)
     between, within = jax.random.split(jax.random.key(seed))
     here = drawn_classes(model.mixture, {"time": design.time, "effects": columns}, population,
                          jax.random.fold_in(between, 1))
     mu, low = population_location(model, here, population)
-    z = TAILS[model.etas].draw(between, (patients, len(model.spread)))
+    z = TAILS[model.etas].draw(between, mu.shape)
     held = {n: jnp.asarray(v, dtype=float) for n, v in (own or {}).items()}
     for k, name in enumerate(model.spread):
         if name in held:  # the covariates move it from there, the class does not
             to_real = model.scale(name).to_real
             mu = mu.at[:, k].add(to_real(held[name]) - to_real(population[f"{name}_pop"])
                                  - class_shift(model, here, population, name))
-    phi, _ = noncentred(z, mu, low) if model.spread else (z, None)
+    phi, _ = noncentred(z, mu, low) if model.sds else (z, None)
     patient = model.patient_values(population, columns, phi)
     patient |= {n: v for n, v in held.items() if n not in model.spread}
     if model.steps and mesh is None:
         mesh = (model.structure.solver, model.steps)
+    epochs, over = epochs_of(model, design), patient
+    if epochs is not None:
+        over = over_time(model, effects_over_time(model, design, epochs), {
+            **patient, **moves(model, population, phi)})
     predicted, mesh, moved_by_mesh = solved(model.structure, design, {
-        n: np.asarray(v) for n, v in patient.items()}, mesh)
+        n: np.asarray(v) for n, v in over.items()}, mesh, epochs, changing_parameters(model))
     dv = jnp.asarray(predicted)
     for k, (output, error) in enumerate(model.error_models().items()):
         noisy = error.draw(jax.random.fold_in(within, k), jnp.asarray(predicted),

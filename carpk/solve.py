@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from carpk.dosing import (
     schedule,
     steady_states,
 )
+from carpk.epochs import Epochs, at_time, begun, held, timeline
 from carpk.integrators import STEP
 from carpk.structure import State, StructuralModel, named
 from carpk.thresholds import past_thresholds
@@ -34,12 +35,14 @@ _INSIDE = 1e-9
 _LOG_FLOOR = -600.0
 
 
-def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0) -> Arrays:
+def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0,
+           epochs: Epochs | None = None, changing: Sequence[str] = ()) -> Arrays:
     """What a compiled program reads of a design: observations, inputs and, for an ODE, its mesh.
 
     steps : graded mesh nodes per patient, to which observation and dose times are added.
     room : nodes of the arrays where more than the steps, so that meshes share one program; the
         spare ones lie at the end and last no time.
+    epochs : of the parameters `changing` in a patient
     """
     data: Arrays = {
         "time": jnp.asarray(design.time), "lower": jnp.asarray(design.lower),
@@ -48,22 +51,33 @@ def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0
         "inputs": {k: jnp.asarray(v) for k, v in design.inputs.items()},
     }
     if structure.states:
-        mesh = schedule if eventful(design, structure) else _mesh
-        data["mesh"] = jax.tree.map(jnp.asarray, mesh(design, structure, steps, room))
+        mesh = schedule(design, structure, steps, room, epochs, changing) \
+            if eventful(design, structure) else _mesh(design, structure, steps, room)
+        data["mesh"] = jax.tree.map(jnp.asarray, mesh)
+    if epochs is not None:
+        data["epochs"] = jax.tree.map(jnp.asarray, timeline(
+            epochs, design, structure.solution is not None))
     return data
 
 
-def predict(structure: StructuralModel, data: Arrays, values: dict[str, Any]) -> jax.Array:
+def predict(structure: StructuralModel, data: Arrays, values: dict[str, Any],
+            over_time: Callable[[Arrays], Arrays] = lambda values: values) -> jax.Array:
     """Every patient's prediction at every observation time.
 
     values : each parameter as (P,), natural scale
+    over_time : of values, which may then be of other things, the parameters: (P,) and, where they
+        change in a patient, (P, E), or (P, E, 2) where they go straight from the begin of an
+        epoch to its end; `data` then holds its `epochs`
     returns : (P, N), unit of each row's output; NaN or inf where a solve failed.
     """
+    solve = _closed_form if structure.solution else _integrate
+
+    def rows(v: Arrays) -> jax.Array:
+        return _rows(structure, data, solve(structure, data, {**over_time(v), **data["inputs"]}))
+
     if structure.solution:
-        return _rows(structure, data, _closed_form(structure, data, {**values, **data["inputs"]}))
-    return _with_jacobian(
-        lambda v: _rows(structure, data, _integrate(structure, data, {**v, **data["inputs"]})),
-        {n: jnp.asarray(v, float) for n, v in values.items()})
+        return rows(values)
+    return _with_jacobian(rows, {n: jnp.asarray(v, float) for n, v in values.items()})
 
 
 def _rows(structure: StructuralModel, data: Arrays, outputs: dict[str, jax.Array]) -> jax.Array:
@@ -112,82 +126,51 @@ def _closed_form(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[st
     def at(t: Any, row: Arrays) -> dict[str, Any]:
         return dict(solution(t, named(row)))
 
-    return jax.vmap(jax.vmap(at, in_axes=(0, None)))(data["time"], p)
+    if "epochs" not in data:
+        return jax.vmap(jax.vmap(at, in_axes=(0, None)))(data["time"], p)
+
+    def patient(p: Arrays, epochs: Arrays, times: Any) -> dict[str, Any]:
+        return jax.vmap(lambda t, k, since: at(t - since, at_time(p, held(p, epochs, k), t)))(
+            times, epochs["seen"], epochs["since"])
+
+    return jax.vmap(patient)(p, data["epochs"], data["time"])
 
 
 def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str, jax.Array]:
-    rates, initial, observe = structure.rates, structure.initial, structure.observe
-    assert rates is not None
+    initial, observe = structure.initial, structure.observe
     assert initial is not None
     assert observe is not None
-    states = structure.states
-    advance = STEP["tsit5" if structure.solver == "auto" else structure.solver]
     early = _first(structure)
-
-    def natural(u: tuple[Any, ...]) -> dict[str, Any]:
-        return {s.name: jnp.exp(jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log" else x
-                for s, x in zip(states, u, strict=True)}
 
     # The carry is one scalar per state, so that vmap lays it out state first, patients last.
     def patient(p: Arrays, mesh: Arrays, times: Any) -> dict[str, Any]:
-        parameters = named(p)
-        switches = jnp.stack([p[n] for n in structure.switches]) if structure.switches \
-            else jnp.zeros(0)
-        if structure.switches and "doses" not in mesh:
+        epochs = mesh.get("epochs")
+        switches = jnp.zeros(0)  # a node where the rates jump
+        if epochs is not None:
+            switches = jnp.concatenate([*(jnp.ravel(p[n]) for n in structure.switches),
+                                        jnp.maximum(epochs["start"], 0.0)])
+        elif structure.switches:
+            switches = jnp.stack([p[n] for n in structure.switches])
+        if len(switches) and "doses" not in mesh:
             mesh = _switched(mesh, switches)
 
-        def slopes(t: Any, u: tuple[Any, ...], inflow: Arrays, above: Arrays) -> tuple[Any, ...]:
-            y = natural(u)
-            dy = dict(rates(t, named(y), named({**p, **above})))
-            for name, rate in inflow.items():
-                dy[name] = dy[name] + rate
-            # not dy / y, whose derivative holds y^-2: beyond all numbers from 1e-154 down
-            return tuple(dy[s.name] * jnp.exp(-jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log"
-                         else dy[s.name] for s, x in zip(states, u, strict=True))
+        def own(t: Any, k: Any) -> Arrays:
+            """The parameters at a time of an epoch."""
+            return p if epochs is None else at_time(p, held(p, epochs, k), t)
 
-        def dosed(s: State, x: Any, amount: Arrays) -> Any:
-            if s.name not in amount:
-                return x
-            return jnp.log(jnp.exp(x) + amount[s.name]) if s.scale == "log" \
-                else x + amount[s.name]
+        def starting(t: Any, k: Any) -> tuple[Any, ...]:
+            """Each state as the model starts, with the parameters of an epoch."""
+            value = initial(named(own(t, k)))
+            return tuple(jnp.log(value[s.name]) if s.scale == "log" else
+                         value[s.name] * jnp.ones(()) for s in structure.states)
 
-        def reset(u: tuple[Any, ...], act: Any, level: tuple[Any, ...]) -> tuple[Any, ...]:
-            """The states after a reset; where it adds, what steady state has above the start."""
-            def added(s: State, x: Any, to: Any, base: Any) -> Any:
-                if s.scale == "linear":
-                    return x + to - base
-                return jnp.log(jnp.exp(x) + jnp.exp(to) - jnp.exp(base))
+        start = starting(0.0, None if epochs is None else begun(epochs, 0.0))
+        step = _stepper(structure, p, start)
 
-            return tuple(
-                jnp.where(act == ADD_STEADY, added(s, x, jnp.where(act == 0, base, to), base),
-                          jnp.where(act == 0, x, to))
-                for s, x, to, base in zip(states, u, level, first, strict=True))
-
-        def step(u: tuple[Any, ...], node: Arrays) -> tuple[Any, Any]:
-            t, h = node["t"], node["h"]
-            begin = reset(u, node["act"], node["level"]) if "act" in node else u
-            begin = tuple(dosed(s, x, node["amount"]) for s, x in zip(states, begin, strict=True))
-
-            def within(at: Any) -> Any:
-                return jnp.clip(at, t + _INSIDE * h, t + (1.0 - _INSIDE) * h) \
-                    if structure.switches else at
-
-            def moved(u: tuple[Any, ...], after: Any, length: Any, above: Arrays) \
-                    -> tuple[Any, ...]:
-                return advance(lambda t, u: slopes(within(t), u, node["inflow"], above),
-                               t + after, length, u)
-
-            def heights(u: tuple[Any, ...], after: Any) -> Arrays:
-                y = named(natural(u))
-                return {n: f(t + after, y, parameters) for n, f in structure.thresholds.items()}
-
-            def rising(u: tuple[Any, ...], after: Any, above: Arrays) -> tuple[Arrays, Arrays]:
-                along = slopes(t + after, u, node["inflow"], above)
-                return jax.jvp(heights, (u, after), (along, jnp.ones(())))
-
-            if not structure.thresholds:
-                return moved(begin, 0.0, h, {}), u
-            return past_thresholds(moved, heights, rising, begin, h), u
+        def walked(u: tuple[Any, ...], nodes: Arrays) -> tuple[Any, Any]:
+            if epochs is not None:
+                nodes = {**nodes, "own": jax.vmap(lambda k: held(p, epochs, k))(nodes["epoch"])}
+            return jax.lax.scan(step, u, nodes)
 
         def levels(mesh: Arrays, given: Arrays, first: tuple[Any, ...]) -> tuple[Any, ...]:
             """Each state after each reset."""
@@ -196,25 +179,108 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
             act = mesh["resets"]["act"]
             if "cycle" not in mesh:
                 return tuple(jnp.broadcast_to(x, act.shape) for x in first)
-            steady = steady_states(lambda u, nodes: jax.lax.scan(step, u, nodes), first,
-                                   tuple(s.scale == "log" for s in states), mesh, given, early)
+            steady = steady_states(walked, first, tuple(s.scale == "log" for s in structure.states),
+                                   mesh, given, early)
             return tuple(jnp.where(act == TO_START, x, to)
                          for x, to in zip(first, steady, strict=True))
 
-        start = initial(parameters)
-        first = tuple(jnp.log(start[s.name]) if s.scale == "log" else start[s.name] * jnp.ones(())
-                      for s in states)
         if "doses" in mesh:
-            given = administered(structure, mesh["doses"], p)
-            mesh = placed(mesh, given, levels(mesh, given, first), switches, early)
-        nodes = {k: v for k, v in mesh.items() if k not in ("seen", "sound")}
-        _, path = jax.lax.scan(step, first, nodes)
+            doses, first = mesh["doses"], start
+            if epochs is not None and "resets" in mesh:
+                first = jax.vmap(starting)(mesh["resets"]["time"], mesh["resets"]["epoch"])
+            given = administered(structure, doses, p if epochs is None else jax.vmap(own)(
+                doses["time"], doses["epoch"]))
+            mesh = placed(mesh, given, levels(mesh, given, first), switches, early,
+                          first if epochs is not None else ())
+        nodes = {k: v for k, v in mesh.items() if k not in ("seen", "sound", "epochs")}
+        if epochs is not None:
+            nodes["epoch"] = begun(epochs, nodes["t"])
+        _, path = walked(start, nodes)
         seen = tuple(x[mesh["seen"]] for x in path)
         if "sound" in mesh:
             seen = tuple(jnp.where(mesh["sound"], x, jnp.nan) for x in seen)
-        return jax.vmap(lambda t, u: dict(observe(t, named(natural(u)), parameters)))(times, seen)
 
-    return jax.vmap(patient)(p, data["mesh"], data["time"])
+        def read(t: Any, u: tuple[Any, ...], k: Any) -> dict[str, Any]:
+            return dict(observe(t, named(_natural(structure, u)), named(own(t, k))))
+
+        return jax.vmap(read, in_axes=(0, 0, None if epochs is None else 0))(
+            times, seen, None if epochs is None else epochs["seen"])
+
+    mesh = {**data["mesh"], "epochs": data["epochs"]} if "epochs" in data else data["mesh"]
+    return jax.vmap(patient)(p, mesh, data["time"])
+
+
+def _natural(structure: StructuralModel, u: tuple[Any, ...]) -> dict[str, Any]:
+    """The states by name on their natural scale."""
+    return {s.name: jnp.exp(jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log" else x
+            for s, x in zip(structure.states, u, strict=True)}
+
+
+def _stepper(structure: StructuralModel, p: Arrays, start: tuple[Any, ...]) \
+        -> Callable[[tuple[Any, ...], Arrays], tuple[Any, Any]]:
+    """step(u, node) -> (u after the step, u before it) of one patient.
+
+    p : the parameters, which a node's `own` may change; start : where the model starts
+    """
+    rates, states = structure.rates, structure.states
+    assert rates is not None
+    advance = STEP["tsit5" if structure.solver == "auto" else structure.solver]
+
+    def slopes(t: Any, u: tuple[Any, ...], node: Arrays, above: Arrays) -> tuple[Any, ...]:
+        y = _natural(structure, u)
+        dy = dict(rates(t, named(y), named({**at_time(p, node.get("own"), t), **above})))
+        for name, rate in node["inflow"].items():
+            dy[name] = dy[name] + rate
+        # not dy / y, whose derivative holds y^-2: beyond all numbers from 1e-154 down
+        return tuple(dy[s.name] * jnp.exp(-jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log"
+                     else dy[s.name] for s, x in zip(states, u, strict=True))
+
+    def dosed(s: State, x: Any, amount: Arrays) -> Any:
+        if s.name not in amount:
+            return x
+        return jnp.log(jnp.exp(x) + amount[s.name]) if s.scale == "log" \
+            else x + amount[s.name]
+
+    def reset(u: tuple[Any, ...], node: Arrays) -> tuple[Any, ...]:
+        """The states after a reset; where it adds, what steady state has above the start."""
+        act, level, first = node["act"], node["level"], node.get("first", start)
+
+        def added(s: State, x: Any, to: Any, base: Any) -> Any:
+            if s.scale == "linear":
+                return x + to - base
+            return jnp.log(jnp.exp(x) + jnp.exp(to) - jnp.exp(base))
+
+        return tuple(
+            jnp.where(act == ADD_STEADY, added(s, x, jnp.where(act == 0, base, to), base),
+                      jnp.where(act == 0, x, to))
+            for s, x, to, base in zip(states, u, level, first, strict=True))
+
+    def step(u: tuple[Any, ...], node: Arrays) -> tuple[Any, Any]:
+        t, h = node["t"], node["h"]
+        begin = reset(u, node) if "act" in node else u
+        begin = tuple(dosed(s, x, node["amount"]) for s, x in zip(states, begin, strict=True))
+
+        def within(at: Any) -> Any:
+            return jnp.clip(at, t + _INSIDE * h, t + (1.0 - _INSIDE) * h) \
+                if structure.switches else at
+
+        def moved(u: tuple[Any, ...], after: Any, length: Any, above: Arrays) \
+                -> tuple[Any, ...]:
+            return advance(lambda t, u: slopes(within(t), u, node, above), t + after, length, u)
+
+        def heights(u: tuple[Any, ...], after: Any) -> Arrays:
+            y, own = named(_natural(structure, u)), named(at_time(p, node.get("own"), t + after))
+            return {n: f(t + after, y, own) for n, f in structure.thresholds.items()}
+
+        def rising(u: tuple[Any, ...], after: Any, above: Arrays) -> tuple[Arrays, Arrays]:
+            along = slopes(t + after, u, node, above)
+            return jax.jvp(heights, (u, after), (along, jnp.ones(())))
+
+        if not structure.thresholds:
+            return moved(begin, 0.0, h, {}), u
+        return past_thresholds(moved, heights, rising, begin, h), u
+
+    return step
 
 
 def _switched(mesh: Arrays, at: jax.Array) -> Arrays:

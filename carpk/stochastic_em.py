@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.conditional import row_terms
+from carpk.correlated import correlations
 from carpk.empirical_bayes import (
     Start,
     located_places,
     location_scores,
+    mean_variance,
     omegas,
     shared_places,
 )
@@ -25,7 +27,7 @@ from carpk.likelihood import (
     row_log_likelihood,
     to_theta,
 )
-from carpk.population_model import PopulationModel, correlations
+from carpk.population_model import PopulationModel
 from carpk.small_matrices import multiplied
 from carpk.solve import Arrays
 
@@ -208,17 +210,17 @@ def _located(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Arra
 
 def _spread(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array,
             second: jax.Array, floor: jax.Array) -> jax.Array:
-    """Omega from the moments of phi around where the population now lies."""
+    """Omega, and gammas, from the moments of phi around where the population now lies."""
     theta = to_theta(model, u)
     mu, _ = population_location(model, data, theta)
     cross = jnp.einsum("pk,pl->kl", first, mu)
     whole = (second.sum(axis=0) - cross - cross.T + jnp.einsum("pk,pl->kl", mu, mu)) \
         / mu.shape[0]
     new = dict(theta)
-    for k, name in enumerate(model.spread):
-        if f"omega_{name}" not in model.fixed:
-            new[f"omega_{name}"] = jnp.maximum(
-                jnp.sqrt(jnp.maximum(whole[k, k], 1e-12)), floor * theta[f"omega_{name}"])
+    for name in dict.fromkeys(model.sds):
+        if name not in model.fixed:
+            new[name] = jnp.maximum(jnp.sqrt(jnp.maximum(
+                mean_variance(model, name, whole), 1e-12)), floor * theta[name])
     for block in model.blocks:
         places = [model.spread.index(n) for n in block]
         pairs = [(i, j) for k, i in enumerate(places) for j in places[:k]]

@@ -13,11 +13,12 @@ import pandas as pd
 
 from carpk import class_rows, covariate_effects, fitting, level_rows, posterior, prediction
 from carpk.conditional_residuals import cwres
+from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
 from carpk.fitting import Fit
 from carpk.normalised_errors import npde
-from carpk.population_model import correlations
+from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.prediction import quantiles, some_draws
 from carpk.priors import Prior
 from carpk.structure import named
@@ -38,9 +39,9 @@ def parameters(fit: Fit) -> pd.DataFrame:
     cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
     shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
-    kind: typical, covariate, class, level, spread, correlation, residual or derived; meaning, in
-    words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and a study's X_pop_STUDY_A are
-    computed from the draws.
+    kind: typical, covariate, class, level, spread, occasions, correlation, residual or derived;
+    meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and a study's
+    X_pop_STUDY_A are computed from the draws.
     A fixed parameter has its value as mean and median. Of maximum likelihood, mean and median
     are the estimate, sd its standard error. What does not apply is NaN or "".
     """
@@ -72,6 +73,8 @@ def parameters(fit: Fit) -> pd.DataFrame:
             row |= {"prior": str(model.priors[name]), "note": "; ".join(notes)}
         if row["kind"] == "spread":
             row |= _spread(fit, name, row["median"])
+        if row["kind"] == "occasions":
+            row |= between_occasions(fit, name, row["median"])
         words = dict.fromkeys(("unit", "prior", "note", "meaning"), "")
         rows.append({"parameter": name, **words, **row})
     return pd.DataFrame(rows, columns=list(PARAMETER_COLUMNS))
@@ -79,9 +82,11 @@ def parameters(fit: Fit) -> pd.DataFrame:
 
 def individuals(fit: Fit) -> pd.DataFrame:
     """One row per patient: ID, observations, censored; of every varying parameter X: X_mean,
-    X_median, X_sd, X_lower95, X_upper95 (natural scale), eta_X_mean; the covariates of the
-    model; of every derived quantity D: D_median, D_lower95, D_upper95. Of a mixture
-    class_k_probability of each class k, and class, the likeliest."""
+    X_median, X_sd, X_lower95, X_upper95 (natural scale), eta_X_mean; of one that differs between
+    occasions X_1_median, X_1_lower95, X_1_upper95, kappa_X_1_median, ... in the first and so on,
+    NaN where the patient has fewer; the covariates of the model; of every derived quantity D:
+    D_median, D_lower95, D_upper95. Of a mixture class_k_probability of each class k, and class,
+    the likeliest."""
     seen, draws = fit.design, fit.posterior["posterior"].dataset
     columns: dict[str, Any] = {
         "ID": list(seen.ids), "observations": seen.observed.sum(axis=1),
@@ -93,11 +98,14 @@ def individuals(fit: Fit) -> pd.DataFrame:
                     f"{name}_sd": values.std(axis=0, ddof=1), f"{name}_lower95": lower,
                     f"{name}_upper95": upper,
                     f"eta_{name}_mean": draws[f"eta_{name}"].values.mean(axis=(0, 1))}
+    for name, values in in_occasions(fit).items():
+        lower, median, upper = quantiles(values, (0.025, 0.5, 0.975))
+        columns |= {f"{name}_median": median, f"{name}_lower95": lower, f"{name}_upper95": upper}
     if fit.model.mixture:
         each = prediction.class_probabilities(fit)
         columns |= {f"class_{k + 1}_probability": p for k, p in enumerate(each.T)}
         columns["class"] = each.argmax(axis=1) + 1
-    for name in fit.model.covariates:
+    for name in (n for n in fit.model.covariates if n in seen.covariates):
         columns[name] = seen.covariates[name].to_numpy()
     for name, values in _patients_derived(fit).items():
         lower, median, upper = quantiles(values, (0.025, 0.5, 0.975))
@@ -273,11 +281,13 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
         unit = structure.output(output).unit if part in error.in_units else "-"
         return {"kind": "residual", "unit": given.get(unit, unit),
                 "meaning": f"{output}: {error.sigmas[part]}"}
-    if name in fit.model.names and kind == "omega":
+    if name in fit.model.names and kind in ("omega", "gamma"):
         p = structure.parameter(rest)
         scale = {"log": f"ln {rest}", "logit": f"logit {rest}", "identity": rest}[p.link]
         what = "scale (Student's t, 4 df)" if fit.model.etas == "student_t" else "SD"
-        return {"kind": "spread", "meaning": f"{what} between patients of {scale}",
+        between = "patients" if kind == "omega" else "occasions of a patient"
+        return {"kind": "spread" if kind == "omega" else "occasions",
+                "meaning": f"{what} between {between} of {scale}",
                 "unit": given.get(p.unit, p.unit) if p.link == "identity" else "-"}
     words = {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.derived} | \
         {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.parameters}
@@ -303,9 +313,7 @@ def _spread(fit: Fit, name: str, omega: float) -> dict[str, float]:
     parameter = fit.model.structure.parameter(name.removeprefix("omega_"))
     eta = fit.posterior["posterior"].dataset[f"eta_{parameter.name}"].values.mean(axis=(0, 1))
     shrinkage = 1 - eta.std(ddof=1) / omega if len(eta) > 1 else math.nan
-    cv = 100 * math.sqrt(math.expm1(omega**2)) if parameter.link == "log" and omega < 20 \
-        else math.nan
-    return {"cv_percent": cv, "shrinkage": shrinkage}
+    return {"cv_percent": cv_percent(parameter, omega), "shrinkage": shrinkage}
 
 
 def _typical_derived(fit: Fit) -> dict[str, np.ndarray]:

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from carpk.cohort import DOSE_COLUMNS, EVENT_COLUMNS, EXCLUDED_COLUMNS, Cohort, Design
+from carpk.cohort import (
+    DOSE_COLUMNS,
+    EVENT_COLUMNS,
+    EXCLUDED_COLUMNS,
+    NOTHING_CHANGES,
+    Cohort,
+    Design,
+)
 from carpk.problems import Problem, RequestError
 from carpk.simulation import Simulated
 from carpk.structure import StructuralModel
@@ -164,12 +171,14 @@ def each(doses: pd.DataFrame, ids: Iterable[str]) -> pd.DataFrame:
 
 
 def planned(samples: pd.DataFrame, covariates: pd.DataFrame, doses: pd.DataFrame | None = None,
-            source: str = "simulated") -> Cohort:
+            source: str = "simulated", changing: pd.DataFrame = NOTHING_CHANGES) -> Cohort:
     """A cohort before anything is measured: every level is still unknown.
 
     samples : ID, TIME, DVID, and line where it orders rows at one time
     covariates : index ID, one row per patient, inputs among them; doses : as in a Cohort
-    Lines are numbered anew in the order of patients, time and line; a dose comes first.
+    changing : as in a Cohort
+    Lines are numbered anew in the order of patients, time and line; a change comes first, then a
+    dose.
     """
     doses = pd.DataFrame(columns=list(DOSE_COLUMNS)) if doses is None else doses
     place = {patient: k for k, patient in enumerate(covariates.index)}
@@ -177,9 +186,15 @@ def planned(samples: pd.DataFrame, covariates: pd.DataFrame, doses: pd.DataFrame
                       samples.assign(dose=False, **({} if "line" in samples else {"line": 1}))]
                      if len(doses) else [samples.assign(dose=False, line=samples.get("line", 1))],
                      ignore_index=True)
+    changed = changing if "line" in samples else changing.assign(
+        line=np.arange(-len(changing), 0))  # before all at the same time
+    both = pd.concat([both, changed.assign(dose=2)], ignore_index=True) if len(changing) else both
     both = both.assign(place=both["ID"].map(place)).sort_values(
         ["place", "TIME", "line", "dose"], ascending=[True, True, True, False], kind="stable")
     both["line"] = np.arange(2, len(both) + 2)
+    changing = both.loc[both["dose"] == 2, [*changing]].reset_index(drop=True) \
+        if len(changing) else changing
+    both = both[both["dose"] != 2]
     seen = both[~both["dose"].astype(bool)].assign(DV=1.0, LOWER=1.0, UPPER=1.0, CENS=0)
     given = both[both["dose"].astype(bool)]
     columns = [*DOSE_COLUMNS, *(n for n in EVENT_COLUMNS if n in doses)]
@@ -189,7 +204,8 @@ def planned(samples: pd.DataFrame, covariates: pd.DataFrame, doses: pd.DataFrame
             {"DVID": int}).reset_index(drop=True),
         given[columns].fillna(EVENT_COLUMNS).reset_index(drop=True) if len(doses) else doses,
         covariates,
-        pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), source, "")
+        pd.DataFrame(columns=list(EXCLUDED_COLUMNS)), source, "", changing=changing,
+        varying={n: () for n in changing.columns[3:]})
 
 
 def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[float],
@@ -235,6 +251,8 @@ def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[f
         rows = like.observations[like.observations["DVID"].isin(wanted)]
         samples = _followed(rows[["line", "ID", "TIME", "DVID"]], like, ids, follows)
     doses = _followed(like.doses, like, ids, follows) if like is not None else None
+    changing = NOTHING_CHANGES if like is None or not like.varying else _followed(
+        like.changing[["line", "ID", "TIME", *like.varying]], like, ids, follows)
     if more is None and like is None:
         more = usual_doses(structure)
     if more is not None and len(more):
@@ -242,7 +260,7 @@ def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[f
                           ignore_index=True)
     varying = {p.name: np.array([v[p.name] for v in values]) for p in structure.parameters
                if values and p.name in values[0]}
-    return planned(samples, table, doses), varying
+    return planned(samples, table, doses, changing=changing), varying
 
 
 def measured(cohort: Cohort, structure: StructuralModel, seen: Design, drawn: Simulated,

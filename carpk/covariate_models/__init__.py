@@ -81,10 +81,10 @@ class CovariateModel:
         return tuple(f"{effect.stem}{s}" for s in self.suffixes(effect))
 
     def shift(self, columns: Any, beta: Sequence[Any]) -> Any:
-        """(P,), what is added on the link scale.
+        """(P,), what is added on the link scale; (P, E) of one that changes in a patient.
 
-        columns : (P, C); beta : C coefficients
+        columns : (P, C), or (P, E, C); beta : C coefficients
         """
-        total = sum(columns[:, k] * b for k, b in enumerate(beta))
+        total = sum(columns[..., k] * b for k, b in enumerate(beta))
         # a factor at or below 0 is no parameter: far beyond any patient it stays a small one
         return jnp.log(jnp.maximum(1.0 + total, 1e-6)) if self.proportional else total

@@ -122,7 +122,7 @@ def _programs(settings: Nuts, model: PopulationModel, data: Arrays) \
                                       settings.parametrisation)
 
     init_kernel, kernel = hmc(potential_fn_gen=potential, algo="NUTS")
-    patients, k = data["time"].shape[0], len(model.spread)
+    patients, k = data["time"].shape[0], len(model.sds)
 
     @jax.jit
     def begin(key: jax.Array, size: jax.Array, start: Start, data: Arrays, frame: Arrays) -> Any:
@@ -291,7 +291,7 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
     omega = omegas(model, theta)
     patients = start.phi.shape[0]
     known = start.information.sum(axis=1) + jnp.diag(omega**-2)[None]
-    left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if len(model.spread) else omega
+    left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if model.sds else omega
     rows = [(data["observed"] & (data["output"] == k)).sum()
             for k in range(len(model.structure.outputs))]
     located = dict(zip(located_places(model), _located_sds(model, start, data, omega, left),
@@ -302,9 +302,9 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
         kind, _, rest = name.partition("_")
         if k in located:
             sd = located[k]
-        elif kind == "omega":
-            i = model.spread.index(rest)
-            sd = (omega[i] + left[i] / omega[i]) / (2 * patients) ** 0.5 / slope
+        elif name in model.sds:
+            i, each = model.sds.index(name), model.sds.count(name)
+            sd = (omega[i] + left[i] / omega[i]) / (2 * patients * each) ** 0.5 / slope
         elif kind == "sigma":
             output = [o.name for o in model.structure.outputs].index(rest.rpartition("_")[0])
             sd = theta[name] / jnp.sqrt(jnp.maximum(2 * rows[output], 2)) / slope
