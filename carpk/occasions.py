@@ -1,9 +1,11 @@
 """Occasions: a re-infusion or a second course, in which a patient's parameters may differ again.
 
 Parameter P of patient i in occasion j is, on its link scale, the patient's own value plus
-kappa_P_j, normal around 0 with the SD gamma_P (Karlsson MO, Sheiner LB. J Pharmacokinet Biopharm
-1993;21:735-750). A patient's occasions are the different values of the column OCC, numbered as
-they come; one begins at its first row and lasts until the first row of another.
+kappa_P_j, which lies around 0 as an eta does, with the SD gamma_P (Karlsson MO, Sheiner LB. J
+Pharmacokinet Biopharm 1993;21:735-750). A patient's occasions are the different values of the
+column OCC, numbered as they come; one begins at its first row and lasts until the first row of
+another. (NONMEM advances to a record with the record's own parameters: there an occasion begins
+after the last row of the one before.)
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 from models_for_tests import DECAY
 from scipy.stats import norm
 
-from carpk import posterior, registry
+from carpk import cli_request, posterior, registry
 from carpk.changes import epochs_of
 from carpk.cohort import design
 from carpk.fitting import fit, load_fit
@@ -19,6 +19,7 @@ from carpk.population_model import population
 from carpk.prediction import curves
 from carpk.preparation import with_effects
 from carpk.problems import DataError, RequestError
+from carpk.requests import Request
 from carpk.simulation import simulate
 from carpk.structure import Output, Parameter, Source, State, StructuralModel, sd
 from carpk.tables import covariates, parameters
@@ -261,6 +262,20 @@ def test_what_is_wrong_with_a_rule_is_told_by_row(cohort, tmp_path):
         ONE, covariates=EFFECTS, time_varying={"AGE": "locf"}))[0][3]
     gone = FILE.replace("1,8,.,0,70", "1,8,.,0,.").replace(",80,", ",.,").replace(",64,", ",.,")
     assert (None, "2", "WT", "missing, and CL ~ WT needs it") in problems(gone, rules)
+
+
+def test_rules_and_occasions_are_asked_for_on_a_command_line_and_in_a_file(tmp_path):
+    given = cli_request.options(time_varying=["STEROID=window", "WT=locf"],
+                                occasions=["Cmax,alpha"])
+    assert given == {"time_varying": {"STEROID": "window", "WT": "locf"},
+                     "occasions": ["Cmax", "alpha"]}
+    path = tmp_path / "run.toml"
+    path.write_text('model = "stein_2019"\noccasions = ["Cmax"]\n[data]\nfile = "run.csv"\n'
+                    '[covariates]\n"Cmax ~ PRODUCT" = "category"\n'
+                    '[time_varying]\nPRODUCT = "locf"\n')
+    model = Request.read(path).population()
+    assert model.rules == {"OCC": "locf", "PRODUCT": "locf"}
+    assert "gamma_Cmax" in model.names
 
 
 def test_references_are_those_the_patients_begin_with_and_windows_are_off(cohort):
