@@ -158,9 +158,10 @@ def test_too_few_draws_are_judged_not_converged_in_sentences():
 
 
 @pytest.mark.slow
-def test_informed_and_noncentred_coordinates_sample_the_same_posterior():
-    runs = [fit(population(DECAY), decaying(20), seed=k, draws=4000, parametrisation=p)
-            for k, p in enumerate(("informed", "noncentred"))]
+@pytest.mark.parametrize("other", [{"parametrisation": "noncentred"}, {"algorithm": "hmc"}])
+def test_other_coordinates_and_other_trajectories_sample_the_same_posterior(other):
+    runs = [fit(population(DECAY), decaying(20), seed=k, draws=4000, **settings)
+            for k, settings in enumerate(({}, other))]
     for name in runs[0].model.free:
         a, b = (r.posterior["posterior"][name].values for r in runs)
         for method, statistic in (("mean", np.mean), ("sd", np.std)):
@@ -170,7 +171,7 @@ def test_informed_and_noncentred_coordinates_sample_the_same_posterior():
 
 @pytest.mark.parametrize("settings", [
     {"chains": 0}, {"draws": -1}, {"draws": 2.5}, {"target_accept": 1.0},
-    {"parametrisation": "sideways"}])
+    {"parametrisation": "sideways"}, {"algorithm": "gibbs"}])
 def test_a_setting_that_makes_no_sense_is_refused(settings):
     with pytest.raises(RequestError):
         Nuts(**settings)
