@@ -151,12 +151,32 @@ def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     total = sum((model.priors[n].log_density(theta[n]) for n in model.free if n not in joint),
                 jnp.zeros(()))
     for block in _free_blocks(model):
-        shape = model.priors[correlations(block)[0]].numbers[0]
-        total = total + lkj_log_density(
-            shape, partial_correlations(correlation_rows(model, theta, block)))
+        first, partial = model.priors[correlations(block)[0]], _partial_of(model, theta, block)
+        if first.family == "lkj":
+            total = total + lkj_log_density(first.numbers[0], partial)
+        else:  # of an earlier posterior: a prior of each partial correlation
+            total = total - lkj_log_volume(partial) + sum(
+                model.priors[n].log_density(z) for n, z in _by_name(block, partial).items())
     if model.mixture and _free_shares(model):
         total = total + shares_log_density(model.mixture, model.priors, theta)
+    if model.earlier is not None:
+        values = dict(theta)
+        for block in model.blocks:
+            values |= _by_name(block, _partial_of(model, theta, block))
+        total = total + model.earlier.log_dependence(
+            {n: p.scale.to_real(values[n]) for n, p in model.earlier.priors.items()})
     return total
+
+
+def _partial_of(model: PopulationModel, theta: Mapping[str, Any], block: tuple[str, ...]) -> Rows:
+    """The partial correlations of a block."""
+    return partial_correlations(correlation_rows(model, theta, block))
+
+
+def _by_name(block: tuple[str, ...], partial: Rows) -> dict[str, Any]:
+    """A block's partial correlations by the names of its correlations."""
+    return dict(zip(correlations(block), (z for row in partial for z in row.values()),
+                    strict=True))
 
 
 def log_joint(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
@@ -192,9 +212,7 @@ def from_theta(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     """(Q,): the free population parameters on the real line."""
     free = {n: jnp.asarray(theta[n], float) for n in model.free}
     for block in _free_blocks(model):
-        partial = partial_correlations(correlation_rows(model, free, block))
-        free |= dict(zip(correlations(block), (z for row in partial for z in row.values()),
-                         strict=True))
+        free |= _by_name(block, _partial_of(model, free, block))
     if model.mixture and _free_shares(model):
         free |= model.mixture.fractions(free)
     return jnp.stack([jnp.asarray(model.priors[n].scale.to_real(v)) for n, v in free.items()])

@@ -18,6 +18,7 @@ from carpk.censoring import METHODS
 from carpk.classes import Mixture, asked_mixture, published_classes, wrong_shares
 from carpk.correlated import asked_blocks, correlations, half_fixed
 from carpk.covariate_models import CovariateEffect
+from carpk.earlier import Earlier, asked_earlier
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
 from carpk.epochs import OCCASION, RULES
 from carpk.error_models import ErrorModel, error_model
@@ -41,7 +42,8 @@ class PopulationModel:
     `mixture` are latent classes of patients, with `delta_CL_2` (link scale) and `share_2`;
     `levels` are studies, products or sites, with `tau_STUDY_CL` and `b_STUDY_CL_A`.
     `time_varying` says by which rule of `carpk.epochs` a column changes in a patient; `occasions`
-    are the parameters that differ, by gamma_CL, between the `courses` a patient has at most.
+    are the parameters that differ, by gamma_CL, between the `courses` a patient has at most;
+    `earlier` is the posterior of another fit that some of the priors are the marginals of.
     """
 
     structure: StructuralModel
@@ -60,6 +62,7 @@ class PopulationModel:
     time_varying: Mapping[str, str] = field(default_factory=dict)
     occasions: tuple[str, ...] = ()
     courses: int = 0
+    earlier: Earlier | None = None
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -187,7 +190,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                levels: Mapping[str, str | Iterable[str]] | None = None,
                time_varying: Mapping[str, str] | None = None, occasions: Iterable[str] = (),
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
-               priors: Mapping[str, Prior | str] | None = None,
+               priors: Mapping[str, Prior | str] | str | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
         -> PopulationModel:
     """A population model from a structural model, its name or the path of its file.
@@ -215,7 +218,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
-        the published values for the rest.
+        the published values for the rest. {"from": "fits/RUN:0.5"}, or that text alone, takes
+        the posterior of a fit, its covariance divided by 0.5; see `carpk.earlier`.
     steps : mesh steps per patient of an ODE solve; chosen by the accuracy they give where 0.
     solver : tsit5, or rodas4 for stiff equations; the model file's, else chosen like the steps.
     Raises RequestError with every name or value that is not understood.
@@ -237,9 +241,13 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     vary = tuple(spread) if spread is not None else \
         tuple(p.name for p in structure.parameters if p.omega is not None)
     found += [unknown("parameter", n, known) for n in vary if n not in known]
+    stated = {"from": priors} if isinstance(priors, str) else dict(priors or {})
     effects, problems = asked_effects(structure, covariates)
     blocks, more = asked_blocks(vary, correlated)
     found += problems + more
+    source = stated.pop("from", None)
+    earlier, effects, problems = asked_earlier(None if source is None else str(source), effects)
+    found += problems
     if etas not in ("normal", "student_t"):
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
     above, more = asked_levels(structure, levels or {}, effects)
@@ -258,12 +266,12 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
                             censoring=censoring, etas=etas, mixture=mixture,
-                            levels=above, time_varying=rules, occasions=again)
+                            levels=above, time_varying=rules, occasions=again, earlier=earlier)
     found = [Problem("error", "a rule for a column that no covariate effect reads",
                      f"they read {', '.join(asked.covariates) or 'none'}", column="time_varying",
                      found=n) for n in rules if n not in asked.covariates]
     values, reasons, problems = _held(asked, fixed or {}, set(free))
-    given, more = _given(asked, priors or {})
+    given, more = _given(asked, stated)
     found += problems + more
     found += [Problem("error", "both fixed and given a prior",
                       "drop one; `free` frees what the model file fixes", column=n)

@@ -14,6 +14,7 @@ from carpk.changes import effects_over_time, epochs_of, resolved_over_time
 from carpk.classes import class_priors, published_classes
 from carpk.cohort import Design
 from carpk.correlated import correlations
+from carpk.earlier import adopted
 from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
 from carpk.likelihood import data_of, predicted_rows
@@ -93,10 +94,18 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
     for name in model.occasions:
         omega = structure.parameter(name).omega
         priors[f"gamma_{name}"] = Prior("halfnormal", (max(1.0, omega.omega) if omega else 1.0,))
+    earlier = model.earlier
+    if earlier is not None:
+        earlier = adopted(earlier, structure, {
+            n: p for n, p in priors.items() if n not in fixed and n not in model.priors},
+            model.blocks, units)
+        priors |= earlier.priors
+        reasons |= dict.fromkeys(earlier.priors, f"the posterior of {earlier.written}, "
+                                 "correlated as there")
     priors = {**priors, **model.priors}
     return dataclasses.replace(
         model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
-        reasons={n: reasons.get(n, "default") for n in model.names}), warnings
+        reasons={n: reasons.get(n, "default") for n in model.names}, earlier=earlier), warnings
 
 
 def with_effects(model: PopulationModel, design: Design) \

@@ -17,6 +17,7 @@ from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
 from carpk.fitting import Fit
+from carpk.likelihood import log_prior
 from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.prediction import quantiles, some_draws
@@ -139,9 +140,16 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
     own = {n: draws[n].values for n in model.free if n not in level_rows.deviations(model)}
-    table = posterior.sensitivity(
-        own, {n: np.asarray(model.priors[n].log_density(jnp.asarray(v))) for n, v in own.items()},
-        fit.posterior["log_likelihood"].dataset["y"].values)
+    if model.earlier is None:
+        densities = {n: np.asarray(model.priors[n].log_density(jnp.asarray(v)))
+                     for n, v in own.items()}
+    else:  # parameters depend on each other in the prior
+        densities = {"all": np.asarray(jax.jit(lambda theta: jax.lax.map(
+            lambda draw: log_prior(model, {**model.fixed, **draw}), theta))(
+                {n: jnp.asarray(draws[n].values.ravel()) for n in model.free})).reshape(
+                    draws.sizes["chain"], draws.sizes["draw"])}
+    table = posterior.sensitivity(own, densities,
+                                  fit.posterior["log_likelihood"].dataset["y"].values)
 
     def remark(name: str, prior: float, likelihood: float) -> str:
         if not prior >= _MOVED:
@@ -179,6 +187,8 @@ def prior_dominated(fit: Fit) -> dict[str, str]:
     found, draws = {}, fit.posterior["posterior"].dataset
     for name in (n for n in fit.model.free if n not in level_rows.deviations(fit.model)):
         prior = _marginal(fit, name)
+        if prior.family == "tanhnormal":  # of a partial correlation, not of this one
+            continue
         centre, sd = prior_on_real_line(prior)
         u = np.asarray(prior.scale.to_real(jnp.asarray(draws[name].values)))
         moved = len(prior.numbers) == 1 and abs(u.mean() - centre) > sd

@@ -65,6 +65,29 @@ def test_a_fit_prints_the_verdict_the_parameters_and_its_folder(carpk, near_typi
             "ess_bulk", "ess_tail"]
 
 
+def test_a_fit_is_the_prior_of_the_next_and_the_table_says_so(carpk, near_typical):
+    assert carpk("fit", "run.csv", "--model", "mine.py", "--estimator", "near", "--seed",
+                 3).exit_code == 0
+    [first] = fits()
+    done = carpk("fit", "run.csv", "--model", "mine.py", "--estimator", "near", "--seed", 4,
+                 "--prior", "half_life=lognormal(20, 1)", "--prior-from", f"{first}:0.5")
+    assert done.exit_code == 0, done.output
+    [second] = [f for f in fits() if f != first]
+    manifest = json.loads((second / "manifest.json").read_text())
+    assert manifest["request"]["priors"] == {"half_life_pop": "lognormal(20, 1)",
+                                             "from": f"{first}:0.5"}
+    assert any("these data are in the prior already" in w for w in manifest["warnings"])
+    table = pd.read_csv(second / "tables" / "parameters.csv").set_index("parameter")
+    drawn = pd.read_csv(first / "tables" / "parameters.csv").set_index("parameter")["sd"]
+    family, _, numbers = table.loc["C0_pop", "prior"].partition("(")
+    assert family == "lognormal"
+    assert float(numbers.split(",")[1][:-1]) == pytest.approx(
+        2**0.5 * drawn["C0_pop"] / 1000, rel=0.05)
+    assert f"the posterior of {first}:0.5" in table.loc["omega_C0", "note"]
+    assert table.loc["half_life_pop", "note"].startswith("asked for")
+    assert len(pd.read_csv(second / "tables" / "prior_sensitivity.csv")) == len(drawn)
+
+
 def test_a_fit_that_did_not_converge_is_saved_says_so_and_exits_3(carpk, near_typical):
     done = carpk("fit", "run.csv", "--model", "mine.py", "--estimator", "near", "--seed", 1,
                  "--setting", "ok=false")
