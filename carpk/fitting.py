@@ -29,6 +29,7 @@ from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
 from carpk.earlier import Earlier
 from carpk.estimators import Convergence, Progress, with_settings
+from carpk.horseshoe import Horseshoe
 from carpk.levels import Level
 from carpk.likelihood import data_of
 from carpk.population_model import PopulationModel
@@ -200,7 +201,8 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
         "free": [n for n in own if n not in asked.fixed],
         "priors": {n: str(p) for n, p in asked.priors.items()}
-        | ({"from": asked.earlier.written} if asked.earlier else {}),
+        | ({"from": asked.earlier.written} if asked.earlier else {})
+        | ({"covariates": asked.horseshoe.written} if asked.horseshoe else {}),
         "steps": asked.steps, "solver": asked.structure.solver,
         "settings": dataclasses.asdict(method)}
     if asked.mixture or structure.classes:
@@ -240,7 +242,8 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
             "solver": structure.solver, **({"earlier": {
                 "written": chosen.earlier.written, "names": list(chosen.earlier.priors),
-                "correlation": chosen.earlier.correlation}} if chosen.earlier else {})},
+                "correlation": chosen.earlier.correlation}} if chosen.earlier else {}),
+            **({"horseshoe": dataclasses.asdict(chosen.horseshoe)} if chosen.horseshoe else {})},
         "seconds": {k: round(v, 3) for k, v in seconds.items()},
         "convergence": dataclasses.asdict(convergence),
         "warnings": [str(w) for w in seen.warnings],
@@ -301,7 +304,8 @@ def _read(folder: Path) -> Fit:
         resolved.get("time_varying", {}), tuple(resolved.get("occasions", ())),
         resolved.get("courses", 0), None if "earlier" not in resolved else Earlier(
             resolved["earlier"]["written"], {n: priors[n] for n in resolved["earlier"]["names"]},
-            tuple(map(tuple, resolved["earlier"]["correlation"]))))
+            tuple(map(tuple, resolved["earlier"]["correlation"]))),
+        Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None)
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

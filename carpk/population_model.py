@@ -22,6 +22,7 @@ from carpk.earlier import Earlier, asked_earlier
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
 from carpk.epochs import OCCASION, RULES
 from carpk.error_models import ErrorModel, error_model
+from carpk.horseshoe import Horseshoe, asked_horseshoe
 from carpk.levels import Level, asked_levels
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError, unknown
@@ -43,7 +44,8 @@ class PopulationModel:
     `levels` are studies, products or sites, with `tau_STUDY_CL` and `b_STUDY_CL_A`.
     `time_varying` says by which rule of `carpk.epochs` a column changes in a patient; `occasions`
     are the parameters that differ, by gamma_CL, between the `courses` a patient has at most;
-    `earlier` is the posterior of another fit that some of the priors are the marginals of.
+    `earlier` is the posterior of another fit that some of the priors are the marginals of, and
+    `horseshoe` the prior of the coefficients together.
     """
 
     structure: StructuralModel
@@ -63,6 +65,7 @@ class PopulationModel:
     occasions: tuple[str, ...] = ()
     courses: int = 0
     earlier: Earlier | None = None
+    horseshoe: Horseshoe | None = None
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -91,6 +94,7 @@ class PopulationModel:
         spreads between occasions, residual errors."""
         return (*(f"{p.name}_pop" for p in self.structure.parameters),
                 *(n for e in self.effects for n in coefficients(e)),
+                *(self.horseshoe.names if self.horseshoe else ()),
                 *(self.mixture.names if self.mixture else ()),
                 *(n for level in self.levels for n in level.names),
                 *(f"omega_{n}" for n in self.spread),
@@ -220,6 +224,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
         the published values for the rest. {"from": "fits/RUN:0.5"}, or that text alone, takes
         the posterior of a fit, its covariance divided by 0.5; see `carpk.earlier`.
+        {"covariates": "horseshoe(2)"} lets 2 of all coefficients matter; see `carpk.horseshoe`.
     steps : mesh steps per patient of an ODE solve; chosen by the accuracy they give where 0.
     solver : tsit5, or rodas4 for stiff equations; the model file's, else chosen like the steps.
     Raises RequestError with every name or value that is not understood.
@@ -247,7 +252,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     found += problems + more
     source = stated.pop("from", None)
     earlier, effects, problems = asked_earlier(None if source is None else str(source), effects)
-    found += problems
+    sparse, more = asked_horseshoe(stated.pop("covariates", None))
+    found += problems + more
     if etas not in ("normal", "student_t"):
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
     above, more = asked_levels(structure, levels or {}, effects)
@@ -266,7 +272,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
                             censoring=censoring, etas=etas, mixture=mixture,
-                            levels=above, time_varying=rules, occasions=again, earlier=earlier)
+                            levels=above, time_varying=rules, occasions=again, earlier=earlier,
+                            horseshoe=sparse)
     found = [Problem("error", "a rule for a column that no covariate effect reads",
                      f"they read {', '.join(asked.covariates) or 'none'}", column="time_varying",
                      found=n) for n in rules if n not in asked.covariates]
@@ -345,6 +352,9 @@ def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \
             continue
         try:
             given[name] = Prior.parse(prior) if isinstance(prior, str) else prior
+            if given[name].family == "horseshoe":
+                found.append(Problem("error", "a horseshoe is of all coefficients together",
+                                     'priors = {covariates = "horseshoe"}', column=name))
         except RequestError as refused:
             found += [dataclasses.replace(p, column=name) for p in refused.problems]
     return given, found

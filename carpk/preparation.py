@@ -102,6 +102,14 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
         priors |= earlier.priors
         reasons |= dict.fromkeys(earlier.priors, f"the posterior of {earlier.written}, "
                                  "correlated as there")
+    sparse = model.horseshoe
+    if sparse is not None:
+        sizes = {n: priors[n].numbers[1] for e in model.effects for n in coefficients(e)
+                 if n not in (*fixed, *model.priors, *(earlier.priors if earlier else ()))}
+        sparse, more = sparse.over(sizes, len(design.ids), _noise(model))
+        priors |= more
+        reasons |= dict.fromkeys(more, f"{sparse.written} over {len(sizes)} coefficients")
+    model = dataclasses.replace(model, horseshoe=sparse)
     priors = {**priors, **model.priors}
     return dataclasses.replace(
         model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
@@ -155,6 +163,15 @@ def _covariate_priors(model: PopulationModel, design: Design, reasons: dict[str,
             reasons.setdefault(name, "default: a factor of e for "
                                + ("the level" if e.form == "category" else "an SD of the column"))
     return priors
+
+
+def _noise(model: PopulationModel) -> float:
+    """What effects stand against: the spread of the parameters they move (geometric mean), in
+    the unit of their coefficients' default priors; 0.5 where the model file has none."""
+    moved = [model.structure.parameter(e.parameter) for e in model.effects]
+    sizes = [max(abs(p.typical), 1.0) if p.link == "identity" else 1.0 for p in moved]
+    return float(np.exp(np.mean([np.log((p.omega.omega if p.omega else 0.5 * s) / s)
+                                 for p, s in zip(moved, sizes, strict=True)] or [0.0])))
 
 
 def _all_default(structure: StructuralModel, design: Design, name: str) -> bool:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
-from scipy.special import betaincinv
+from scipy.special import betaincinv, gammaincinv
 
 from carpk.problems import Problem, RequestError
 from carpk.small_matrices import Rows
@@ -83,6 +83,12 @@ _FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float],
              lambda r, a, b: r.beta(a, b)),
     # of two correlated parameters; of more, the density is that of their partial correlations
     "lkj": (1, TANH, _symmetric_beta, lambda s: 0.0, lambda r, s: 2.0 * r.beta(s, s) - 1.0),
+    # of a coefficient over its scale: see `carpk.horseshoe`, which has the number
+    "horseshoe": (1, IDENTITY, lambda z, s: _normal(z, 0.0, 1.0), lambda s: 0.0,
+                  lambda r, s: r.normal()),
+    "inversegamma": (2, LOG, lambda x, a, b: a * math.log(b) - math.lgamma(a)
+                     - (a + 1.0) * jnp.log(x) - b / x, lambda a, b: b / gammaincinv(a, 0.5),
+                     lambda r, a, b: b / r.gamma(a)),
     # what an earlier posterior of a spread and of a (partial) correlation comes to
     "softplusnormal": (2, SOFTPLUS, lambda x, m, s: _normal(_unsoftened(x), _unsoftened(m), s)
                        - jnp.log(-jnp.expm1(-x)), lambda m, s: m,
@@ -132,9 +138,9 @@ class Prior:
     """A prior on the natural scale of a population parameter.
 
     normal(mean, SD), lognormal(median, SD of the log), logitnormal(median, SD of the logit),
-    halfnormal(scale), halfcauchy(scale), exponential(mean), beta(a, b) of shares, lkj(shape) of
-    correlations; softplusnormal(median, SD of ln(exp x - 1)) and tanhnormal(median, SD of atanh
-    x), which are what `carpk.earlier` makes of a posterior.
+    halfnormal(scale), halfcauchy(scale), exponential(mean), inversegamma(shape, scale), beta(a,
+    b) of shares, lkj(shape) of correlations; softplusnormal(median, SD of ln(exp x - 1)) and
+    tanhnormal(median, SD of atanh x), which are what `carpk.earlier` makes of a posterior.
 
     >>> str(Prior.parse("lognormal(24000, 1.5)"))
     'lognormal(24000, 1.5)'

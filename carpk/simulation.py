@@ -77,6 +77,9 @@ def drawn_from_prior(model: PopulationModel, seed: int) -> dict[str, float]:
     values |= {n: model.priors[n].draw(random) for n in model.free}
     if model.earlier is not None:
         values |= {n: v for n, v in model.earlier.draw(random).items() if n in model.free}
+    if model.horseshoe is not None:  # coefficients over their scales were drawn
+        values |= {n: values[n] * float(scale) for n, scale in
+                   model.horseshoe.scales(values).items() if n in model.free}
     for block in model.blocks:
         names = correlations(block)
         if names[0] in model.free:

@@ -11,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from carpk import class_rows, covariate_effects, fitting, level_rows, posterior, prediction
+from carpk import (
+    class_rows,
+    covariate_effects,
+    fitting,
+    horseshoe,
+    level_rows,
+    posterior,
+    prediction,
+)
 from carpk.conditional_residuals import cwres
 from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
@@ -40,8 +48,8 @@ def parameters(fit: Fit) -> pd.DataFrame:
     cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
     shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
-    kind: typical, covariate, class, level, spread, occasions, correlation, residual or derived;
-    meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and a study's
+    kind: typical, covariate, shrinkage, class, level, spread, occasions, correlation, residual or
+    derived; meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and a study's
     X_pop_STUDY_A are computed from the draws.
     A fixed parameter has its value as mean and median. Of maximum likelihood, mean and median
     are the estimate, sd its standard error. What does not apply is NaN or "".
@@ -140,7 +148,7 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
     own = {n: draws[n].values for n in model.free if n not in level_rows.deviations(model)}
-    if model.earlier is None:
+    if model.earlier is None and model.horseshoe is None:
         densities = {n: np.asarray(model.priors[n].log_density(jnp.asarray(v)))
                      for n, v in own.items()}
     else:  # parameters depend on each other in the prior
@@ -187,7 +195,8 @@ def prior_dominated(fit: Fit) -> dict[str, str]:
     found, draws = {}, fit.posterior["posterior"].dataset
     for name in (n for n in fit.model.free if n not in level_rows.deviations(fit.model)):
         prior = _marginal(fit, name)
-        if prior.family == "tanhnormal":  # of a partial correlation, not of this one
+        # of a partial correlation, and of a coefficient over its scale, not of this one
+        if prior.family in ("tanhnormal", "horseshoe"):
             continue
         centre, sd = prior_on_real_line(prior)
         u = np.asarray(prior.scale.to_real(jnp.asarray(draws[name].values)))
@@ -281,6 +290,8 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
         return {**of_class, "unit": given.get(unit, unit)}
     if effect is not None:
         return {"kind": "covariate", "unit": "-", "meaning": _effect_in_words(effect, name)}
+    if fit.model.horseshoe and name in fit.model.horseshoe.names:
+        return {"kind": "shrinkage", "unit": "-", "meaning": horseshoe.meaning(name)}
     if name in {n for block in fit.model.blocks for n in correlations(block)}:
         return {"kind": "correlation", "unit": "-", "meaning": "correlation of the etas of "
                 + " and ".join(next((a, b) for block in fit.model.blocks for a in block

@@ -14,7 +14,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache taxonomy laws integrators small_matrices",
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
     "examples models/*",
-    "priors tails error_models/* covariate_models/* effects earlier correlated epochs "
+    "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "
     "classes levels population_model occasions changes",
     "thresholds dosing solve accuracy likelihood preparation empirical_bayes mixture_start "
     "geometry conditional "
