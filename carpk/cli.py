@@ -307,14 +307,22 @@ def compare(
         blq: Annotated[str | None, typer.Option(
             help="make the one fit that is named again under these rules for levels below the "
             "limit, and show how the estimates move", metavar="M1,M3,M7")] = None,
+        kfold: Annotated[int | None, typer.Option(
+            help="leave patients out in so many folds, each predicted by a fit without them: "
+            "where leave-one-out is not to be trusted", metavar="5")] = None,
         out: Annotated[str | None, typer.Option(
             help="write the table here as well", metavar="FILE.csv")] = None,
         overwrite: Annotated[bool, typer.Option(
             "--overwrite", help="Replace a file that is there.")] = False) -> None:
     """Say which of several fits to the same data predicts better: leave-one-out."""
+    if blq is not None and kfold is not None:
+        raise typer.BadParameter("--blq makes one fit again, --kfold several: take one of them")
     if blq is not None:
         from carpk import cli_blq
         raise typer.Exit(cli_blq.run(fits, blq, out, overwrite, lambda found: show(found, 12)))
+    if kfold is not None:
+        from carpk import cli_kfold
+        raise typer.Exit(cli_kfold.run(fits, kfold, out, overwrite))
     from carpk import cli_compare
     cli_compare.run(fits, out, overwrite)
 

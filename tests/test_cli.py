@@ -403,3 +403,28 @@ def test_what_cannot_be_made_again_is_refused(carpk, near_typical):
     assert "known: M1, M3, M4, M6, M7" in refused.output
     assert "no level of this fit is censored" in carpk("compare", fit, "--blq", "M1").output
     assert "one fit is made again" in carpk("compare", fit, fit, "--blq", "M1").output
+
+
+def test_fits_are_compared_by_refits_without_a_fold_of_patients_made_once(carpk, near_typical):
+    for error in ("lognormal", "lognormal student_t"):
+        assert carpk("fit", "run.csv", "--model", "./mine.py", "--estimator", "near", "--seed", 3,
+                     "--error", f"C={error}").exit_code == 0
+    both = fits()
+    done = carpk("compare", *both, "--kfold", 2, "--out", "folds.csv")
+    assert done.exit_code == 0, done.output
+    assert fits() == both, "refits lie in the folders of their fits"
+    refits = [sorted((f / "kfold").iterdir()) for f in both]
+    assert [len(r) for r in refits] == [2, 2]
+    left = [set(json.loads((r / "manifest.json").read_text())["request"]["data"]["patients"])
+            for r in refits[0]]
+    assert left[0] | left[1] == {"1", "2", "3", "4", "5"}
+    assert sorted(map(len, left)) == [2, 3]
+    assert len(left[0] & left[1]) == 0
+    table = pd.read_csv("folds.csv")
+    assert table["difference"].iloc[0] == 0 >= table["difference"].iloc[1]
+    again = carpk("compare", *both, "--kfold", 2)
+    assert [sorted((f / "kfold").iterdir()) for f in both] == refits
+    assert re.sub("folds.csv\n", "", done.stdout) == again.stdout
+    assert "5 patients make 2 to 5 folds" in carpk("compare", *both, "--kfold", 6).output
+    Path("run.csv").write_text(DATA + "6,1,100,F\n")
+    assert "the data have changed" in carpk("compare", *both, "--kfold", 2).output

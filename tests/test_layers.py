@@ -24,7 +24,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "
     "endpoint_check covariate_effects individual_information outcome_regression "
     "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows tables "
-    "comparison plots/* drawings outcome_drawings zoo word paper_tables reporting",
+    "comparison cross_validation plots/* drawings outcome_drawings zoo word paper_tables reporting",
     "requests progress outfiles simulation_request cli_options cli_request cli_fit cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
