@@ -135,6 +135,10 @@ def posterior_of(written: str) -> Earlier:
         raise RequestError(Problem("error", f"not a fit to take priors from ({failure})",
                                    "name the folder that `carpk fit` printed", str(folder),
                                    column="priors")) from None
+    if resolved.get("mixture"):
+        raise RequestError(Problem("error", "this fit has latent classes, whose typical values are "
+                                   "not those of other fits", "state priors one by one",
+                                   str(folder), column="priors"))
     if not manifest["convergence"]["ok"]:
         raise RequestError(Problem("error", "this fit did not converge: it is no prior",
                                    "fit it until it does", str(folder), column="priors"))

@@ -94,26 +94,37 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
     for name in model.occasions:
         omega = structure.parameter(name).omega
         priors[f"gamma_{name}"] = Prior("halfnormal", (max(1.0, omega.omega) if omega else 1.0,))
-    earlier = model.earlier
+    model = _with_joint_priors(model, design, units, priors, fixed, reasons)
+    priors = {**priors, **model.priors}
+    return dataclasses.replace(
+        model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
+        reasons={n: reasons.get(n, "default") for n in model.names}), warnings
+
+
+def _with_joint_priors(model: PopulationModel, design: Design, units: Mapping[int | str, str],
+                       priors: dict[str, Prior], fixed: Mapping[str, float],
+                       reasons: dict[str, str]) -> PopulationModel:
+    """The model with what is left to an earlier posterior and to a horseshoe; notes their priors,
+    and why, among the others. What was asked for by name stands."""
+    earlier, sparse = model.earlier, model.horseshoe
     if earlier is not None:
-        earlier = adopted(earlier, structure, {
+        if model.mixture:
+            raise RequestError(Problem(
+                "error", "latent classes take no prior from a fit without them",
+                "state priors one by one", column="priors", found=earlier.written))
+        earlier = adopted(earlier, model.structure, {
             n: p for n, p in priors.items() if n not in fixed and n not in model.priors},
             model.blocks, units)
         priors |= earlier.priors
         reasons |= dict.fromkeys(earlier.priors, f"the posterior of {earlier.written}, "
                                  "correlated as there")
-    sparse = model.horseshoe
     if sparse is not None:
         sizes = {n: priors[n].numbers[1] for e in model.effects for n in coefficients(e)
                  if n not in (*fixed, *model.priors, *(earlier.priors if earlier else ()))}
         sparse, more = sparse.over(sizes, len(design.ids), _noise(model))
         priors |= more
         reasons |= dict.fromkeys(more, f"{sparse.written} over {len(sizes)} coefficients")
-    model = dataclasses.replace(model, horseshoe=sparse)
-    priors = {**priors, **model.priors}
-    return dataclasses.replace(
-        model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
-        reasons={n: reasons.get(n, "default") for n in model.names}, earlier=earlier), warnings
+    return dataclasses.replace(model, earlier=earlier, horseshoe=sparse)
 
 
 def with_effects(model: PopulationModel, design: Design) \

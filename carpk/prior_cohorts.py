@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from carpk.accuracy import Mesh, solved
+from carpk.classes import drawn_classes
 from carpk.cohort import Cohort, Design, design
 from carpk.geometry import noncentred
 from carpk.likelihood import population_location
@@ -129,16 +130,18 @@ def _patients(model: PopulationModel, seen: Design, theta: dict[str, jax.Array],
     cohorts = len(seen.ids) // each
     columns = {k: jnp.asarray(v).reshape(cohorts, each, -1)
                for k, v in model.effect_columns(seen.covariates).items()}
+    keys = jax.random.split(jax.random.fold_in(key, 1), cohorts)
     z = TAILS[model.etas].draw(key, (cohorts, each, len(model.spread)))
 
     @jax.jit
     @jax.vmap
-    def one(theta: Any, columns: Any, z: jax.Array) -> Any:
-        mu, low = population_location(model, {"time": z, "effects": columns}, theta)
+    def one(theta: Any, columns: Any, z: jax.Array, key: jax.Array) -> Any:
+        mu, low = population_location(model, drawn_classes(
+            model.mixture, {"time": z, "effects": columns}, theta, key), theta)
         phi = noncentred(z, mu, low)[0] if model.spread else z
         return model.patient_values(theta, columns, phi)
 
-    return {n: np.asarray(v).reshape(-1) for n, v in one(theta, columns, z).items()}
+    return {n: np.asarray(v).reshape(-1) for n, v in one(theta, columns, z, keys).items()}
 
 
 def _measured(model: PopulationModel, output: str, key: jax.Array, predicted: Any,

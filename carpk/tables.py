@@ -153,7 +153,8 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
                      for n, v in own.items()}
     else:  # parameters depend on each other in the prior
         densities = {"all": np.asarray(jax.jit(lambda theta: jax.lax.map(
-            lambda draw: log_prior(model, {**model.fixed, **draw}), theta))(
+            lambda draw: log_prior(model, {**model.fixed, **draw}) - sum(
+                model.priors[n].log_density(draw[n]) for n in model.free if n not in own), theta))(
                 {n: jnp.asarray(draws[n].values.ravel()) for n in model.free})).reshape(
                     draws.sizes["chain"], draws.sizes["draw"])}
     table = posterior.sensitivity(own, densities,

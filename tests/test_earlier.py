@@ -217,6 +217,15 @@ def test_a_prior_of_another_meaning_is_refused(saved):
         resolve(population(other, priors=folder), design(cohort(rows(1)), other), {})
 
 
+def test_latent_classes_neither_give_nor_take_a_prior(saved):
+    _, folder = saved(population(DECAY, classes="2: C0"), decaying())
+    with pytest.raises(RequestError, match="this fit has latent classes"):
+        population(DECAY, priors=folder)
+    _, folder = saved(population(DECAY), decaying())
+    with pytest.raises(RequestError, match="take no prior from a fit without"):
+        resolve(population(DECAY, classes="2: C0", priors=folder), design(decaying(), DECAY), {})
+
+
 def test_too_few_draws_make_no_prior(saved, tmp_path):
     result, _ = saved(population(LINE), cohort(rows(1)))
     few = xr.DataTree.from_dict({"posterior": result.posterior["posterior"].dataset.isel(

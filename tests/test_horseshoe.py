@@ -136,7 +136,8 @@ def simulated(seed, patients=40):
 @pytest.mark.slow
 def test_known_effects_are_found_and_noise_is_not():
     """Of 14 coefficients in each of 20 cohorts 3 are known; one is found where its 95 % interval
-    excludes 0."""
+    excludes 0. Not yet run to its end: of the first 2 cohorts, on a busy machine, 4 of 6 known
+    effects were found and none of 22 others."""
     found = []
     for seed in range(20):
         fit = fitting.fit(population(
