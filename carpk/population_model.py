@@ -246,14 +246,11 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     vary = tuple(spread) if spread is not None else \
         tuple(p.name for p in structure.parameters if p.omega is not None)
     found += [unknown("parameter", n, known) for n in vary if n not in known]
-    stated = {"from": priors} if isinstance(priors, str) else dict(priors or {})
     effects, problems = asked_effects(structure, covariates)
     blocks, more = asked_blocks(vary, correlated)
     found += problems + more
-    source = stated.pop("from", None)
-    earlier, effects, problems = asked_earlier(None if source is None else str(source), effects)
-    sparse, more = asked_horseshoe(stated.pop("covariates", None))
-    found += problems + more
+    stated, earlier, sparse, effects, problems = _joint(priors, effects)
+    found += problems
     if etas not in ("normal", "student_t"):
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
     above, more = asked_levels(structure, levels or {}, effects)
@@ -338,6 +335,19 @@ def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[st
         reasons[name] = "held at the model file's value on request" \
             if value == "published" else "fixed on request"
     return values, reasons, found
+
+
+def _joint(priors: Mapping[str, Prior | str] | str | None, effects: tuple[CovariateEffect, ...]) \
+        -> tuple[dict[str, Prior | str], Earlier | None, Horseshoe | None,
+                 tuple[CovariateEffect, ...], list[Problem]]:
+    """Priors by name, those of many parameters together, the effects as the latter have them, and
+    what is wrong."""
+    stated: dict[str, Prior | str] = {"from": priors} if isinstance(priors, str) \
+        else dict(priors or {})
+    source = stated.pop("from", None)
+    earlier, effects, found = asked_earlier(None if source is None else str(source), effects)
+    sparse, more = asked_horseshoe(stated.pop("covariates", None))
+    return stated, earlier, sparse, effects, found + more
 
 
 def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \

@@ -20,6 +20,7 @@ from carpk.likelihood import population_location
 from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve
 from carpk.priors import Prior
+from carpk.problems import Problem, RequestError
 from carpk.simulation import Simulated, drawn_from_prior
 from carpk.structure import StructuralModel
 from carpk.tails import TAILS
@@ -73,6 +74,10 @@ def prior_predictive(model: PopulationModel, cohort: Cohort, *, cohorts: int = 1
     (5, 100, (5, 301))
     """
     structure = model.structure
+    if model.time_varying or model.occasions:
+        raise RequestError(Problem("error", "prior prediction follows parameters that stand still",
+                                   "drop time_varying and occasions, or see `carpk.simulate`",
+                                   column="--prior"))
     before = design(cohort, structure)
     resolved, _ = resolve(model, before, cohort.units)
     resolved = choose_steps(resolved, before)
