@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `_PLACES` says the same to P
     from carpk.noncompartmental import nca
     from carpk.nonmem import read_csv, to_csv
     from carpk.population_model import PopulationModel, population
+    from carpk.prior_cohorts import prior_predictive
     from carpk.priors import Prior
     from carpk.problems import CarpkError, DataError, ModelError, Problem, RequestError
     from carpk.reporting import report
@@ -32,6 +33,7 @@ _PLACES = {
     "noncompartmental": ("nca",),
     "nonmem": ("read_csv", "to_csv"),
     "population_model": ("PopulationModel", "population"),
+    "prior_cohorts": ("prior_predictive",),
     "priors": ("Prior",),
     "problems": ("CarpkError", "DataError", "ModelError", "Problem", "RequestError"),
     "reporting": ("report",),
@@ -41,7 +43,8 @@ _HOME = {name: module for module, names in _PLACES.items() for name in names}
 __all__ = [
     "CarpkError", "Cohort", "DataError", "Design", "Fit", "ModelError", "PopulationModel", "Prior",
     "Problem", "RequestError", "__version__", "design", "example", "exposure_response",
-    "fit", "load_fit", "nca", "objective", "population", "read_csv", "report", "simulate", "to_csv"]
+    "fit", "load_fit", "nca", "objective", "population", "prior_predictive", "read_csv",
+    "report", "simulate", "to_csv"]
 
 # JAX reads this when it is first imported, which is late: `carpk --help` does without it
 os.environ["JAX_ENABLE_X64"] = "1"

@@ -167,9 +167,15 @@ def models(name: Annotated[str | None, typer.Argument(
 @refusing
 def simulate(
         model: Annotated[str, typer.Argument(
-            metavar="NAME", help="a name that `carpk models` lists, or the path of a model file")],
+            metavar="NAME", help="a name that `carpk models` lists, or the path of a model file; "
+            "with --prior also a run.toml or a fit's manifest.json")],
+        prior: Annotated[bool, typer.Option(
+            "--prior", help="Draw each of many virtual cohorts from the priors of a fit and plot "
+            "where its levels lie, with the data of a --design or of a run.toml.")] = False,
+        cohorts: Annotated[int | None, typer.Option(
+            help="virtual cohorts with --prior; default: 100")] = None,
         patients: Annotated[int | None, typer.Option(
-            help="default: 100, or those of the design")] = None,
+            help="default: 100, or those of the design; with --prior 20 of each cohort")] = None,
         times: Annotated[str | None, typer.Option(
             help="when each patient is sampled, in the model's unit of time; default: "
             "the samples of the design, or 1,3,7,14,28,60,90 days after the first dose (to 28 in "
@@ -181,7 +187,7 @@ def simulate(
             metavar='"CR 1"')] = None,
         like: Annotated[str | None, typer.Option(
             "--design", help="a CSV with ID, and as needed TIME of samples, AMT of doses, and "
-            "columns of inputs; DV is not read", metavar="my.csv")] = None,
+            "columns of inputs; DV is not read but with --prior", metavar="my.csv")] = None,
         dose: Dose = None, unit: Unit = None,
         sigma: Annotated[list[str] | None, typer.Option(
             help="residual error in proportion to the level (SD of ln DV of a lognormal error), "
@@ -204,10 +210,19 @@ def simulate(
     """
     from carpk import cli_request, cli_simulate
     from carpk.nonmem import by_dvid
+    from carpk.simulation_request import Asked
     read = cli_request.options(dvid=dvid, units=unit)
-    file, picture, said, warnings = cli_simulate.run(cli_simulate.Asked(
+    asked = Asked(
         model, patients, times, seed, sets or (), like, sigma or (), lloq or (),
-        read.get("dvid", ()), dose or (), by_dvid(read.get("units", {})), out, overwrite))
+        read.get("dvid", ()), dose or (), by_dvid(read.get("units", {})), out, overwrite)
+    if prior:
+        from carpk import cli_prior_predictive
+        file, picture, said, warnings = cli_prior_predictive.run(
+            asked, 100 if cohorts is None else cohorts)
+    elif cohorts is not None:
+        raise typer.BadParameter("--cohorts belongs to --prior")
+    else:
+        file, picture, said, warnings = cli_simulate.run(asked)
     show(warnings, 12)
     typer.echo(f"{said}\nplot: {picture}", err=True)
     typer.echo(file)  # alone, for scripts
@@ -292,14 +307,22 @@ def compare(
         blq: Annotated[str | None, typer.Option(
             help="make the one fit that is named again under these rules for levels below the "
             "limit, and show how the estimates move", metavar="M1,M3,M7")] = None,
+        kfold: Annotated[int | None, typer.Option(
+            help="leave patients out in so many folds, each predicted by a fit without them: "
+            "where leave-one-out is not to be trusted", metavar="5")] = None,
         out: Annotated[str | None, typer.Option(
             help="write the table here as well", metavar="FILE.csv")] = None,
         overwrite: Annotated[bool, typer.Option(
             "--overwrite", help="Replace a file that is there.")] = False) -> None:
     """Say which of several fits to the same data predicts better: leave-one-out."""
+    if blq is not None and kfold is not None:
+        raise typer.BadParameter("--blq makes one fit again, --kfold several: take one of them")
     if blq is not None:
         from carpk import cli_blq
         raise typer.Exit(cli_blq.run(fits, blq, out, overwrite, lambda found: show(found, 12)))
+    if kfold is not None:
+        from carpk import cli_kfold
+        raise typer.Exit(cli_kfold.run(fits, kfold, out, overwrite))
     from carpk import cli_compare
     cli_compare.run(fits, out, overwrite)
 

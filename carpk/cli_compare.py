@@ -35,7 +35,8 @@ def run(folders: Sequence[Path], out: str | None, overwrite: bool) -> None:
                 listed = bad.split(", ")
                 more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
                 console.print(f"{name}: Pareto k above 0.7, so not to be trusted, for "
-                              f"{', '.join(listed[:8])}{more}")
+                              f"{', '.join(listed[:8])}{more}"
+                              + (": --kfold 5 refits instead" if unit == "patient" else ""))
     console.print("\nDifferences are to the best, with their standard errors: one within two of "
                   "them is no finding.")
     for name, differs in dict(zip(table["fit"], table["differs"], strict=True)).items():

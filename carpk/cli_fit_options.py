@@ -65,6 +65,9 @@ def command(
         prior: Annotated[list[str] | None, typer.Option(
             help="prior of a population parameter",
             metavar='"Cmax_pop=lognormal(24000, 1.5)"')] = None,
+        prior_from: Annotated[str | None, typer.Option(
+            help="the posterior of a fit as the prior of what both estimate; with a discount, "
+            "its covariance is divided by it", metavar="fits/RUN:0.5")] = None,
         steps: Annotated[int | None, typer.Option(
             help="mesh of an ODE model; chosen by its accuracy where not given")] = None,
         solver: Annotated[str | None, typer.Option(
@@ -79,8 +82,8 @@ def command(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
         covariates=covariate, time_varying=time_varying, occasions=occasions,
         correlated=correlate, etas=etas, classes=classes, levels=level,
-        censoring=censoring, errors=error, fixed=fix, priors=prior, steps=steps,
-        solver=solver,
+        censoring=censoring, errors=error, fixed=fix, priors=prior, prior_from=prior_from,
+        steps=steps, solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
     asked = cli_request.resumed(resume, data, options) if resume else \

@@ -41,6 +41,8 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
         elif name in _LISTED:
             listed = [part.strip() for text in value for part in text.split(",") if part.strip()]
             table[name] = [_whole(part) for part in listed] if name == "dvid" else listed
+        elif name == "prior_from":
+            table["priors"] = {**table.get("priors", {}), "from": value}
         else:
             table[name] = value
     for text in setting or ():

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 
 from carpk.accuracy import TOLERANCE
 from carpk.cohort import Cohort, contents, design
@@ -18,9 +15,10 @@ from carpk.drawings import simulated_cohort, typical_trajectories
 from carpk.nonmem import read_plan, to_csv
 from carpk.plots import png, svg
 from carpk.population_model import PopulationModel, population
-from carpk.problems import CarpkError, Problem, RequestError
+from carpk.problems import Problem, RequestError
 from carpk.program_cache import keep_programs
 from carpk.simulation import Simulated, simulate
+from carpk.simulation_request import Asked, by_output, noted, sampling_times
 from carpk.structure import StructuralModel
 from carpk.trajectories import curves, grid, typical
 from carpk.virtual_cohort import (
@@ -31,31 +29,9 @@ from carpk.virtual_cohort import (
     sets_named,
     standing_in,
     usual_doses,
-    usual_times,
 )
 
-Result = TypeVar("Result")
-
 SIGMA = 0.3  # nothing is published for most models; an assay of transgene copies has 20 to 40 %
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A simulation as it is asked for on the command line."""
-
-    model: str
-    patients: int | None = None
-    times: str | None = None
-    seed: int = 0
-    sets: Sequence[str] = ()
-    like: str | None = None
-    sigma: Sequence[str] = ()
-    lloq: Sequence[str] = ()
-    dvid: Sequence[int] = ()
-    doses: Sequence[str] = ()
-    units: Mapping[int | str, str] = field(default_factory=dict)
-    out: str | None = None
-    overwrite: bool = False
 
 
 def plotted(structure: StructuralModel, file: str | None, until: float | None,
@@ -64,7 +40,7 @@ def plotted(structure: StructuralModel, file: str | None, until: float | None,
     keep_programs()
     found = [] if until is None or (until > 0 and math.isfinite(until)) else [
         Problem("error", "must be above 0", column="--until", found=f"{until:g}")]
-    given = _noted(found, lambda: doses_written(structure, doses)) if doses else None
+    given = noted(found, lambda: doses_written(structure, doses)) if doses else None
     target = _picture(file or f"{structure.name}.svg", overwrite, found)
     if found:
         raise RequestError(found)
@@ -81,13 +57,13 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     structure = model.structure
     found: list[Problem] = []
     file = asked.like
-    like = _noted(found, lambda: read_plan(
+    like = noted(found, lambda: read_plan(
         file, [o.dvid for o in structure.outputs], asked.units)) if file else None
-    sets = _noted(found, lambda: sets_named(structure, asked.sets)) or []
-    more = _noted(found, lambda: doses_written(structure, asked.doses)) if asked.doses else None
-    times = _times(asked, structure, more, found)
-    sigma = _by_output("sigma", asked.sigma, structure, found)
-    limits = _by_output("lloq", asked.lloq, structure, found)
+    sets = noted(found, lambda: sets_named(structure, asked.sets)) or []
+    more = noted(found, lambda: doses_written(structure, asked.doses)) if asked.doses else None
+    times = sampling_times(asked, structure, more, found)
+    sigma = by_output("sigma", asked.sigma, structure, found)
+    limits = by_output("lloq", asked.lloq, structure, found)
     if asked.units and like is None:
         found.append(Problem("error", "says what unit a --design is in", "give one, or write the "
                              "unit into the dose: --dose '50 UNIT:STATE@0'", column="--unit"))
@@ -192,64 +168,6 @@ def _stood_in(structure: StructuralModel, like: Cohort | None, sets: Sequence[st
     return "".join(f"; {n} = {v:g} of '{first}'" for n, v in spare.items())
 
 
-def _noted(found: list[Problem], call: Callable[[], Result]) -> Result | None:
-    """What the call returns; what it refuses is noted."""
-    try:
-        return call()
-    except CarpkError as refused:
-        found += refused.problems
-        return None
-
-
-def _times(asked: Asked, structure: StructuralModel, doses: pd.DataFrame | None,
-           found: list[Problem]) -> list[float]:
-    """The sampling times, none where the design gives them."""
-    if asked.times is None:
-        if asked.like is not None:
-            return []
-        if structure.taxonomy is None and structure.time_unit != "day":
-            found.append(Problem("error", f"time is in {structure.time_unit} in {structure.name}: "
-                                 "when are samples taken?", "for instance --times 0.5,1,2,4,8,24",
-                                 column="--times"))
-        return usual_times(structure, usual_doses(structure) if doses is None else doses)
-    times = []
-    for text in asked.times.split(","):
-        value = _number(text)
-        if value is None or not 0 <= value < math.inf:
-            found.append(Problem("error", "not a time, 0 or later",
-                                 "for instance --times 1,3,7,14,28", column="--times",
-                                 found=text.strip()))
-        else:
-            times.append(value)
-    return list(dict.fromkeys(times))
-
-
-def _by_output(option: str, texts: Iterable[str], structure: StructuralModel,
-               found: list[Problem]) -> dict[str, float]:
-    """A number for each output that has one: "0.3" is for all, "C=0.3" for one.
-
-    An LLOQ must be above 0; of sigma, the value for all is under "".
-    """
-    names = [o.name for o in structure.outputs]
-    values: dict[str, float] = {}
-    for text in texts:
-        name, equals, number = (part.strip() for part in text.rpartition("="))
-        value = _number(number)
-        if equals and name not in names:
-            found.append(Problem("error", f"{structure.name} has no such output",
-                                 f"it has {', '.join(names)}", column=f"--{option}", found=name))
-        elif value is None or not math.isfinite(value) or value < 0 or (
-                option == "lloq" and value == 0):
-            found.append(Problem("error", "not a number above 0" if option == "lloq" else
-                                 "not a number, 0 or above", f"for instance --{option} 0.3 or "
-                                 f"--{option} {names[0]}=0.3", column=f"--{option}", found=text))
-        elif equals or option == "sigma":
-            values[name] = value
-        else:
-            values = {**dict.fromkeys(names, value), **values}
-    return values
-
-
 def _picture(file: str, overwrite: bool, found: list[Problem]) -> Path:
     target = Path(file)
     if target.suffix not in (".svg", ".png"):
@@ -267,10 +185,3 @@ def _free(target: Path, overwrite: bool, found: list[Problem]) -> None:
     elif not target.parent.is_dir() and str(target.parent) not in [p.file for p in found]:
         found.append(Problem("error", "there is no such folder", "make it first",
                              str(target.parent)))
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -39,8 +39,8 @@ def compare(fits: Mapping[str, Fit], seed: int = 1) -> pd.DataFrame:
 
     Raises RequestError where the fits are not draws of posteriors on the same observations.
     """
-    _must_be_comparable(fits)
-    differs = _differences(fits)
+    must_be_comparable(fits)
+    differs = differences(fits)
     rows = []
     for unit in ("patient", "observation"):
         seen = next(iter(fits.values()))
@@ -74,18 +74,22 @@ def blq_sensitivity(fits: Mapping[str, Fit]) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index(drop=True)
 
 
-def patient_log_likelihoods(fit: Fit, seed: int = 1) -> np.ndarray:
+def patient_log_likelihoods(fit: Fit, seed: int = 1, of: Fit | None = None,
+                            places: np.ndarray | None = None) -> np.ndarray:
     """(chain, draw, patient): log p(y_i | population) of some draws, phi integrated out.
 
+    of : another fit, whose patients are looked at instead of this one's; places : which of them
     The proposal of each patient is a multivariate t with the mean and covariance of the patient's
     own posterior.
     """
-    model, stored = fit.model, fit.posterior["posterior"].dataset
-    data = data_of(model, fit.design)
+    model, stored, of = fit.model, fit.posterior["posterior"].dataset, of or fit
+    data = data_of(model, of.design)
     some = some_draws(fit, _DRAWS)
     some = some[:len(some) - len(some) % stored.sizes["chain"]]
     theta = {n: jnp.asarray(stored[n].values.reshape(-1)[some]) for n in model.free}
-    centre, low = _proposal(fit)
+    centre, low = _proposal(of)
+    if places is not None:
+        data, centre, low = jax.tree.map(lambda x: x[places], (data, centre, low))
     z = _spread_t(seed, (len(some), _INNER, *centre.shape))
 
     @jax.jit
@@ -131,7 +135,7 @@ def _row(name: str, unit: str, left: Left, names: Sequence[str], differs: str) -
             "unreliable": ", ".join(bad), "differs": differs}
 
 
-def _must_be_comparable(fits: Mapping[str, Fit]) -> None:
+def must_be_comparable(fits: Mapping[str, Fit]) -> None:
     """The same patients, rows and values in every fit, and draws of a posterior."""
     found = []
     if len(fits) < 2:
@@ -163,7 +167,7 @@ def _same_rows(a: Fit, b: Fit) -> bool:
     return rows(a).equals(rows(b))
 
 
-def _differences(fits: Mapping[str, Fit]) -> dict[str, str]:
+def differences(fits: Mapping[str, Fit]) -> dict[str, str]:
     """What of each fit's request is not as in the first."""
     requests = {n: {k: v for k, v in f.manifest["request"].items() if k not in ("seed", "settings")}
                 for n, f in fits.items()}

@@ -23,7 +23,7 @@ from carpk.solve import Arrays, arrays
 from carpk.structure import named
 
 COLUMNS = ("covariate", "value", "reference", "quantity", "kind", "scale", "median", "lower95",
-           "upper95", "direction", "within", "coefficient", "explained")
+           "upper95", "direction", "within", "coefficient", "explained", "kappa")
 RELEVANT = (0.8, 1.25)  # of a ratio: inside, exposures count as equivalent
 _DRAWS = 1000
 _POINTS = 561  # 20 a day over 28 days
@@ -42,7 +42,9 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
     within: that the ratio lies within `relevant`; coefficient: those that make it up;
     explained: of a parameter, the share of the between-patient variance (link scale) that the
     column explains in these patients, median; NaN of one that changes in a patient, whose row is
-    for a patient who has that value all along.
+    for a patient who has that value all along;
+    kappa: under a horseshoe, the mean shrinkage factor of the coefficient (of several, the least
+    shrunk): near 1 it is held at 0, near 0 the data decide; NaN without, and of one that changes.
     """
     effects = fit.model.effects
     if not effects:
@@ -50,7 +52,7 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
     scenes = [(c, v) for c in dict.fromkeys(e.column for e in effects)
               for v in _values(fit, next(e for e in effects if e.column == c))]
     theta = _population(fit)
-    found = _quantities(fit, theta, scenes)
+    found, kappas = _quantities(fit, theta, scenes), _kappas(fit, theta)
     rows = []
     for k, (column, value) in enumerate(scenes):
         mine = [e for e in effects if e.column == column]
@@ -75,7 +77,10 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
                 if ratio else np.nan,
                 "coefficient": " ".join(n for e in mine if e.parameter == quantity
                                         for n in coefficients(e)),
-                "explained": explained.get(quantity, np.nan) if kind == "parameter" else np.nan})
+                "explained": explained.get(quantity, np.nan) if kind == "parameter" else np.nan,
+                "kappa": min((kappas[n] for e in mine if e.parameter == quantity
+                              for n in coefficients(e) if e.form != "category" or
+                              n == f"{e.stem}_{value}"), default=np.nan)})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -188,6 +193,29 @@ def unexplained(model: PopulationModel, theta: Any, parameter: str) -> Any:
         mean = sum(w * s for w, s in zip(shares, shifts, strict=True))
         total = total + sum(w * (s - mean) ** 2 for w, s in zip(shares, shifts, strict=True))
     return total
+
+
+def _kappas(fit: Fit, theta: dict[str, np.ndarray]) -> dict[str, float]:
+    """The mean shrinkage factor of every coefficient, NaN without a horseshoe.
+
+    1 / (1 + P (s scale / omega)^2) with the SD s of what it multiplies in these P patients:
+    Piironen & Vehtari 2017, the slab included, as if each patient's parameter were known.
+    """
+    model, sparse = fit.model, fit.model.horseshoe
+    factors = {n: np.nan for e in model.effects for n in coefficients(e)}
+    if sparse is None:
+        return factors
+    values: dict[str, Any] = {**fixed(model), **theta}
+    scales = sparse.scales(values)
+    columns = model.effect_columns(fit.design.covariates)
+    for e in model.effects:
+        omega = unexplained(model, values, e.parameter) ** 0.5 if e.parameter in model.spread \
+            else 0.5  # as where the prior's scale was chosen
+        for k, name in enumerate(coefficients(e)):
+            if name in scales and e.key in columns:
+                size = np.std(columns[e.key][:, k]) * np.asarray(scales[name]) / np.asarray(omega)
+                factors[name] = float(np.mean(1.0 / (1.0 + len(fit.design.ids) * size**2)))
+    return factors
 
 
 def _explained(fit: Fit, theta: dict[str, np.ndarray], effect: CovariateEffect) -> float:

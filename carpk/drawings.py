@@ -27,6 +27,7 @@ from carpk.plots import (
     time_name,
     write,
 )
+from carpk.prior_cohorts import PriorPrediction
 from carpk.structure import Output, StructuralModel
 from carpk.trajectories import Trajectories
 from carpk.virtual_cohort import group
@@ -84,6 +85,46 @@ def simulated_cohort(structure: StructuralModel, cohort: Cohort, seen: Design, t
     return sheet_of.done(marks if limits else [marks[0], *marks[2:4]])
 
 
+def prior_bands(expected: PriorPrediction, limits: Mapping[str, float], note: str) -> Any:
+    """A panel for each sampled output: where the levels of patients lie whose population is drawn
+    from the priors, and the levels that were measured."""
+    structure, seen = expected.model.structure, expected.seen
+    sampled = expected.cohort.observations["DVID"].unique()
+    outputs = [o for o in structure.outputs if o.dvid in sampled]
+    title = (f"{structure.name}: prior prediction, {len(expected.populations)} virtual cohorts of "
+             f"{len(seen.ids) // len(expected.populations)} patients")
+    rows = None if expected.observed is None else expected.observed.observations
+    sheet_of = _Sheet(structure, title, seen.time[seen.observed], _note(structure, note), 5, 24,
+                      outputs)
+    for output, ax in sheet_of.panels():
+        bands = expected.bands(output.name)
+        mine = rows[rows["DVID"] == output.dvid] if rows is not None else None
+        level_axis(ax, output, [bands], [] if mine is None else [mine["DV"].to_numpy()])
+        lines = [on_axis(ax, b) for b in bands]
+        for k, style in ((0, _WIDE), (1, _HALF)):
+            ax.fill_between(expected.time, lines[k], lines[-1 - k], linewidth=0,
+                            color=style["color"], alpha=style["alpha"])
+        ax.plot(expected.time, lines[2], color=BLUE, linewidth=1.4)
+        if output.name in limits:
+            ax.axhline(limits[output.name], **_LIMIT)
+        if mine is None:
+            continue
+        for cens, style in ((0, _MEASURED), (1, _CENSORED)):
+            dots = mine[(mine["CENS"] != 0) == bool(cens)]
+            ax.plot(dots["TIME"], on_axis(ax, dots["DV"].to_numpy()),
+                    rasterized=len(mine) > POINTS, **style)
+    marks: list[tuple[dict[str, Any], str]] = [
+        (_WIDE, "90 % of levels"), (_HALF, "50 %"), ({"color": BLUE, "linewidth": 1.4}, "median")]
+    if rows is not None:
+        marks.append((_MEASURED, "measured level"))
+        if (rows["CENS"] != 0).any():
+            marks.append((_CENSORED, "censored at the limit"))
+    return sheet_of.done([*marks, (_LIMIT, "limit")] if limits else marks)
+
+
+_LIMIT = {"color": ORANGE, "linewidth": 0.8, "linestyle": (0, (4, 2))}
+_WIDE = {"color": BLUE, "linewidth": 6.0, "alpha": 0.15}
+_HALF = {"color": BLUE, "linewidth": 6.0, "alpha": 0.3}
 _MANY = "parameter sets"
 
 

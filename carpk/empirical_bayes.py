@@ -269,7 +269,8 @@ def _first(model: PopulationModel, name: str) -> float:
                      - prior.scale.to_real(jnp.asarray(prior.median)))
         if abs(away) < 3.0 * prior.numbers[-1]:
             return typical
-    return prior.median
+    # of a correlation the median is that of the partial one: in a block they need not hold together
+    return 0.0 if prior.family == "tanhnormal" else prior.median
 
 
 def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int = 120) -> Start:

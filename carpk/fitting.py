@@ -27,7 +27,9 @@ from carpk.checkpoints import SUFFIX, Checkpoints
 from carpk.classes import Mixture
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
+from carpk.earlier import Earlier
 from carpk.estimators import Convergence, Progress, with_settings
+from carpk.horseshoe import Horseshoe
 from carpk.levels import Level
 from carpk.likelihood import data_of
 from carpk.population_model import PopulationModel
@@ -111,6 +113,10 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     seen = design(censored_as(cohort, model.censoring, model.structure), model.structure)
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *program_cache.keep_programs()))
     resolved, told = resolve(model, seen, cohort.units)
+    if resolved.earlier is not None and resolved.earlier.sha256 == cohort.sha256 != "":
+        told = (*told, Problem("warning", "these data are in the prior already: "
+                               f"{resolved.earlier.written} was fitted to them",
+                               "counted twice they make intervals too narrow", cohort.source))
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *told))
     chosen = choose_steps(resolved, seen)
     data = data_of(chosen, seen)
@@ -194,7 +200,9 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         "data": {"file": cohort.source, **cohort.read_as}, "errors": dict(asked.errors),
         "fixed": {n: v for n, v in asked.fixed.items() if own.get(n) != v},
         "free": [n for n in own if n not in asked.fixed],
-        "priors": {n: str(p) for n, p in asked.priors.items()},
+        "priors": {n: str(p) for n, p in asked.priors.items()}
+        | ({"from": asked.earlier.written} if asked.earlier else {})
+        | ({"covariates": asked.horseshoe.written} if asked.horseshoe else {}),
         "steps": asked.steps, "solver": asked.structure.solver,
         "settings": dataclasses.asdict(method)}
     if asked.mixture or structure.classes:
@@ -232,7 +240,10 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "occasions": list(chosen.occasions), "courses": chosen.courses,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
-            "solver": structure.solver},
+            "solver": structure.solver, **({"earlier": {
+                "written": chosen.earlier.written, "names": list(chosen.earlier.priors),
+                "correlation": chosen.earlier.correlation}} if chosen.earlier else {}),
+            **({"horseshoe": dataclasses.asdict(chosen.horseshoe)} if chosen.horseshoe else {})},
         "seconds": {k: round(v, 3) for k, v in seconds.items()},
         "convergence": dataclasses.asdict(convergence),
         "warnings": [str(w) for w in seen.warnings],
@@ -279,9 +290,9 @@ def _read(folder: Path) -> Fit:
                                     name=manifest["model"]["name"],
                                     solver=manifest["resolved"]["solver"])
     resolved = manifest["resolved"]
+    priors = {n: Prior.parse(p) for n, p in resolved["priors"].items()}
     model = PopulationModel(
-        structure, resolved["errors"], tuple(resolved["spread"]),
-        {n: Prior.parse(p) for n, p in resolved["priors"].items()}, resolved["fixed"],
+        structure, resolved["errors"], tuple(resolved["spread"]), priors, resolved["fixed"],
         resolved["reasons"], resolved["steps"],
         tuple(CovariateEffect(**{**e, "points": tuple(e["points"])})
               for e in resolved.get("effects", ())),
@@ -291,7 +302,10 @@ def _read(folder: Path) -> Fit:
         else None, tuple(Level(v["column"], tuple(v["parameters"]), tuple(v["units"]))
                          for v in resolved.get("levels", ())),
         resolved.get("time_varying", {}), tuple(resolved.get("occasions", ())),
-        resolved.get("courses", 0))
+        resolved.get("courses", 0), None if "earlier" not in resolved else Earlier(
+            resolved["earlier"]["written"], {n: priors[n] for n in resolved["earlier"]["names"]},
+            tuple(map(tuple, resolved["earlier"]["correlation"]))),
+        Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None)
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

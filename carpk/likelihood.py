@@ -146,17 +146,46 @@ def class_log_densities(model: PopulationModel, data: Mapping[str, Any],
 
 def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     """Log prior density of the free population parameters, natural scale."""
+    scales = _scales(model, theta)
     joint = {*(n for block in _free_blocks(model) for n in correlations(block)),
-             *_free_shares(model)}
+             *_free_shares(model), *scales}
     total = sum((model.priors[n].log_density(theta[n]) for n in model.free if n not in joint),
                 jnp.zeros(()))
     for block in _free_blocks(model):
-        shape = model.priors[correlations(block)[0]].numbers[0]
-        total = total + lkj_log_density(
-            shape, partial_correlations(correlation_rows(model, theta, block)))
+        first, partial = model.priors[correlations(block)[0]], _partial_of(model, theta, block)
+        if first.family == "lkj":
+            total = total + lkj_log_density(first.numbers[0], partial)
+        else:  # of an earlier posterior: a prior of each partial correlation
+            total = total - lkj_log_volume(partial) + sum(
+                model.priors[n].log_density(z) for n, z in _by_name(block, partial).items())
     if model.mixture and _free_shares(model):
         total = total + shares_log_density(model.mixture, model.priors, theta)
+    for n, scale in scales.items():
+        total = total + model.priors[n].log_density(theta[n] / scale) - jnp.log(scale)
+    if model.earlier is not None:
+        values = dict(theta)
+        for block in model.blocks:
+            values |= _by_name(block, _partial_of(model, theta, block))
+        total = total + model.earlier.log_dependence(
+            {n: p.scale.to_real(values[n]) for n, p in model.earlier.priors.items()})
     return total
+
+
+def _scales(model: PopulationModel, theta: Mapping[str, Any]) -> dict[str, Any]:
+    """The scale of each free coefficient under a horseshoe."""
+    found = model.horseshoe.scales({**model.fixed, **theta}) if model.horseshoe else {}
+    return {n: scale for n, scale in found.items() if n not in model.fixed}
+
+
+def _partial_of(model: PopulationModel, theta: Mapping[str, Any], block: tuple[str, ...]) -> Rows:
+    """The partial correlations of a block."""
+    return partial_correlations(correlation_rows(model, theta, block))
+
+
+def _by_name(block: tuple[str, ...], partial: Rows) -> dict[str, Any]:
+    """A block's partial correlations by the names of its correlations."""
+    return dict(zip(correlations(block), (z for row in partial for z in row.values()),
+                    strict=True))
 
 
 def log_joint(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
@@ -174,9 +203,11 @@ def log_joint(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
 def to_theta(model: PopulationModel, u: jax.Array) -> dict[str, Any]:
     """Population values by name from the free ones on the real line (Q,), in model.free order.
 
-    In the place of a correlation u holds the partial one, in that of a share its fraction.
+    In the place of a correlation u holds the partial one, in that of a share its fraction, of a
+    coefficient under a horseshoe the coefficient over its scale.
     """
     free = {n: model.priors[n].scale.from_real(u[k]) for k, n in enumerate(model.free)}
+    free |= {n: free[n] * scale for n, scale in _scales(model, free).items()}
     if model.mixture and _free_shares(model):
         free |= model.mixture.of_fractions(free)[0]
     for block in _free_blocks(model):
@@ -192,11 +223,10 @@ def from_theta(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     """(Q,): the free population parameters on the real line."""
     free = {n: jnp.asarray(theta[n], float) for n in model.free}
     for block in _free_blocks(model):
-        partial = partial_correlations(correlation_rows(model, free, block))
-        free |= dict(zip(correlations(block), (z for row in partial for z in row.values()),
-                         strict=True))
+        free |= _by_name(block, _partial_of(model, free, block))
     if model.mixture and _free_shares(model):
         free |= model.mixture.fractions(free)
+    free |= {n: free[n] / scale for n, scale in _scales(model, free).items()}
     return jnp.stack([jnp.asarray(model.priors[n].scale.to_real(v)) for n, v in free.items()])
 
 
@@ -206,6 +236,9 @@ def log_jacobian(model: PopulationModel, u: jax.Array) -> jax.Array:
     for k, n in enumerate(model.free):
         _, slope = jax.jvp(model.priors[n].scale.from_real, (u[k],), (jnp.ones(()),))
         total = total + jnp.log(slope)
+    if model.horseshoe:
+        values = {n: model.priors[n].scale.from_real(u[k]) for k, n in enumerate(model.free)}
+        total = total + sum(map(jnp.log, _scales(model, values).values()))
     for block in _free_blocks(model):
         partial = {n: jnp.tanh(u[model.free.index(n)]) for n in correlations(block)}
         total = total + lkj_log_volume(_partial(block, partial))

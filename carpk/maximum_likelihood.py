@@ -81,7 +81,9 @@ def refuse_priors(model: PopulationModel) -> None:
         raise RequestError(Problem("error", "maximum likelihood has no level above the patients",
                                    "take it as a covariate, or the estimator nuts",
                                    column="levels", found=level.column) for level in model.levels)
-    asked = [n for n in model.free if model.reasons.get(n) == "asked for"]
+    asked = [n for n in model.free if model.reasons.get(n) == "asked for"
+             or (model.earlier is not None and n in model.earlier.priors)
+             or (model.horseshoe is not None and n in model.horseshoe.sizes)]
     if asked:
         raise RequestError(Problem("error", "maximum likelihood has no place for a prior",
                                    "drop it, or take the estimator nuts", column=n,

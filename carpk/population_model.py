@@ -18,9 +18,11 @@ from carpk.censoring import METHODS
 from carpk.classes import Mixture, asked_mixture, published_classes, wrong_shares
 from carpk.correlated import asked_blocks, correlations, half_fixed
 from carpk.covariate_models import CovariateEffect
+from carpk.earlier import Earlier, asked_earlier
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
 from carpk.epochs import OCCASION, RULES
 from carpk.error_models import ErrorModel, error_model
+from carpk.horseshoe import Horseshoe, asked_horseshoe
 from carpk.levels import Level, asked_levels
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError, unknown
@@ -41,7 +43,9 @@ class PopulationModel:
     `mixture` are latent classes of patients, with `delta_CL_2` (link scale) and `share_2`;
     `levels` are studies, products or sites, with `tau_STUDY_CL` and `b_STUDY_CL_A`.
     `time_varying` says by which rule of `carpk.epochs` a column changes in a patient; `occasions`
-    are the parameters that differ, by gamma_CL, between the `courses` a patient has at most.
+    are the parameters that differ, by gamma_CL, between the `courses` a patient has at most;
+    `earlier` is the posterior of another fit that some of the priors are the marginals of, and
+    `horseshoe` the prior of the coefficients together.
     """
 
     structure: StructuralModel
@@ -60,6 +64,8 @@ class PopulationModel:
     time_varying: Mapping[str, str] = field(default_factory=dict)
     occasions: tuple[str, ...] = ()
     courses: int = 0
+    earlier: Earlier | None = None
+    horseshoe: Horseshoe | None = None
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -88,6 +94,7 @@ class PopulationModel:
         spreads between occasions, residual errors."""
         return (*(f"{p.name}_pop" for p in self.structure.parameters),
                 *(n for e in self.effects for n in coefficients(e)),
+                *(self.horseshoe.names if self.horseshoe else ()),
                 *(self.mixture.names if self.mixture else ()),
                 *(n for level in self.levels for n in level.names),
                 *(f"omega_{n}" for n in self.spread),
@@ -187,7 +194,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                levels: Mapping[str, str | Iterable[str]] | None = None,
                time_varying: Mapping[str, str] | None = None, occasions: Iterable[str] = (),
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
-               priors: Mapping[str, Prior | str] | None = None,
+               priors: Mapping[str, Prior | str] | str | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
         -> PopulationModel:
     """A population model from a structural model, its name or the path of its file.
@@ -215,7 +222,9 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
-        the published values for the rest.
+        the published values for the rest. {"from": "fits/RUN:0.5"}, or that text alone, takes
+        the posterior of a fit, its covariance divided by 0.5; see `carpk.earlier`.
+        {"covariates": "horseshoe(2)"} lets 2 of all coefficients matter; see `carpk.horseshoe`.
     steps : mesh steps per patient of an ODE solve; chosen by the accuracy they give where 0.
     solver : tsit5, or rodas4 for stiff equations; the model file's, else chosen like the steps.
     Raises RequestError with every name or value that is not understood.
@@ -240,6 +249,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     effects, problems = asked_effects(structure, covariates)
     blocks, more = asked_blocks(vary, correlated)
     found += problems + more
+    stated, earlier, sparse, effects, problems = _joint(priors, effects)
+    found += problems
     if etas not in ("normal", "student_t"):
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
     above, more = asked_levels(structure, levels or {}, effects)
@@ -258,12 +269,13 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
             dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
                             censoring=censoring, etas=etas, mixture=mixture,
-                            levels=above, time_varying=rules, occasions=again)
+                            levels=above, time_varying=rules, occasions=again, earlier=earlier,
+                            horseshoe=sparse)
     found = [Problem("error", "a rule for a column that no covariate effect reads",
                      f"they read {', '.join(asked.covariates) or 'none'}", column="time_varying",
                      found=n) for n in rules if n not in asked.covariates]
     values, reasons, problems = _held(asked, fixed or {}, set(free))
-    given, more = _given(asked, priors or {})
+    given, more = _given(asked, stated)
     found += problems + more
     found += [Problem("error", "both fixed and given a prior",
                       "drop one; `free` frees what the model file fixes", column=n)
@@ -325,6 +337,19 @@ def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[st
     return values, reasons, found
 
 
+def _joint(priors: Mapping[str, Prior | str] | str | None, effects: tuple[CovariateEffect, ...]) \
+        -> tuple[dict[str, Prior | str], Earlier | None, Horseshoe | None,
+                 tuple[CovariateEffect, ...], list[Problem]]:
+    """Priors by name, those of many parameters together, the effects as the latter have them, and
+    what is wrong."""
+    stated: dict[str, Prior | str] = {"from": priors} if isinstance(priors, str) \
+        else dict(priors or {})
+    source = stated.pop("from", None)
+    earlier, effects, found = asked_earlier(None if source is None else str(source), effects)
+    sparse, more = asked_horseshoe(stated.pop("covariates", None))
+    return stated, earlier, sparse, effects, found + more
+
+
 def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \
         -> tuple[dict[str, Prior], list[Problem]]:
     """The priors a request states, and what of it was not understood."""
@@ -337,6 +362,9 @@ def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \
             continue
         try:
             given[name] = Prior.parse(prior) if isinstance(prior, str) else prior
+            if given[name].family == "horseshoe":
+                found.append(Problem("error", "a horseshoe is of all coefficients together",
+                                     'priors = {covariates = "horseshoe"}', column=name))
         except RequestError as refused:
             found += [dataclasses.replace(p, column=name) for p in refused.problems]
     return given, found

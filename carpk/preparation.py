@@ -14,6 +14,7 @@ from carpk.changes import effects_over_time, epochs_of, resolved_over_time
 from carpk.classes import class_priors, published_classes
 from carpk.cohort import Design
 from carpk.correlated import correlations
+from carpk.earlier import adopted
 from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
 from carpk.likelihood import data_of, predicted_rows
@@ -93,10 +94,37 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
     for name in model.occasions:
         omega = structure.parameter(name).omega
         priors[f"gamma_{name}"] = Prior("halfnormal", (max(1.0, omega.omega) if omega else 1.0,))
+    model = _with_joint_priors(model, design, units, priors, fixed, reasons)
     priors = {**priors, **model.priors}
     return dataclasses.replace(
         model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},
         reasons={n: reasons.get(n, "default") for n in model.names}), warnings
+
+
+def _with_joint_priors(model: PopulationModel, design: Design, units: Mapping[int | str, str],
+                       priors: dict[str, Prior], fixed: Mapping[str, float],
+                       reasons: dict[str, str]) -> PopulationModel:
+    """The model with what is left to an earlier posterior and to a horseshoe; notes their priors,
+    and why, among the others. What was asked for by name stands."""
+    earlier, sparse = model.earlier, model.horseshoe
+    if earlier is not None:
+        if model.mixture:
+            raise RequestError(Problem(
+                "error", "latent classes take no prior from a fit without them",
+                "state priors one by one", column="priors", found=earlier.written))
+        earlier = adopted(earlier, model.structure, {
+            n: p for n, p in priors.items() if n not in fixed and n not in model.priors},
+            model.blocks, units)
+        priors |= earlier.priors
+        reasons |= dict.fromkeys(earlier.priors, f"the posterior of {earlier.written}, "
+                                 "correlated as there")
+    if sparse is not None:
+        sizes = {n: priors[n].numbers[1] for e in model.effects for n in coefficients(e)
+                 if n not in (*fixed, *model.priors, *(earlier.priors if earlier else ()))}
+        sparse, more = sparse.over(sizes, len(design.ids), _noise(model))
+        priors |= more
+        reasons |= dict.fromkeys(more, f"{sparse.written} over {len(sizes)} coefficients")
+    return dataclasses.replace(model, earlier=earlier, horseshoe=sparse)
 
 
 def with_effects(model: PopulationModel, design: Design) \
@@ -146,6 +174,15 @@ def _covariate_priors(model: PopulationModel, design: Design, reasons: dict[str,
             reasons.setdefault(name, "default: a factor of e for "
                                + ("the level" if e.form == "category" else "an SD of the column"))
     return priors
+
+
+def _noise(model: PopulationModel) -> float:
+    """What effects stand against: the spread of the parameters they move (geometric mean), in
+    the unit of their coefficients' default priors; 0.5 where the model file has none."""
+    moved = [model.structure.parameter(e.parameter) for e in model.effects]
+    sizes = [max(abs(p.typical), 1.0) if p.link == "identity" else 1.0 for p in moved]
+    return float(np.exp(np.mean([np.log((p.omega.omega if p.omega else 0.5 * s) / s)
+                                 for p, s in zip(moved, sizes, strict=True)] or [0.0])))
 
 
 def _all_default(structure: StructuralModel, design: Design, name: str) -> bool:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
-from scipy.special import betaincinv
+from scipy.special import betaincinv, gammaincinv
 
 from carpk.problems import Problem, RequestError
 from carpk.small_matrices import Rows
@@ -40,6 +40,11 @@ def logit(x: Any) -> Any:
     return jnp.log(x) - jnp.log1p(-x)
 
 
+def _unsoftened(x: Any) -> Any:
+    """ln(exp x - 1), the inverse of softplus."""
+    return x + jnp.log(-jnp.expm1(-x))
+
+
 @dataclass(frozen=True)
 class Scale:
     """The way between a parameter's own scale and the whole real line."""
@@ -53,7 +58,7 @@ LOG = Scale(jnp.log, jnp.exp)
 LOGIT = Scale(logit, jax.nn.sigmoid)
 # An omega near zero has a long left tail on the log scale that a sampler walks slowly;
 # softplus is the logarithm there only far below the tail and linear where omegas live.
-SOFTPLUS = Scale(lambda x: x + jnp.log(-jnp.expm1(-x)), jax.nn.softplus)
+SOFTPLUS = Scale(_unsoftened, jax.nn.softplus)
 # of a correlation, by way of partial ones, which may be anything in (-1, 1)
 TANH = Scale(jnp.arctanh, jnp.tanh)
 LINKS = {"log": LOG, "logit": LOGIT, "identity": IDENTITY}
@@ -78,7 +83,22 @@ _FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float],
              lambda r, a, b: r.beta(a, b)),
     # of two correlated parameters; of more, the density is that of their partial correlations
     "lkj": (1, TANH, _symmetric_beta, lambda s: 0.0, lambda r, s: 2.0 * r.beta(s, s) - 1.0),
+    # of a coefficient over its scale: see `carpk.horseshoe`, which has the number
+    "horseshoe": (1, IDENTITY, lambda z, s: _normal(z, 0.0, 1.0), lambda s: 0.0,
+                  lambda r, s: r.normal()),
+    "inversegamma": (2, LOG, lambda x, a, b: a * math.log(b) - math.lgamma(a)
+                     - (a + 1.0) * jnp.log(x) - b / x, lambda a, b: b / gammaincinv(a, 0.5),
+                     lambda r, a, b: b / r.gamma(a)),
+    # what an earlier posterior of a spread and of a (partial) correlation comes to
+    "softplusnormal": (2, SOFTPLUS, lambda x, m, s: _normal(_unsoftened(x), _unsoftened(m), s)
+                       - jnp.log(-jnp.expm1(-x)), lambda m, s: m,
+                       lambda r, m, s: np.logaddexp(0.0, float(_unsoftened(m))
+                                                    + r.normal(0.0, s))),
+    "tanhnormal": (2, TANH, lambda x, m, s: _normal(jnp.arctanh(x), jnp.arctanh(m), s)
+                   - jnp.log1p(-x**2), lambda m, s: m,
+                   lambda r, m, s: math.tanh(math.atanh(m) + r.normal(0.0, s))),
 }
+LOCATED = ("normal", "lognormal", "logitnormal", "softplusnormal", "tanhnormal")  # on their scale
 
 
 def lkj_draw(random: np.random.Generator, eta: float, size: int) -> np.ndarray:
@@ -118,8 +138,9 @@ class Prior:
     """A prior on the natural scale of a population parameter.
 
     normal(mean, SD), lognormal(median, SD of the log), logitnormal(median, SD of the logit),
-    halfnormal(scale), halfcauchy(scale), exponential(mean), beta(a, b) of shares, lkj(shape) of
-    correlations.
+    halfnormal(scale), halfcauchy(scale), exponential(mean), inversegamma(shape, scale), beta(a,
+    b) of shares, lkj(shape) of correlations; softplusnormal(median, SD of ln(exp x - 1)) and
+    tanhnormal(median, SD of atanh x), which are what `carpk.earlier` makes of a posterior.
 
     >>> str(Prior.parse("lognormal(24000, 1.5)"))
     'lognormal(24000, 1.5)'
@@ -134,17 +155,16 @@ class Prior:
                                        f"known: {', '.join(_FAMILIES)}", found=self.family))
         object.__setattr__(self, "numbers", tuple(map(float, self.numbers)))
         wanted, *_ = _FAMILIES[self.family]
-        location_free = self.family in ("normal", "lognormal", "logitnormal")
         wrong = [x for x in self.numbers if not math.isfinite(x)]
-        wrong += [x for x in self.numbers[int(location_free):] if not x > 0]
-        if self.family == "lognormal":
-            wrong += [x for x in self.numbers[:1] if not x > 0]
-        if self.family == "logitnormal":
-            wrong += [x for x in self.numbers[:1] if not 0 < x < 1]
+        wrong += [x for x in self.numbers[int(self.family in LOCATED):] if not x > 0]
+        low, high = {"lognormal": (0.0, math.inf), "softplusnormal": (0.0, math.inf),
+                     "logitnormal": (0.0, 1.0), "tanhnormal": (-1.0, 1.0)}.get(
+                         self.family, (-math.inf, math.inf))
+        wrong += [x for x in self.numbers[:1] if not low < x < high]
         if len(self.numbers) != wanted or wrong:
             raise RequestError(Problem(
                 "error", f"{self.family} takes {wanted} number{'s' * (wanted > 1)}, scales and "
-                "medians above 0 (a logitnormal's median below 1)",
+                "medians above 0 (a logitnormal's and a tanhnormal's median below 1)",
                 "for instance lognormal(24000, 1.5) or halfnormal(1)", found=str(self)))
 
     @classmethod

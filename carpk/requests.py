@@ -40,6 +40,11 @@ def by_name(found: Any) -> Any:
     return found
 
 
+def by_source(found: Any) -> Any:
+    """priors = "fits/RUN" is short for priors = {from = "fits/RUN"}."""
+    return {"from": found} if isinstance(found, str) else found
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -60,7 +65,8 @@ class Request(_Table):
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
     errors, spread, covariates, time_varying, occasions, correlated, etas, classes, levels,
-        censoring, fixed, free, priors, steps, solver : as in `carpk.population`
+        censoring, fixed, free, priors, steps, solver : as in `carpk.population`; priors =
+        "fits/RUN:0.5" also as {from = ...}, the folder like other paths
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -85,7 +91,7 @@ class Request(_Table):
     fixed: Annotated[dict[str, Annotated[Any, BeforeValidator(_value)]],
                      BeforeValidator(by_name)] = {}
     free: list[str] = []
-    priors: dict[str, str] = {}
+    priors: Annotated[dict[str, str], BeforeValidator(by_source)] = {}
     steps: int = Field(0, ge=0)
     solver: Solver | None = None
     settings: dict[str, Any] = {}
@@ -173,6 +179,10 @@ def table(path: str | Path) -> dict[str, Any]:
     data = asked.get("data")
     if isinstance(asked.get("model"), str) and asked["model"].endswith(".py"):
         asked["model"] = str(path.parent / asked["model"])
+    if "priors" in asked:
+        asked["priors"] = by_source(asked["priors"])
+        if isinstance(asked["priors"], dict) and isinstance(asked["priors"].get("from"), str):
+            asked["priors"]["from"] = str(path.parent / asked["priors"]["from"])
     if isinstance(asked.get("out"), str):
         asked["out"] = str(path.parent / asked["out"])
     if isinstance(data, dict) and isinstance(data.get("file"), str) \

@@ -16,12 +16,14 @@ from carpk.changes import changing_parameters, effects_over_time, epochs_of, mov
 from carpk.classes import drawn_classes, published_classes, shares_drawn
 from carpk.cohort import Design
 from carpk.correlated import correlations
+from carpk.empirical_bayes import dense
 from carpk.geometry import noncentred
 from carpk.likelihood import class_shift, population_location
 from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
 from carpk.priors import lkj_draw
 from carpk.problems import Problem, RequestError
+from carpk.small_matrices import correlation_factor
 from carpk.tails import TAILS
 
 
@@ -73,10 +75,22 @@ def drawn_from_prior(model: PopulationModel, seed: int) -> dict[str, float]:
     random = np.random.default_rng(seed)
     values = {n: float(v) for n, v in model.fixed.items()}
     values |= {n: model.priors[n].draw(random) for n in model.free}
+    if model.earlier is not None:
+        values |= {n: v for n, v in model.earlier.draw(random).items() if n in model.free}
+    if model.horseshoe is not None:  # coefficients over their scales were drawn
+        values |= {n: values[n] * float(scale) for n, scale in
+                   model.horseshoe.scales(values).items() if n in model.free}
     for block in model.blocks:
         names = correlations(block)
         if names[0] in model.free:
-            matrix = lkj_draw(random, model.priors[names[0]].numbers[0], len(block))
+            first = model.priors[names[0]]
+            if first.family == "lkj":
+                matrix = lkj_draw(random, first.numbers[0], len(block))
+            else:  # partial correlations were drawn
+                entries = iter(names)
+                low = np.asarray(dense(correlation_factor(
+                    [{j: values[next(entries)] for j in range(i)} for i in range(len(block))])))
+                matrix = low @ low.T
             values |= dict(zip(names, matrix[np.tril_indices(len(block), -1)].tolist(),
                                strict=True))
     if model.mixture and model.mixture.count > 2 and model.mixture.share_names[0] in model.free:

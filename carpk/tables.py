@@ -11,12 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from carpk import class_rows, covariate_effects, fitting, level_rows, posterior, prediction
+from carpk import (
+    class_rows,
+    covariate_effects,
+    fitting,
+    horseshoe,
+    level_rows,
+    posterior,
+    prediction,
+)
 from carpk.conditional_residuals import cwres
 from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
 from carpk.fitting import Fit
+from carpk.likelihood import log_prior
 from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.prediction import quantiles, some_draws
@@ -39,8 +48,8 @@ def parameters(fit: Fit) -> pd.DataFrame:
     cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
     shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
-    kind: typical, covariate, class, level, spread, occasions, correlation, residual or derived;
-    meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and a study's
+    kind: typical, covariate, shrinkage, class, level, spread, occasions, correlation, residual or
+    derived; meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and a study's
     X_pop_STUDY_A are computed from the draws.
     A fixed parameter has its value as mean and median. Of maximum likelihood, mean and median
     are the estimate, sd its standard error. What does not apply is NaN or "".
@@ -139,9 +148,17 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
     own = {n: draws[n].values for n in model.free if n not in level_rows.deviations(model)}
-    table = posterior.sensitivity(
-        own, {n: np.asarray(model.priors[n].log_density(jnp.asarray(v))) for n, v in own.items()},
-        fit.posterior["log_likelihood"].dataset["y"].values)
+    if model.earlier is None and model.horseshoe is None:
+        densities = {n: np.asarray(model.priors[n].log_density(jnp.asarray(v)))
+                     for n, v in own.items()}
+    else:  # parameters depend on each other in the prior
+        densities = {"all": np.asarray(jax.jit(lambda theta: jax.lax.map(
+            lambda draw: log_prior(model, {**model.fixed, **draw}) - sum(
+                model.priors[n].log_density(draw[n]) for n in model.free if n not in own), theta))(
+                {n: jnp.asarray(draws[n].values.ravel()) for n in model.free})).reshape(
+                    draws.sizes["chain"], draws.sizes["draw"])}
+    table = posterior.sensitivity(own, densities,
+                                  fit.posterior["log_likelihood"].dataset["y"].values)
 
     def remark(name: str, prior: float, likelihood: float) -> str:
         if not prior >= _MOVED:
@@ -179,6 +196,9 @@ def prior_dominated(fit: Fit) -> dict[str, str]:
     found, draws = {}, fit.posterior["posterior"].dataset
     for name in (n for n in fit.model.free if n not in level_rows.deviations(fit.model)):
         prior = _marginal(fit, name)
+        # of a partial correlation, and of a coefficient over its scale, not of this one
+        if prior.family in ("tanhnormal", "horseshoe"):
+            continue
         centre, sd = prior_on_real_line(prior)
         u = np.asarray(prior.scale.to_real(jnp.asarray(draws[name].values)))
         moved = len(prior.numbers) == 1 and abs(u.mean() - centre) > sd
@@ -271,6 +291,8 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
         return {**of_class, "unit": given.get(unit, unit)}
     if effect is not None:
         return {"kind": "covariate", "unit": "-", "meaning": _effect_in_words(effect, name)}
+    if fit.model.horseshoe and name in fit.model.horseshoe.names:
+        return {"kind": "shrinkage", "unit": "-", "meaning": horseshoe.meaning(name)}
     if name in {n for block in fit.model.blocks for n in correlations(block)}:
         return {"kind": "correlation", "unit": "-", "meaning": "correlation of the etas of "
                 + " and ".join(next((a, b) for block in fit.model.blocks for a in block

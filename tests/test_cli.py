@@ -65,6 +65,29 @@ def test_a_fit_prints_the_verdict_the_parameters_and_its_folder(carpk, near_typi
             "ess_bulk", "ess_tail"]
 
 
+def test_a_fit_is_the_prior_of_the_next_and_the_table_says_so(carpk, near_typical):
+    assert carpk("fit", "run.csv", "--model", "mine.py", "--estimator", "near", "--seed",
+                 3).exit_code == 0
+    [first] = fits()
+    done = carpk("fit", "run.csv", "--model", "mine.py", "--estimator", "near", "--seed", 4,
+                 "--prior", "half_life=lognormal(20, 1)", "--prior-from", f"{first}:0.5")
+    assert done.exit_code == 0, done.output
+    [second] = [f for f in fits() if f != first]
+    manifest = json.loads((second / "manifest.json").read_text())
+    assert manifest["request"]["priors"] == {"half_life_pop": "lognormal(20, 1)",
+                                             "from": f"{first}:0.5"}
+    assert any("these data are in the prior already" in w for w in manifest["warnings"])
+    table = pd.read_csv(second / "tables" / "parameters.csv").set_index("parameter")
+    drawn = pd.read_csv(first / "tables" / "parameters.csv").set_index("parameter")["sd"]
+    family, _, numbers = table.loc["C0_pop", "prior"].partition("(")
+    assert family == "lognormal"
+    assert float(numbers.split(",")[1][:-1]) == pytest.approx(
+        2**0.5 * drawn["C0_pop"] / 1000, rel=0.05)
+    assert f"the posterior of {first}:0.5" in table.loc["omega_C0", "note"]
+    assert table.loc["half_life_pop", "note"].startswith("asked for")
+    assert len(pd.read_csv(second / "tables" / "prior_sensitivity.csv")) == len(drawn)
+
+
 def test_a_fit_that_did_not_converge_is_saved_says_so_and_exits_3(carpk, near_typical):
     done = carpk("fit", "run.csv", "--model", "mine.py", "--estimator", "near", "--seed", 1,
                  "--setting", "ok=false")
@@ -380,3 +403,29 @@ def test_what_cannot_be_made_again_is_refused(carpk, near_typical):
     assert "known: M1, M3, M4, M6, M7" in refused.output
     assert "no level of this fit is censored" in carpk("compare", fit, "--blq", "M1").output
     assert "one fit is made again" in carpk("compare", fit, fit, "--blq", "M1").output
+
+
+@pytest.mark.slow  # passed, 141 s on a busy machine: four refits
+def test_fits_are_compared_by_refits_without_a_fold_of_patients_made_once(carpk, near_typical):
+    for error in ("lognormal", "lognormal student_t"):
+        assert carpk("fit", "run.csv", "--model", "./mine.py", "--estimator", "near", "--seed", 3,
+                     "--error", f"C={error}").exit_code == 0
+    both = fits()
+    done = carpk("compare", *both, "--kfold", 2, "--out", "folds.csv")
+    assert done.exit_code == 0, done.output
+    assert fits() == both, "refits lie in the folders of their fits"
+    refits = [sorted((f / "kfold").iterdir()) for f in both]
+    assert [len(r) for r in refits] == [2, 2]
+    left = [set(json.loads((r / "manifest.json").read_text())["request"]["data"]["patients"])
+            for r in refits[0]]
+    assert left[0] | left[1] == {"1", "2", "3", "4", "5"}
+    assert sorted(map(len, left)) == [2, 3]
+    assert len(left[0] & left[1]) == 0
+    table = pd.read_csv("folds.csv")
+    assert table["difference"].iloc[0] == 0 >= table["difference"].iloc[1]
+    again = carpk("compare", *both, "--kfold", 2)
+    assert [sorted((f / "kfold").iterdir()) for f in both] == refits
+    assert re.sub("folds.csv\n", "", done.stdout) == again.stdout
+    assert "5 patients make 2 to 5 folds" in carpk("compare", *both, "--kfold", 6).output
+    Path("run.csv").write_text(DATA + "6,1,100,F\n")
+    assert "the data have changed" in carpk("compare", *both, "--kfold", 2).output

@@ -151,3 +151,37 @@ def test_a_refused_request_is_a_message_and_exit_1(carpk, arguments, said):
 def test_the_help_says_the_default_residual_error(carpk):
     said = " ".join(carpk("simulate", "--help").stdout.replace("│", " ").split())
     assert "default: 0.3, assumed" in said
+
+
+# --prior
+
+
+def test_prior_draws_virtual_cohorts_beside_the_data_of_a_request(carpk, tmp_path):
+    (tmp_path / "run.csv").write_text("ID,TIME,DV\n1,1,900\n1,9,20000\n2,9,9000\n2,40,70\n")
+    (tmp_path / "run.toml").write_text(
+        'model = "stein_2019"\n[priors]\nCmax = "lognormal(24000, 0.1)"\n'
+        '[data]\nfile = "run.csv"\n')
+    done = carpk("simulate", "run.toml", "--prior", "--cohorts", 30, "--lloq", 10)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "stein_2019_prior.csv\n"
+    assert "observed peaks 9000 to 20000, " in done.stderr
+    table = read_csv("stein_2019_prior.csv")
+    assert table.covariates["COHORT"].nunique() == 30
+    assert len(table.ids) == 60
+    picture = Path("stein_2019_prior.svg").read_text("utf-8")
+    assert "prior prediction, 30 virtual cohorts of 2 patients" in picture
+    assert "measured level" in picture
+    again = carpk("simulate", "stein_2019", "--prior", "--cohorts", 30, "--design", "run.csv",
+                  "--out", "b.csv")
+    assert "observed peaks 9000 to 20000" in again.stderr, again.output
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("stein_2019", "--prior", "--sigma", 0.3), "drawn from the priors"),
+    (("stein_2019", "--prior", "--set", "CR 1", "--cohorts", 0), "must be 1 or more"),
+    (("run.toml", "--prior", "--dose", "3"), "a request states its data itself"),
+    (("stein_2019", "--cohorts", 5), "belongs to --prior")])
+def test_what_prior_does_not_take_is_refused(carpk, arguments, words):
+    done = carpk("simulate", *arguments)
+    assert done.exit_code in (1, 2)
+    assert words in done.stderr

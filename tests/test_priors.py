@@ -17,6 +17,7 @@ PRIORS = {
     "halfnormal(0.8)": stats.halfnorm(scale=0.8),
     "halfcauchy(5)": stats.halfcauchy(scale=5),
     "exponential(3)": stats.expon(scale=3),
+    "inversegamma(2, 3)": stats.invgamma(2, scale=3),
 }
 
 
@@ -39,7 +40,8 @@ def test_a_logitnormal_density_integrates_to_one_around_its_median():
     assert (below, above) == pytest.approx((0.5, 0.5), abs=1e-8)
 
 
-@pytest.mark.parametrize("text", [*PRIORS, "logitnormal(0.3, 1.2)"])
+@pytest.mark.parametrize("text", [*PRIORS, "logitnormal(0.3, 1.2)",
+                                  "softplusnormal(0.4, 0.6)"])
 def test_a_density_on_the_real_line_integrates_to_one(text):
     prior = Prior.parse(text)
     u = jnp.linspace(-30.0, 30.0, 200_001)  # beyond 36 a sigmoid is 1 to the last bit
@@ -64,7 +66,8 @@ def test_a_prior_is_read_back_from_its_written_form(family, a, b):
 @pytest.mark.parametrize("text", [
     "lognormal", "lognormal(1)", "lognormal(0, 1)", "lognormal(-3, 1)", "normal(0, 0)",
     "halfnormal(-1)", "halfnormal(1, 2)", "gauss(0, 1)", "normal(a, b)", "logitnormal(1, 1)",
-    "normal(nan, 1)", "normal(0, inf)", "", "normal(0 1)"])
+    "normal(nan, 1)", "tanhnormal(-1, 1)", "softplusnormal(0, 1)",
+    "normal(0, inf)", "", "normal(0 1)"])
 def test_a_prior_that_is_not_one_is_refused_with_what_was_found(text):
     with pytest.raises(RequestError) as refused:
         Prior.parse(text)
@@ -72,7 +75,9 @@ def test_a_prior_that_is_not_one_is_refused_with_what_was_found(text):
 
 
 @pytest.mark.parametrize("text", ["normal(1, 2)", "lognormal(5, 0.5)", "logitnormal(0.2, 1)",
-                                  "halfnormal(0.7)", "halfcauchy(2)", "exponential(3)", "lkj(2)"])
+                                  "halfnormal(0.7)", "halfcauchy(2)", "exponential(3)", "lkj(2)",
+                                  "inversegamma(2, 3)", "softplusnormal(0.4, 0.6)",
+                                  "tanhnormal(-0.3, 0.5)"])
 def test_draws_follow_the_density(text):
     """Against the density summed over the real line it is sampled on."""
     prior, random = Prior.parse(text), np.random.default_rng(1)

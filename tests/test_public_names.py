@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[1]
 PUBLIC = [
     "CarpkError", "Cohort", "DataError", "Design", "Fit", "ModelError", "PopulationModel", "Prior",
     "Problem", "RequestError", "__version__", "design", "example", "exposure_response",
-    "fit", "load_fit", "nca", "objective", "population", "read_csv", "report", "simulate", "to_csv"]
+    "fit", "load_fit", "nca", "objective", "population", "prior_predictive", "read_csv",
+    "report", "simulate", "to_csv"]
 
 
 def in_a_new_process(code):

@@ -68,6 +68,14 @@ def test_a_run_toml_states_a_whole_fit_with_paths_relative_to_it(write, tmp_path
     assert cohort.observations["DV"].tolist() == [420.0, 99.0]
 
 
+@pytest.mark.parametrize("text", ['priors = "fits/a:0.5"', 'priors = {from = "fits/a:0.5"}'])
+def test_a_prior_from_a_fit_is_found_beside_the_run_toml(write, tmp_path, text):
+    asked = Request.read(write(f'model = "stein_2019"\n{text}\n[data]\nfile = "x.csv"'))
+    assert asked.priors == {"from": str(tmp_path / "fits/a:0.5")}
+    with pytest.raises(RequestError, match="not a fit to take priors from"):
+        asked.population()
+
+
 def test_a_model_file_is_found_beside_the_run_toml(write, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from carpk.structure import Output, Parameter, Source, StructuralModel\n"

@@ -25,7 +25,9 @@ ROWS, COLUMNS = 7, 4
 
 def draw(fit: Fit) -> Pages:
     """Pages of up to 28 parameters."""
-    names, each = fit.model.free, ROWS * COLUMNS
+    # of a coefficient under a horseshoe the prior depends on the other parameters
+    names = [n for n in fit.model.free if fit.model.priors[n].family != "horseshoe"]
+    each = ROWS * COLUMNS
     weak = prior_dominated(fit)
     pages: Pages = []
     for number, first in enumerate(range(0, len(names), each), 1):

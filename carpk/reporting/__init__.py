@@ -32,6 +32,7 @@ DRAWS = {
 }
 KINDS = {
     "typical": "Typical values", "covariate": "Covariates (on the link scale)",
+    "shrinkage": "Horseshoe: what the coefficients are drawn to 0 by",
     "class": "Classes of patients (delta on the link scale)",
     "level": "Levels above the patients (tau: SD between units on the link scale, b in taus)",
     "spread": "Spread between patients (SD on the link scale)",
