@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
-    "problems registry program_cache taxonomy laws integrators small_matrices",
+    "problems registry program_cache many_fits taxonomy laws integrators small_matrices",
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
     "examples models/*",
     "priors tails error_models/* covariate_models/* effects correlated epochs classes levels "
@@ -37,6 +37,7 @@ WALLS = {  # third parties that only these may import
     "arviz_stats": ("carpk.posterior",), "arviz_plots": ("carpk.posterior",),
     "matplotlib": ("carpk.plots",), "typer": ("carpk.cli",), "click": ("carpk.cli",),
     "rich": ("carpk.cli", "carpk.progress"),
+    "joblib": ("carpk.many_fits",), "distributed": ("carpk.many_fits",),
 }
 A_MODEL_MAY_IMPORT = ("carpk.structure", "carpk.taxonomy", "carpk.laws", "jax", "jax.numpy")
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "handler"}
