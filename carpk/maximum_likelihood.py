@@ -95,7 +95,7 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
     Modes are warm: each search starts at those of the best population so far. A step is halved
     until the objective falls, and where a solve fails it has not fallen.
     """
-    best, slopes = _with_scores(approximation, u, phi)
+    best, slopes = with_scores(approximation, u, phi)
     factor = _metric(slopes)
     inverse, gain, steps = np.eye(len(u)), np.inf, 0
     while steps < _ROUNDS:
@@ -108,7 +108,7 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
         direction *= min(1.0, 4.0 / float(np.linalg.norm(direction)))  # four standard errors
         for share in 0.4 ** np.arange(14):
             trial = u + factor @ (share * direction)
-            found, at = _with_scores(approximation, trial, best.modes.phi)
+            found, at = with_scores(approximation, trial, best.modes.phi)
             fallen = float(found.patients.sum() - best.patients.sum())
             if np.isfinite(at).all() and fallen <= 1e-4 * share * float(gradient @ direction):
                 break
@@ -124,7 +124,7 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
     return Maximum(u, best._replace(scores=slopes), gain, steps)
 
 
-def _with_scores(approximation: Approximation, u: np.ndarray, phi: Any) \
+def with_scores(approximation: Approximation, u: np.ndarray, phi: Any) \
         -> tuple[Likelihood, np.ndarray]:
     """The likelihood and the patients' gradients (P, Q): exact, or of FO and FOCE by central
     differences, whose residual SDs follow the population in ways of their own."""
@@ -173,7 +173,7 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
         phi = best.found.modes.phi
         if best.kinked.any():
             return best, 0.5 * _scores(best).T @ _scores(best)
-        hessian = hessian_of(lambda u, phi=phi: _with_scores(  # type: ignore[misc]
+        hessian = hessian_of(lambda u, phi=phi: with_scores(  # type: ignore[misc]
             approximation, u, phi)[1].sum(axis=0), best.u, np.minimum(sizes, 1.0))
         gradient = _scores(best).sum(axis=0)
         own = np.linalg.eigvalsh(hessian)

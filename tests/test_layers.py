@@ -21,11 +21,13 @@ LAYERS = (  # lowest first; within a layer, left to right
     "approximations importance asymptotics simulation virtual_cohort trajectories",
     "checkpoints posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction conditional_residuals "
-    "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "
+    "regression_quantiles predictive_check refitting resampling profiling numerical_check "
+    "fit_exposure normalised_errors "
     "endpoint_check covariate_effects individual_information outcome_regression "
     "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows tables "
-    "comparison plots/* drawings outcome_drawings zoo word paper_tables reporting",
-    "requests progress outfiles cli_options cli_request cli_fit cli*",
+    "comparison plots/* drawings outcome_drawings uncertainty_drawings zoo word paper_tables "
+    "reporting",
+    "requests progress outfiles screening cli_options cli_request cli_fit cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
           for place, name in enumerate(names.split())]

@@ -5,7 +5,7 @@ import json
 from conftest import NearTypical, cohort_text
 from typer.testing import CliRunner
 
-from carpk import cli, cli_screen, registry
+from carpk import cli, registry, screening
 
 ASKED = """
 model = "stein_2019"
@@ -27,7 +27,7 @@ def test_requests_are_fitted_once_and_again_only_where_they_changed(tmp_path, mo
 
     monkeypatch.setattr(registry, "load", lambda kind, name: Noted
                         if (kind, name) == ("estimators", "near") else load(kind, name))
-    monkeypatch.setattr(cli_screen, "report", lambda made, folder: None)  # has its own tests
+    monkeypatch.setattr(screening, "report", lambda made, folder: None)  # has its own tests
     (tmp_path / "small.csv").write_text(cohort_text(("1", "2")), encoding="utf-8")
     files = [tmp_path / f"{n}.toml" for n in "ab"]
     files[0].write_text(ASKED.format(spread='["Cmax"]'))

@@ -1,30 +1,32 @@
-"""From many requests to their fits and a table of them."""
+"""From many requests to their fits, each made once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from carpk.fitting import fit
-from carpk.many_fits import Result, results
+from carpk.many_fits import Result, Told, results
 from carpk.problems import CarpkError, Problem, RequestError
-from carpk.progress import Stages
 from carpk.reporting import report
 from carpk.requests import Request, table
 
 _KEPT = ".screen"  # of the folder of the fits: what is known of each
-_MEASURES = {"ofv": "OFV", "aic": "AIC", "bic": "BIC"}
+MEASURES = ("ofv", "aic", "bic")
 
 
-def run(files: list[Path], workers: int, scheduler: str | None, seed: int, out: Path | None) -> int:
-    """Makes the fits that are not there yet and prints all; the exit code."""
+def screened(files: Sequence[Path], *, seed: int = 1, out: Path | None = None, workers: int = 1,
+             scheduler: str | None = None, told: Told | None = None) -> dict[str, Result]:
+    """Of each run.toml what became of it, by the file's name: ok, reasons; fit (its folder),
+    parameters (how many are free), seconds, and of a maximum ofv, aic, bic.
+
+    seed : of the requests that state none; out : the folder of the fits, else the first request's
+    A fit that is there and asks the same of the same files is not made again. RequestError with
+    all that is wrong with the requests, before any is fitted.
+    """
     asked: dict[str, dict[str, Any]] = {}
     found: list[Problem] = []
     for file in files:
@@ -45,18 +47,9 @@ def run(files: list[Path], workers: int, scheduler: str | None, seed: int, out: 
         if known.is_file() and not Path(json.loads(known.read_text("utf-8"))
                                         .get("fit", folder)).is_dir():
             known.unlink()  # a fit that was deleted is made again
-    with Stages() as progress:
-        made = results(fitting, str(folder), {}, names, folder / _KEPT, workers=workers,
-                       scheduler=scheduler, told=lambda n, all_: progress("fits", n, all_))
-    shown = dict(zip(asked, made.values(), strict=True))
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, markup=False, width=140)
-    console.print(_table(shown), crop=False)
-    for name, result in shown.items():
-        for reason in result["reasons"]:
-            console.print(f"{name}: {reason}")
-    return 0 if all(r["ok"] for r in made.values()) else 3
+    made = results(fit_by_fit, str(folder), {}, names, folder / _KEPT, workers=workers,
+                   scheduler=scheduler, told=told)
+    return dict(zip(asked, made.values(), strict=True))
 
 
 def _resolved(file: Path) -> dict[str, Any]:
@@ -79,7 +72,7 @@ def _stamp(request: Mapping[str, Any]) -> str:
     return stamp.hexdigest()[:12]
 
 
-def fitting(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
+def fit_by_fit(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
     """Fits one request and reports it into a folder of its own in `source`."""
     def one(request: Mapping[str, Any]) -> Result:
         try:
@@ -96,20 +89,5 @@ def fitting(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
         return {"ok": known.ok, "reasons": list(known.reasons), "fit": str(folder.resolve()),
                 "parameters": len(made.model.free), "seconds": sum(
                     made.manifest["seconds"].values()),
-                **{n: known.measures[n] for n in _MEASURES if n in known.measures}}
+                **{n: known.measures[n] for n in MEASURES if n in known.measures}}
     return one
-
-
-def _table(shown: Mapping[str, Result]) -> Table:
-    made = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    made.add_column("request", overflow="fold")
-    for heading in ("parameters", *_MEASURES.values(), "seconds"):
-        made.add_column(heading, justify="right", no_wrap=True)
-    made.add_column("fit", overflow="fold")
-    for name, r in sorted(shown.items(), key=lambda kv: kv[1].get("bic", math.inf)):
-        cells = [f"{r[n]:.2f}" if n in r else "" for n in _MEASURES]
-        seconds = f"{r['seconds']:.1f}" if "seconds" in r else ""
-        made.add_row(name, str(r.get("parameters", "")), *cells, seconds,
-                     (Path(r["fit"]).name if "fit" in r else "refused")
-                     + ("" if r["ok"] or "fit" not in r else " NOT CONVERGED"))
-    return made
