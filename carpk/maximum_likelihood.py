@@ -14,6 +14,7 @@ from carpk.approximations import Approximation, Likelihood, Method
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.conditional import Curvature, Modes, row_terms, uphill
 from carpk.empirical_bayes import laplace_start, shared_places
+from carpk.expected_information import as_asked
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
@@ -141,6 +142,11 @@ def with_scores(approximation: Approximation, u: np.ndarray, phi: Any) \
     return found, np.stack(columns, axis=1)
 
 
+def slopes_of(approximation: Approximation, u: np.ndarray, phi: Any) -> np.ndarray:
+    """(P, Q), the patients' gradients alone."""
+    return with_scores(approximation, u, phi)[1]
+
+
 def _metric(scores: np.ndarray) -> np.ndarray:
     """F (Q, Q): F F' is about the inverse Hessian of -2 log-likelihood, by the patients' scores."""
     squares = 0.5 * scores.T @ scores
@@ -197,8 +203,10 @@ def _scores(at: Maximum) -> np.ndarray:
 
 
 def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-              progress: Progress, method: Method, draws: int) -> Found:
-    """A maximum-likelihood fit by one of the approximations."""
+              progress: Progress, method: Method, draws: int,
+              covariance: str = "observed") -> Found:
+    """A maximum-likelihood fit by one of the approximations; covariance: of the standard errors,
+    see `carpk.expected_information`."""
     refuse_priors(model)
     clock = time.perf_counter()
     progress("start", 0, 1)
@@ -214,9 +222,11 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     best, hessian = settled(approximation, first, told)
     progress("estimate", 41, 41)
     done = time.perf_counter()
-    known = uncertainty(model, hessian, _scores(best))
+    known, said = as_asked(covariance, uncertainty(model, hessian, _scores(best)), approximation,
+                           best.u, _scores(best), slopes_of, seed)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
-    return Found(theta, phi, *judged(approximation, ids, best, known),
+    reasons, remarks, measures = judged(approximation, ids, best, known)
+    return Found(theta, phi, reasons, (*remarks, *said), measures,
                  {"start": begun - clock, "estimate": done - begun,
                   "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known))
 

@@ -11,17 +11,10 @@ import numpy as np
 from carpk.approximations import Approximation, Likelihood, Method
 from carpk.asymptotics import hessian_of, uncertainty
 from carpk.empirical_bayes import Start
+from carpk.expected_information import new_cohort
 from carpk.fitting import Fit
-from carpk.geometry import noncentred
-from carpk.likelihood import (
-    data_of,
-    from_theta,
-    population_location,
-    predicted_rows,
-    to_theta,
-)
+from carpk.likelihood import data_of, from_theta, to_theta
 from carpk.maximum_likelihood import maximised, with_scores
-from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
 from carpk.stochastic_em import Programs, walked
@@ -68,7 +61,7 @@ class Refitting:
         self.at: Likelihood = self.approximation.likelihood(self.u, phi)
         self.phi = np.asarray(self.at.modes.phi)
         self._theta = jax.jit(lambda u: to_theta(model, u))
-        self._measured = jax.jit(lambda data, u, key: _measured(model, data, u, key))
+        self._measured = jax.jit(lambda data, u, key: new_cohort(model, data, u, key))
         self._programs = Programs(model)
 
     def theta(self, u: Any) -> dict[str, float]:
@@ -132,18 +125,6 @@ class Refitting:
         return {n: (moved @ np.asarray(s)).tolist() for n, s in natural.items()}
 
 
-def _measured(model: PopulationModel, data: Arrays, u: jax.Array, key: jax.Array) \
-        -> tuple[jax.Array, jax.Array]:
-    theta, (between, within) = to_theta(model, u), jax.random.split(key)
-    mu, low = population_location(model, data, theta)
-    phi = noncentred(jax.random.normal(between, mu.shape), mu, low)[0] if model.spread else mu
-    y = predicted = predicted_rows(model, data, theta, phi)
-    for k, (output, error) in enumerate(model.error_models().items()):
-        noisy = error.draw(jax.random.fold_in(within, k), predicted, model.sigma(theta, output))
-        y = jnp.where(data["output"] == k, noisy, y)
-    return y, phi
-
-
 def must_be_maximum(fit: Fit) -> None:
     """RequestError for a fit that has no maximum to go back to."""
     if "estimates" not in fit.manifest:
@@ -152,7 +133,3 @@ def must_be_maximum(fit: Fit) -> None:
             "likelihood fit with focei, laplace or saem", column="estimator",
             found=str(fit.manifest["request"]["estimator"])))
 
-
-def with_rows(data: Arrays, lower: np.ndarray, upper: np.ndarray) -> Arrays:
-    """The same design with other measurements, (P, N) each."""
-    return {**data, "lower": jnp.asarray(lower), "upper": jnp.asarray(upper)}

@@ -21,11 +21,12 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from carpk.cohort import Design
+from carpk.expected_information import censored_below
 from carpk.fitting import Fit, load_fit
 from carpk.many_fits import Result, Told, results
 from carpk.predictive_check import limits
 from carpk.problems import Problem, RequestError
-from carpk.refitting import Refitting, must_be_maximum, with_rows
+from carpk.refitting import Refitting, must_be_maximum
 
 _INFLUENCE = "influence"
 _LEAST = 20  # usable replicates: of fewer no quantile of 95 % is told
@@ -112,8 +113,7 @@ def replicating(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result
             lost = int((~np.isfinite(y) & fit.design.observed).any(axis=1).sum())
             if lost:
                 return {"theta": {}, "failed": f"no solution for {lost} simulated patients"}
-            hidden = y < below
-            data = with_rows(again.data, np.where(hidden, -np.inf, y), np.where(hidden, below, y))
+            data = censored_below(again.data, y, below)
         made = again.again(data, phi, int(random.integers(2**31)))
         known = {n: v for n, v in made.theta.items() if math.isfinite(v)}
         return {"theta": known, "failed": made.failed, **(

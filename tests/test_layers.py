@@ -18,7 +18,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "population_model occasions changes",
     "thresholds dosing solve accuracy likelihood preparation empirical_bayes mixture_start "
     "geometry conditional "
-    "approximations importance asymptotics simulation virtual_cohort trajectories",
+    "approximations importance asymptotics expected_information simulation virtual_cohort "
+    "trajectories",
     "checkpoints posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check refitting resampling profiling numerical_check "

@@ -13,7 +13,10 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from carpk import cli, resampling
-from carpk.fitting import load_fit
+from carpk.expected_information import censored_below
+from carpk.fitting import fit, load_fit
+from carpk.nonmem import read_csv
+from carpk.population_model import population
 from carpk.problems import RequestError
 from carpk.refitting import Refitting
 from carpk.resampling import bca_interval, bootstrap, resampled, strata, summary
@@ -74,7 +77,7 @@ def test_simulated_patients_have_the_estimated_moments_and_are_refitted(again):
     assert y.mean() == pytest.approx(at["a_pop"], abs=4 * noise)
     assert y.std() == pytest.approx(total, rel=0.05)
     one, phi = again.measured(7)
-    made = again.again(resampling.with_rows(again.data, one, one), phi, 1)
+    made = again.again(censored_below(again.data, one, np.full_like(one, -np.inf)), phi, 1)
     assert made.failed == ""
     assert made.theta == pytest.approx(likeliest(one), rel=2e-3)
 
@@ -175,3 +178,17 @@ def test_two_workers_make_the_replicates_of_one(tmp_path, in_this_process):
     for name in ("a_pop", "omega_a", "sigma_C_add"):
         assert there.replicates[name].to_numpy() == pytest.approx(
             here.replicates[name].to_numpy(), rel=1e-6)
+
+
+@pytest.mark.slow  # last: a_pop within 0.005, omega_a within 0.006, sigma_C_add within 0.003
+def test_replicates_of_saem_are_refitted_by_saem(tmp_path):
+    asked = load_fit(level_fit()).manifest["request"]
+    cohort = read_csv(asked["data"]["file"])
+    folder = fit(population(asked["model"]), cohort, "saem", seed=1, draws=21).save(tmp_path)
+    found = bootstrap(folder, replicates=20)
+    se = found.table.set_index("parameter")["asymptotic_se"]
+    assert found.failures == {}
+    for row in found.replicates.to_dict("records"):
+        drawn = resampled(np.zeros(PATIENTS, int), np.random.default_rng([1, row["replicate"]]))
+        for name, value in likeliest(Y[drawn]).items():
+            assert row[name] == pytest.approx(value, abs=0.1 * se[name])

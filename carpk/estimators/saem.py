@@ -10,9 +10,16 @@ import numpy as np
 from carpk.approximations import Approximation
 from carpk.asymptotics import hessian_of, uncertainty
 from carpk.empirical_bayes import laplace_start
-from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
+from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum, unknown
+from carpk.expected_information import as_asked
 from carpk.importance import importance_sampled
-from carpk.maximum_likelihood import Found, asymptotic_draws, estimates, refuse_priors
+from carpk.maximum_likelihood import (
+    Found,
+    asymptotic_draws,
+    estimates,
+    refuse_priors,
+    slopes_of,
+)
 from carpk.population_model import PopulationModel
 from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
@@ -29,6 +36,7 @@ class Saem(Estimator):
     burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number
+    covariance : of the standard errors: observed information, expected (simulated), or sandwich
     """
 
     chains: int = 0
@@ -36,9 +44,10 @@ class Saem(Estimator):
     smoothing: int = 0
     importance: int = 3000
     draws: int = 401
+    covariance: str = "observed"
 
     def __post_init__(self) -> None:
-        found = odd(self.draws)
+        found = odd(self.draws) + unknown(self.covariance)
         found += [Problem("error", "must be a whole number, not below 0", column=n,
                           found=str(getattr(self, n))) for n in ("chains", "burn_in", "smoothing")
                   if not (isinstance(getattr(self, n), int) and getattr(self, n) >= 0)]
@@ -78,12 +87,13 @@ class Saem(Estimator):
             hessian = hessian_of(lambda u: np.asarray(approximation.likelihood(
                 u, at.modes.phi, scores=True).scores).sum(axis=0), found.u,
                 np.minimum(sizes, 1.0))
-        known = uncertainty(model, hessian, at.scores)
+        known, said = as_asked(self.covariance, uncertainty(model, hessian, at.scores),
+                               approximation, found.u, at.scores, slopes_of, seed)
         theta, phi = asymptotic_draws(approximation, found.u, at.modes, known, self.draws, seed)
         ofv = float((sampled.patients - approximation.constant).sum())
         noise = float(np.sqrt((sampled.se**2).sum()))
         bad = [i for i, k in zip(ids, pareto_k(sampled.log_weights), strict=True) if k > 0.7]
-        reasons, remarks = [], []
+        reasons, remarks = [], [*said]
         if not found.rested:
             reasons.append(f"the estimates had not come to rest after {found.burn_in} and "
                            f"{found.smoothing} iterations: fix what the data do not inform")
