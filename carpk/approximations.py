@@ -57,6 +57,11 @@ _SECOND = 3e-3
 _KINK = 30.0  # slope of ln det H per posterior SD, above which it is a jump
 
 
+def binary_outputs(model: PopulationModel) -> list[str]:
+    """The outputs that are 0 or 1: of the approximations only laplace has a place for them."""
+    return [o for o, e in model.error_models().items() if e.binary]
+
+
 class Likelihood(NamedTuple):
     """patients : (P,), each one's -2 log-likelihood without N log 2 pi; scores : (P, Q), their
     gradients in the free population parameters on the real line, or None; kinked : (P,), whose
@@ -92,8 +97,10 @@ class Approximation:
 
     def _reads(self, data: Arrays) -> None:
         self.data = self.patients.data = data
-        self.constant = _LOG_2PI * np.sum(np.asarray(data["observed"]) & (
-            np.asarray(data["lower"]) == np.asarray(data["upper"])), axis=1)
+        binary = [k for k, e in enumerate(self.model.error_models().values()) if e.binary]
+        self.constant = _LOG_2PI * np.sum(
+            np.asarray(data["observed"]) & ~np.isin(np.asarray(data["output"]), binary) & (
+                np.asarray(data["lower"]) == np.asarray(data["upper"])), axis=1)
         self._run = {f: functools.partial(p, data) for f, p in self._programs.items()}
 
     def of(self, data: Arrays) -> Approximation:

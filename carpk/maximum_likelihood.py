@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.approximations import Approximation, Likelihood, Method
+from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.conditional import Curvature, Modes, row_terms, uphill
 from carpk.empirical_bayes import laplace_start, shared_places
@@ -208,6 +208,10 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     """A maximum-likelihood fit by one of the approximations; covariance: of the standard errors,
     see `carpk.expected_information`."""
     refuse_priors(model)
+    if method != "laplace" and (binary := binary_outputs(model)):
+        raise RequestError(Problem("error", f"{method} has no place for a binary output",
+                                   "take laplace, saem or nuts", column=binary[0],
+                                   found=model.errors[binary[0]]))
     clock = time.perf_counter()
     progress("start", 0, 1)
     start = laplace_start(model, data, seed)

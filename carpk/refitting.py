@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.approximations import Approximation, Likelihood, Method
+from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import hessian_of, uncertainty
 from carpk.empirical_bayes import Start
 from carpk.expected_information import new_cohort
@@ -50,7 +50,7 @@ class Refitting:
         self.estimator, self.settings = request["estimator"], request["settings"]
         self.model, self.data = model, data_of(model, fit.design)
         own = {"focei": self.settings.get("method", "focei"), "laplace": "laplace",
-               "saem": "focei"}[self.estimator]
+               "saem": "laplace" if binary_outputs(model) else "focei"}[self.estimator]
         self.approximation = Approximation(model, self.data, method or cast(Method, own))
         found = {n: v["estimate"] for n, v in fit.manifest["estimates"].items()}
         self.u = np.asarray(from_theta(model, {n: found[n] or _ALMOST_NONE for n in model.free}))

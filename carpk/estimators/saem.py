@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carpk.approximations import Approximation
+from carpk.approximations import Approximation, binary_outputs
 from carpk.asymptotics import hessian_of, uncertainty
 from carpk.empirical_bayes import laplace_start
 from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum, unknown
@@ -30,7 +30,7 @@ from carpk.stochastic_em import walked
 @dataclass(frozen=True)
 class Saem(Estimator):
     """SAEM from a quick Laplace fit; then the likelihood by importance sampling, and standard
-    errors from the FOCEI information at the estimate.
+    errors from the FOCEI information at the estimate (of Laplace where an output is binary).
 
     chains : per patient; 0 for as many as make two hundred in all
     burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
@@ -75,7 +75,7 @@ class Saem(Estimator):
             model, data, found.u, found.mean, np.linalg.cholesky(
                 found.covariance + 1e-12 * np.eye(found.mean.shape[1])), self.importance, seed)
         counted = time.perf_counter()
-        approximation = Approximation(model, data, "focei")
+        approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")
         at = approximation.likelihood(found.u, found.mean, scores=True)
         assert at.scores is not None
         assert at.kinked is not None
