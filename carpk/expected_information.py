@@ -98,7 +98,7 @@ def new_cohort(model: PopulationModel, data: Arrays, u: jax.Array, key: jax.Arra
     them (P, N), NaN where a solve failed, and their phi (P, K). Etas are normal."""
     theta, (between, within) = to_theta(model, u), jax.random.split(key)
     mu, low = population_location(model, data, theta)
-    phi = noncentred(jax.random.normal(between, mu.shape), mu, low)[0] if model.spread else mu
+    phi = noncentred(jax.random.normal(between, mu.shape), mu, low)[0] if model.sds else mu
     y = predicted = predicted_rows(model, data, theta, phi)
     for k, (output, error) in enumerate(model.error_models().items()):
         noisy = error.draw(jax.random.fold_in(within, k), predicted, model.sigma(theta, output))

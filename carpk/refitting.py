@@ -15,6 +15,7 @@ from carpk.expected_information import new_cohort
 from carpk.fitting import Fit
 from carpk.likelihood import data_of, from_theta, to_theta
 from carpk.maximum_likelihood import maximised, with_scores
+from carpk.posterior import phi_of
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
 from carpk.stochastic_em import Programs, walked
@@ -55,10 +56,7 @@ class Refitting:
         found = {n: v["estimate"] for n, v in fit.manifest["estimates"].items()}
         self.u = np.asarray(from_theta(model, {n: found[n] or _ALMOST_NONE for n in model.free}))
         draws = fit.posterior["posterior"].dataset  # the first is the estimate, with its modes
-        phi = np.stack([np.asarray(model.scale(n).to_real(jnp.asarray(draws[n].values[0, 0])))
-                        for n in model.spread], axis=1) if model.spread \
-            else np.zeros((len(fit.design.ids), 0))
-        self.at: Likelihood = self.approximation.likelihood(self.u, phi)
+        self.at: Likelihood = self.approximation.likelihood(self.u, phi_of(model, draws)[0, 0])
         self.phi = np.asarray(self.at.modes.phi)
         self._theta = jax.jit(lambda u: to_theta(model, u))
         self._measured = jax.jit(lambda data, u, key: new_cohort(model, data, u, key))
