@@ -67,11 +67,6 @@ class Refitting:
         values = self._theta(u)
         return {n: float(values[n]) for n in self.model.free}
 
-    def drawn(self, places: np.ndarray) -> Arrays:
-        """The data of these patients, (P,) places in the cohort; one may come twice."""
-        taken: Arrays = jax.tree.map(lambda x: x[places], self.data)
-        return taken
-
     def measured(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Other patients of the estimated population, measured by the fit's design: (P, N), NaN
         where a solve failed; and their phi (P, K)."""
@@ -121,6 +116,12 @@ class Refitting:
         natural = jax.jit(jax.jacfwd(lambda u: {n: to_theta(self.model, u)[n]
                                                 for n in self.model.free}))(self.u)
         return {n: (moved @ np.asarray(s)).tolist() for n, s in natural.items()}
+
+
+def of_patients(data: Arrays, places: np.ndarray) -> Arrays:
+    """The data of these patients, (P,) places in the cohort; one may come twice."""
+    taken: Arrays = jax.tree.map(lambda x: x[places], data)
+    return taken
 
 
 def must_be_maximum(fit: Fit) -> None:

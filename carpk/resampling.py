@@ -26,7 +26,7 @@ from carpk.fitting import Fit, load_fit
 from carpk.many_fits import Result, Told, results
 from carpk.predictive_check import limits
 from carpk.problems import Problem, RequestError
-from carpk.refitting import Refitting, must_be_maximum
+from carpk.refitting import Refitting, must_be_maximum, of_patients
 
 _INFLUENCE = "influence"
 _LEAST = 20  # usable replicates: of fewer no quantile of 95 % is told
@@ -107,7 +107,7 @@ def replicating(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result
         random = np.random.default_rng([asked["seed"], request])
         if below is None:
             places = resampled(groups, random)
-            data, phi = again.drawn(places), again.phi[places]
+            data, phi = of_patients(again.data, places), again.phi[places]
         else:
             y, phi = again.measured(int(random.integers(2**31)))  # phi: where modes are near
             lost = int((~np.isfinite(y) & fit.design.observed).any(axis=1).sum())

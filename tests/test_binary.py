@@ -174,6 +174,7 @@ def test_the_predictive_check_of_answers_is_of_the_share_that_is_1(drawn):
         vpc(drawn, "R", corrected=True, count=200)
 
 
+@pytest.mark.slow  # passed
 def test_the_figures_show_the_share_and_leave_residuals_of_answers_out(drawn):
     from carpk.plots import endpoints, observed_predicted, residuals, svg
     from carpk.plots import vpc as picture

@@ -5,20 +5,25 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 from level_fits import PATIENTS, level_fit, levels, likeliest
 from scipy import stats
+from test_changes import LATE, ONE, written
 from typer.testing import CliRunner
 
 from carpk import cli, resampling
+from carpk.cohort import design
 from carpk.expected_information import censored_below
 from carpk.fitting import fit, load_fit
+from carpk.likelihood import data_of, patient_log_likelihood, predicted_rows
 from carpk.nonmem import read_csv
 from carpk.population_model import population
+from carpk.preparation import with_effects
 from carpk.problems import RequestError
-from carpk.refitting import Refitting
+from carpk.refitting import Refitting, of_patients
 from carpk.resampling import bca_interval, bootstrap, resampled, strata, summary
 
 Y = levels()
@@ -48,6 +53,36 @@ def test_every_replicate_is_the_maximum_of_the_patients_it_drew(in_this_process,
             assert row[name] == pytest.approx(value, abs=0.01 * se[name])
     assert (found.folder / "table.csv").is_file()
     assert "1000 are usual" in found.remarks[-1]
+
+
+COURSES = """ID,TIME,DV,AMT,EVID,OCC
+1,0,.,100,1,1
+1,2,5,.,0,1
+1,3,.,50,1,2
+1,5,5,.,0,2
+2,0,.,80,1,1
+2,1,5,.,0,1
+3,0,.,60,1,1
+3,2,5,.,0,1
+3,4,.,60,4,2
+3,9,5,.,0,2
+"""
+
+
+@pytest.mark.parametrize(("structure", "occasions"), [
+    (ONE, ("CL",)), pytest.param(LATE, (), marks=pytest.mark.slow)])  # passed
+def test_patients_who_are_drawn_bring_all_that_is_theirs(tmp_path, structure, occasions):
+    """Doses, lags, resets and occasions of their own: their predictions and likelihoods."""
+    seen = design(written(tmp_path, COURSES), structure)
+    model, _ = with_effects(population(structure, occasions=occasions, steps=20), seen)
+    data, places = data_of(model, seen), np.array([2, 0, 2])
+    theta = {"CL_pop": 2.0, "V_pop": 10.0, "F_pop": 0.6, "sigma_C_log": 0.3}
+    phi = 0.7 + 0.3 * np.random.default_rng(1).normal(size=(3, len(model.sds)))
+    run = jax.jit(lambda data, phi: (predicted_rows(model, data, theta, phi),
+                                     patient_log_likelihood(model, data, theta, phi)))
+    for all_of, own in zip(run(data, phi), run(of_patients(data, places), phi[places]),
+                           strict=True):
+        assert np.asarray(own) == pytest.approx(np.asarray(all_of)[places], rel=1e-12)
 
 
 def test_a_patients_influence_is_what_its_weight_moves(again):
