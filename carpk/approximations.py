@@ -16,6 +16,8 @@ are central differences of looks along the axes of the posterior, one or two doz
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -55,6 +57,11 @@ _SECOND = 3e-3
 _KINK = 30.0  # slope of ln det H per posterior SD, above which it is a jump
 
 
+def binary_outputs(model: PopulationModel) -> list[str]:
+    """The outputs that are 0 or 1: of the approximations only laplace has a place for them."""
+    return [o for o, e in model.error_models().items() if e.binary]
+
+
 class Likelihood(NamedTuple):
     """patients : (P,), each one's -2 log-likelihood without N log 2 pi; scores : (P, Q), their
     gradients in the free population parameters on the real line, or None; kinked : (P,), whose
@@ -82,12 +89,26 @@ class Approximation:
     """
 
     def __init__(self, model: PopulationModel, data: Arrays, method: Method) -> None:
-        self.model, self.data, self.method = model, data, method
+        self.model, self.method = model, method
         self.patients = Patients(model, data, interaction=method in ("focei", "laplace"))
-        self.constant = _LOG_2PI * np.sum(np.asarray(data["observed"]) & (
-            np.asarray(data["lower"]) == np.asarray(data["upper"])), axis=1)
-        self._run = {f: jax.jit(lambda *args, f=f: f(model, data, *args)) for f in (
+        self._programs = {f: jax.jit(lambda data, *args, f=f: f(model, data, *args)) for f in (
             _first_order, _conditional, _joint, _log_det, _focei_scores, _laplace_scores)}
+        self._reads(data)
+
+    def _reads(self, data: Arrays) -> None:
+        self.data = self.patients.data = data
+        binary = [k for k, e in enumerate(self.model.error_models().values()) if e.binary]
+        self.constant = _LOG_2PI * np.sum(
+            np.asarray(data["observed"]) & ~np.isin(np.asarray(data["output"]), binary) & (
+                np.asarray(data["lower"]) == np.asarray(data["upper"])), axis=1)
+        self._run = {f: functools.partial(p, data) for f, p in self._programs.items()}
+
+    def of(self, data: Arrays) -> Approximation:
+        """The same programs on other data of the same shape."""
+        other = copy.copy(self)
+        other.patients = copy.copy(self.patients)
+        other._reads(data)
+        return other
 
     def likelihood(self, u: Any, start: Any = None,
                    scores: bool = False) -> Likelihood:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import carpk
-from carpk import cli_exposure_response, cli_fit_options, cli_report, cli_tables
+from carpk import cli_exposure_response, cli_fit_options, cli_many, cli_report, cli_tables
 from carpk.cli_options import Column, Data, Dose, Dvid, Model, Unit, show
 from carpk.problems import CarpkError, Problem, RequestError
 
@@ -330,3 +330,4 @@ def compare(
 app.command("report")(refusing(cli_report.command))
 app.command("tables")(refusing(cli_tables.command))
 app.command("exposure-response")(refusing(cli_exposure_response.command))
+cli_many.add(app, refusing)

@@ -340,6 +340,13 @@ def _rows(cohort: Cohort, structure: StructuralModel) \
             "", cohort.source, int(left_out["line"].iloc[0])))
     rows = rows.drop(index=left_out.index)
     for output in structure.outputs:
+        if output.binary:
+            bad = rows[(rows["DVID"] == output.dvid) & (
+                ~rows["DV"].isin((0, 1)) | (rows["CENS"] != 0))]
+            found += [Problem(
+                "error", f"{output.name} is binary: 0 or 1, and not censored",
+                "not an answer? set MDV=1", cohort.source, line, patient, "DV", f"{dv:g}")
+                for line, patient, dv in zip(bad["line"], bad["ID"], bad["DV"], strict=True)]
         if not output.positive:
             continue
         # UPPER is DV, or the limit that a censored row is below

@@ -181,8 +181,8 @@ def row_terms(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.A
     """Each row's log-likelihood, its slope in the prediction and its information, (P, N) each.
 
     The information is the expected one where the row was measured, 1/R + (R'/R)^2 / 2 of a
-    variance R (which makes the first-order conditional method "with interaction"), and the exact
-    curvature where it was censored. 0 on padding.
+    variance R (which makes the first-order conditional method "with interaction"), or 1/(p (1-p))
+    of a probability p, and the exact curvature where it was censored. 0 on padding.
     sds : {output: (P, N)}, residual SDs that do not follow the predictions
     """
     errors = cast(PopulationModel, _Held(model, sds)) if sds is not None else model
@@ -198,6 +198,7 @@ def row_terms(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.A
         here = measured & (data["output"] == k)
         sd, follows = _sd_and_slope(error, jnp.where(here, predicted, 1.0),
                                     errors.sigma(theta, output))
+        follows = 0.0 * follows if error.binary else follows  # of a probability, all is in 1 / sd^2
         weight = jnp.where(here, 1.0 / sd**2 + 2.0 * (follows / sd) ** 2, weight)
     return value, jnp.where(seen, slope, 0.0), jnp.where(seen, weight, 0.0)
 

@@ -35,7 +35,8 @@ def cwres(fit: Fit) -> np.ndarray:
 def linearised_residuals(model: PopulationModel, seen: Design, values: Mapping[str, float],
                          start: np.ndarray | None = None,
                          classes: Arrays | None = None) -> np.ndarray:
-    """(P, N): of each observation; NaN on censored rows, on padding and where a solve fails.
+    """(P, N): of each observation; NaN on censored and binary rows, on padding and where a solve
+    fails.
 
     values : every population parameter; start : (P, K), where to look for the modes;
     classes : of a mixture, "classes" (P, C), the class each patient is taken to be of
@@ -60,7 +61,7 @@ def linearised_residuals(model: PopulationModel, seen: Design, values: Mapping[s
     predicted = np.asarray(modes.look.predicted)
     away, sd, out = (np.full(predicted.shape, np.nan) for _ in range(3))
     for k, (output, error) in enumerate(model.error_models().items()):
-        here = seen.observed & (seen.lower == seen.upper) & (seen.output == k)
+        here = seen.observed & (seen.lower == seen.upper) & (seen.output == k) & (not error.binary)
         f = jnp.asarray(predicted[here])
         away[here] = error.working(jnp.asarray(seen.upper[here])) - error.working(f)
         sd[here] = error.sd(f, model.sigma(values, output))

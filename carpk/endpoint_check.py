@@ -121,7 +121,7 @@ def checked(fit: Fit, count: int = COUNT) -> pd.DataFrame:
     seen = fit.design
     present = set(np.unique(seen.output[seen.observed]))
     for k, output in enumerate(fit.model.structure.outputs):
-        if k not in present:
+        if k not in present or output.binary:
             continue
         found = endpoints_of(fit, output.name, count)
         for name, values in found.values.items():

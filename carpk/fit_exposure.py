@@ -46,6 +46,8 @@ def model_exposure(fit: Fit) -> pd.DataFrame:
     ids = [*fit.design.ids, ""]
     rows = []
     for k, output in enumerate(outputs):
+        if output.binary:  # a probability is no exposure
+            continue
         columns: dict[str, Any] = {
             "kind": ["patient"] * (len(ids) - 1) + ["typical"], "ID": ids, "output": output.name,
             "unit": units[str(output.dvid)], "limit": output_limits[k]}
@@ -62,6 +64,10 @@ def model_exposure(fit: Fit) -> pd.DataFrame:
             columns |= {f"{name}_median": found[0], f"{name}_lower95": found[1],
                         f"{name}_upper95": found[2]}
         rows.append(pd.DataFrame(columns))
+    if not rows:
+        return pd.DataFrame(columns=[
+            "kind", "ID", "output", "unit", "limit",
+            *(f"{n}_{k}" for n in ENDPOINTS for k in ("median", "lower95", "upper95"))])
     table = pd.concat(rows, ignore_index=True)
     table["limit"] = table["limit"].replace(-np.inf, np.nan)
     observed = {(i, k) for i, k in zip(*_observed(fit), strict=True)}

@@ -39,7 +39,8 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
         lower, upper = (jnp.where(here, data[end], 1.0) for end in ("lower", "upper"))
         sigma = model.sigma(theta, output)
         value = error.log_likelihood(lower, upper, safe, sigma)
-        if model.censoring == "M4" and not error.log_scale:  # given that every level is above 0
+        if model.censoring == "M4" and not (error.log_scale or error.binary):
+            # given that every level is above 0
             none = jnp.zeros_like(safe)
             value = value - error.log_likelihood(none, none + jnp.inf, safe, sigma)
         rows = jnp.where(here, value, rows)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from carpk import posterior
-from carpk.approximations import METHODS, Approximation, Method
+from carpk.approximations import METHODS, Approximation, Method, binary_outputs
 from carpk.cohort import Cohort, Design, design
 from carpk.correlated import correlations
 from carpk.importance import importance_sampled
@@ -177,6 +177,11 @@ def _must_be_normal(model: PopulationModel, seen: Design, method: str) -> None:
         raise RequestError(Problem("error", f"{method} takes normal residuals",
                                    "take laplace or importance_sampling", column=heavy[0],
                                    found=model.errors[heavy[0]]))
+    binary = binary_outputs(model)
+    if method in ("fo", "foce", "focei") and binary:
+        raise RequestError(Problem("error", f"{method} has no place for a binary output",
+                                   "take laplace or importance_sampling", column=binary[0],
+                                   found=model.errors[binary[0]]))
     if method in ("fo", "foce") and seen.censored.any():
         raise RequestError(Problem(
             "error", f"{method} has no place for the {int(seen.censored.sum())} censored rows",

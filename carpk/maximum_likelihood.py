@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.approximations import Approximation, Likelihood, Method
+from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.conditional import Curvature, Modes, row_terms, uphill
 from carpk.empirical_bayes import laplace_start, shared_places
+from carpk.expected_information import as_asked
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
@@ -97,7 +98,7 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
     Modes are warm: each search starts at those of the best population so far. A step is halved
     until the objective falls, and where a solve fails it has not fallen.
     """
-    best, slopes = _with_scores(approximation, u, phi)
+    best, slopes = with_scores(approximation, u, phi)
     factor = _metric(slopes)
     inverse, gain, steps = np.eye(len(u)), np.inf, 0
     while steps < _ROUNDS:
@@ -110,7 +111,7 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
         direction *= min(1.0, 4.0 / float(np.linalg.norm(direction)))  # four standard errors
         for share in 0.4 ** np.arange(14):
             trial = u + factor @ (share * direction)
-            found, at = _with_scores(approximation, trial, best.modes.phi)
+            found, at = with_scores(approximation, trial, best.modes.phi)
             fallen = float(found.patients.sum() - best.patients.sum())
             if np.isfinite(at).all() and fallen <= 1e-4 * share * float(gradient @ direction):
                 break
@@ -126,7 +127,7 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
     return Maximum(u, best._replace(scores=slopes), gain, steps)
 
 
-def _with_scores(approximation: Approximation, u: np.ndarray, phi: Any) \
+def with_scores(approximation: Approximation, u: np.ndarray, phi: Any) \
         -> tuple[Likelihood, np.ndarray]:
     """The likelihood and the patients' gradients (P, Q): exact, or of FO and FOCE by central
     differences, whose residual SDs follow the population in ways of their own."""
@@ -141,6 +142,11 @@ def _with_scores(approximation: Approximation, u: np.ndarray, phi: Any) \
         a, b = (approximation.likelihood(u + s, found.modes.phi).patients for s in (step, -step))
         columns.append((a - b) / (2 * _NUMERIC))
     return found, np.stack(columns, axis=1)
+
+
+def slopes_of(approximation: Approximation, u: np.ndarray, phi: Any) -> np.ndarray:
+    """(P, Q), the patients' gradients alone."""
+    return with_scores(approximation, u, phi)[1]
 
 
 def _metric(scores: np.ndarray) -> np.ndarray:
@@ -175,7 +181,7 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
         phi = best.found.modes.phi
         if best.kinked.any():
             return best, 0.5 * _scores(best).T @ _scores(best)
-        hessian = hessian_of(lambda u, phi=phi: _with_scores(  # type: ignore[misc]
+        hessian = hessian_of(lambda u, phi=phi: with_scores(  # type: ignore[misc]
             approximation, u, phi)[1].sum(axis=0), best.u, np.minimum(sizes, 1.0))
         gradient = _scores(best).sum(axis=0)
         own = np.linalg.eigvalsh(hessian)
@@ -199,9 +205,15 @@ def _scores(at: Maximum) -> np.ndarray:
 
 
 def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-              progress: Progress, method: Method, draws: int) -> Found:
-    """A maximum-likelihood fit by one of the approximations."""
+              progress: Progress, method: Method, draws: int,
+              covariance: str = "observed") -> Found:
+    """A maximum-likelihood fit by one of the approximations; covariance: of the standard errors,
+    see `carpk.expected_information`."""
     refuse_priors(model)
+    if method != "laplace" and (binary := binary_outputs(model)):
+        raise RequestError(Problem("error", f"{method} has no place for a binary output",
+                                   "take laplace, saem or nuts", column=binary[0],
+                                   found=model.errors[binary[0]]))
     clock = time.perf_counter()
     progress("start", 0, 1)
     start = laplace_start(model, data, seed)
@@ -216,9 +228,11 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     best, hessian = settled(approximation, first, told)
     progress("estimate", 41, 41)
     done = time.perf_counter()
-    known = uncertainty(model, hessian, _scores(best))
+    known, said = as_asked(covariance, uncertainty(model, hessian, _scores(best)), approximation,
+                           best.u, _scores(best), slopes_of, seed)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
-    return Found(theta, phi, *judged(approximation, ids, best, known),
+    reasons, remarks, measures = judged(approximation, ids, best, known)
+    return Found(theta, phi, reasons, (*remarks, *said), measures,
                  {"start": begun - clock, "estimate": done - begun,
                   "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known))
 

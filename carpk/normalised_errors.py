@@ -24,7 +24,8 @@ _DEPTH = 1e3  # a level on a log scale that lies deeper below its limit counts a
 
 @lru_cache(maxsize=2)
 def npde(fit: Fit, count: int = COUNT) -> np.ndarray:
-    """(rows,): of every row of `carpk.prediction.predictions`; NaN where no replicate solves.
+    """(rows,): of every row of `carpk.prediction.predictions`; NaN where no replicate solves, and
+    of binary rows, which have no place in an order.
 
     Each patient's rows, of all outputs together, are decorrelated in the order of time on the
     scale the residual error is added to (the logarithm of a log-normal one). Replicates come
@@ -35,6 +36,7 @@ def npde(fit: Fit, count: int = COUNT) -> np.ndarray:
     here = seen.observed
     lower, upper, output = seen.lower[here], seen.upper[here], seen.output[here]
     patient = np.nonzero(here)[0]
+    binary = np.array([e.binary for e in fit.model.error_models().values()])[output]
     log = np.array([e.log_scale for e in fit.model.error_models().values()])[output]
     rng = np.random.default_rng(int(fit.manifest["request"]["seed"]))
     y = simulated.y[np.isfinite(simulated.y).all(axis=1)]
@@ -53,7 +55,9 @@ def npde(fit: Fit, count: int = COUNT) -> np.ndarray:
     limit = np.where(np.isfinite(simulated.limit), working(simulated.limit), -np.inf)
     every = working(y)
     for k in range(len(seen.ids)):
-        mine = patient == k
+        mine = (patient == k) & ~binary
+        if not mine.any():
+            continue
         levels = imputed(bounds[0][mine], bounds[1][mine], limit[mine], every[:, mine], rng)
         out[mine] = decorrelated_errors(levels[0], levels[1:])
     return out

@@ -26,7 +26,7 @@ def npc(fit: Fit, count: int = COUNT) -> pd.DataFrame:
 
     output; interval (%); side: below or above; n: levels that tell; observed, expected: shares of
     them; lower95, upper95: of that share in the replicates, those of the visual predictive check;
-    outside: 1 where observed lies outside of these.
+    outside: 1 where observed lies outside of these. Binary outputs have no intervals.
     """
     rows, simulated = predictions(fit), replicates(fit, count)
     y = simulated.y[np.isfinite(simulated.y).all(axis=1)]
@@ -39,9 +39,14 @@ def npc(fit: Fit, count: int = COUNT) -> pd.DataFrame:
     below[0] |= sign == 1
     levels = np.where(below, -np.inf, np.where(above, np.inf, levels))
     tables = []
+    binary = {o.name for o in fit.model.structure.outputs if o.binary}
     for output in rows["output"].unique():
+        if output in binary:
+            continue
         mine = (rows["output"] == output).to_numpy()
         tables.append(coverage(levels[:, mine]).assign(output=output))
+    if not tables:
+        return pd.DataFrame(columns=["output", *coverage(levels[:, :0]).columns])
     table = pd.concat(tables, ignore_index=True)
     return table[["output", *table.columns.drop("output")]]
 

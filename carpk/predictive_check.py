@@ -111,9 +111,10 @@ def vpc(fit: Fit, output: str, *, corrected: bool = False, by: str | None = None
         splines of time, and shares in a moving window; days, such as (1, 7, 14), take each
         observation to the nearest
 
-    returns : output, stratum ("" without `by`), statistic (p5, p50, p95 or below), time (median
-        of the bin), first, last (times in it), n, observed; median, lower95, upper95 over
-        replicates. Below is a share; a percentile among censored levels is -inf.
+    returns : output, stratum ("" without `by`), statistic (p5, p50, p95 or below; of a binary
+        output share, of those that are 1), time (median of the bin), first, last (times in it),
+        n, observed; median, lower95, upper95 over replicates. Below is a share; a percentile
+        among censored levels is -inf.
 
     A percentile is that of all levels, those below their limits counting as lowest, in the
     observed as in the replicates.
@@ -125,14 +126,19 @@ def vpc(fit: Fit, output: str, *, corrected: bool = False, by: str | None = None
 @lru_cache(maxsize=2)  # a figure and its numbers
 def _vpc(fit: Fit, output: str, corrected: bool, by: str | None, bins: str | tuple[float, ...],
          count: int) -> pd.DataFrame:
+    binary = fit.model.structure.output(output).binary
+    if binary and corrected:
+        raise RequestError(Problem("error", "a binary output has no level to correct", "drop it",
+                                   column="corrected", found=output))
     rows = predictions(fit)
     simulated = replicates(fit, count)
     places = np.flatnonzero((rows["output"] == output).to_numpy())
     tables = []
     for name, inside in strata(fit, rows.iloc[places], by):
         mine = places[inside]
-        tables.append(_checked(rows.iloc[mine], simulated.y[:, mine], simulated.limit[mine],
-                               corrected, bins).assign(stratum=name))
+        tables.append((_answers(rows.iloc[mine], simulated.y[:, mine], bins) if binary else
+                       _checked(rows.iloc[mine], simulated.y[:, mine], simulated.limit[mine],
+                                corrected, bins)).assign(stratum=name))
     columns = ["output", "stratum", "statistic", "time", "first", "last", "n", "observed",
                "median", "lower95", "upper95"]
     return pd.concat(tables, ignore_index=True).assign(output=output)[columns]
@@ -179,10 +185,7 @@ def _checked(rows: pd.DataFrame, y: np.ndarray, limit: np.ndarray, corrected: bo
     hidden = (rows["censored"].to_numpy() == 1) | (seen < limit)
     above = rows["censored"].to_numpy() == -1
     over = np.where(above, seen, np.inf)
-    y = y[np.isfinite(y).all(axis=1)]
-    if not len(y):
-        raise RequestError(Problem("error", "the solve fails in every replicate",
-                                   "the fit has not converged, or needs more steps"))
+    y = _solved(y)
     below = y < limit
     levels = np.concatenate([seen[None], y])
     lost = np.concatenate([hidden[None], below])
@@ -200,12 +203,34 @@ def _checked(rows: pd.DataFrame, y: np.ndarray, limit: np.ndarray, corrected: bo
     else:
         percentiles = np.stack([weighted_quantiles(
             levels[:, w > 0], w[w > 0], [p / 100 for p in PERCENTILES]) for w in weights], axis=2)
-    shares = _shares(lost, weights)
+    return _bands(time, weights, at, {**{f"p{p}": q for p, q in zip(
+        PERCENTILES, percentiles, strict=True)}, "below": _shares(lost, weights)})
+
+
+def _answers(rows: pd.DataFrame, y: np.ndarray, bins: str | Sequence[float]) -> pd.DataFrame:
+    """Of a binary output the share that is 1."""
+    time = rows["TIME"].to_numpy(float)
+    weights, at = _weights(time, bins)
+    answers = np.concatenate([rows["DV"].to_numpy(float)[None], _solved(y)])
+    return _bands(time, weights, at, {"share": _shares(answers, weights)})
+
+
+def _solved(y: np.ndarray) -> np.ndarray:
+    """The replicates that solved."""
+    y = y[np.isfinite(y).all(axis=1)]
+    if not len(y):
+        raise RequestError(Problem("error", "the solve fails in every replicate",
+                                   "the fit has not converged, or needs more steps"))
+    return y
+
+
+def _bands(time: np.ndarray, weights: np.ndarray, at: np.ndarray,
+           statistics: dict[str, np.ndarray]) -> pd.DataFrame:
+    """A row for each bin and statistic, (1 + R, bins) each, the observed first."""
     found = []
     for k, centre in enumerate(at):
         inside = weights[k] > 0
-        values = {f"p{p}": q[:, k] for p, q in zip(PERCENTILES, percentiles, strict=True)}
-        for statistic, v in {**values, "below": shares[:, k]}.items():
+        for statistic, v in ((s, values[:, k]) for s, values in statistics.items()):
             low, middle, high = np.quantile(v[1:], [0.025, 0.5, 0.975], method="inverted_cdf")
             found.append({
                 "statistic": statistic, "time": centre, "first": time[inside].min(),

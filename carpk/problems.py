@@ -59,6 +59,10 @@ class CarpkError(Exception):
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
 
+    def __reduce__(self) -> tuple[type[CarpkError], tuple[tuple[Problem, ...]]]:
+        """From a worker's process it comes back with its problems."""
+        return type(self), (self.problems,)
+
 
 class DataError(CarpkError):
     """The data cannot be used as they are."""

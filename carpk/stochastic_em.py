@@ -3,6 +3,7 @@ compiled loop."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -63,9 +64,18 @@ class Walked(NamedTuple):
     smoothing: int
 
 
+class Programs:
+    """The compiled programs of a model, for all data of one shape."""
+
+    def __init__(self, model: PopulationModel) -> None:
+        self.block = jax.jit(lambda data, *args: _block(model, data, *args))
+        self.predicted = jax.jit(lambda data, u, phi: predicted_rows(
+            model, data, to_theta(model, u), phi))
+
+
 def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn_in: int,
-           smoothing: int, seed: int, told: Any) -> Walked:
-    """SAEM from a start.
+           smoothing: int, seed: int, told: Any, programs: Programs | None = None) -> Walked:
+    """SAEM from a start; `programs` are those of an earlier one.
 
     At first the gain is 1 and spreads are annealed, so that none shuts down early; then a constant
     gain lets the estimates wander to the maximum and around it, less so that a weakly informed
@@ -73,8 +83,9 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
     of iterations is 0, the wandering ends once blocks show no trend, and the averaging once a
     block moves nothing.
     """
-    run = jax.jit(lambda *args: _block(model, data, *args))
-    state = _first(model, data, start, chains)
+    programs = programs or Programs(model)
+    run = functools.partial(programs.block, data)
+    state = _first(programs, data, start, chains)
     axes = _axes(model, data, start)
     keys = jax.random.key(seed)
     count, stationary = 0, bool(burn_in)
@@ -119,10 +130,9 @@ def _stationary(centres: np.ndarray) -> bool:
     return bool(np.mean((away / (centres.std(axis=0, ddof=1) + 1e-9))**2) < 1.3)
 
 
-def _first(model: PopulationModel, data: Arrays, start: Start, chains: int) -> State:
+def _first(programs: Programs, data: Arrays, start: Start, chains: int) -> State:
     phi = jnp.broadcast_to(start.phi, (chains, *start.phi.shape))
-    predicted = jax.jit(lambda data, u, phi: predicted_rows(model, data, to_theta(model, u), phi))(
-        data, start.u, start.phi)
+    predicted = programs.predicted(data, start.u, start.phi)
     middle = np.asarray(start.phi)
     return State(start.u, phi, jnp.broadcast_to(predicted, (chains, *predicted.shape)),
                  jnp.zeros(len(middle)), start.phi,

@@ -135,6 +135,11 @@ class Output:
         """Whether it is fitted on the log scale."""
         return self.error.partition(" ")[0] == "lognormal"
 
+    @property
+    def binary(self) -> bool:
+        """Whether it is 0 or 1, and its prediction a probability."""
+        return self.error == "bernoulli"
+
 
 @dataclass(frozen=True, slots=True)
 class Derived:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import pandas as pd
 from models_for_tests import cohort
@@ -99,6 +100,21 @@ TWO_LOG = model(
 
 LINE = model("a line", parameters("a", "b", a="identity", b="identity"),
              lambda t, p: {"C": p.a + p.b * t}, error="additive")
+
+def _level_and_answer(level, p):
+    return {"C": level, "R": jax.nn.sigmoid(p.base + p.slope * level)}
+
+
+MIXED = StructuralModel(
+    title="a level and an answer", source=TEXTBOOK, time_unit="h",
+    parameters=(*parameters(("KA", 1.0), ("V", 30.0), ("CL", 10.0)),
+                Parameter("base", -0.5, "-", "logit at 0", link="identity"),
+                Parameter("slope", 0.1, "-", "logit per level", link="identity")),
+    inputs=(DOSE,), file=__file__, outputs=(
+        Output("C", "mg/L", "level", error="proportional"),
+        Output("R", "-", "answer", dvid=2, error="bernoulli")),
+    solution=lambda t, p: _level_and_answer(
+        1000.0 * absorbed(t, p.DOSE, p.KA, p.CL / p.V, p.V), p))
 
 _CHAIN = ("prol", "tr1", "tr2", "tr3", "circ")
 

@@ -164,6 +164,18 @@ def wbc(data):
              "sigma_C_prop": 0.46465, **spreads(CIRC0=0.097905, MTT=3e-6, SLOPU=2e-5)})
 
 
+def mixed(data):
+    table = pd.read_csv(data / "wexample10_mixed" / "wexample10.csv")
+    rows = [(str(r.ID), r.TIME, r.DV, r.DV, r.DV, r.DVID)
+            for r in table[table["EVID"] == 0].itertuples()]
+    dose = table.groupby("ID", sort=False)["AMT"].max().to_numpy(float)
+    return (population(models.MIXED, correlated="full"), cohort(rows, DOSE=dose),
+            {**typical(KA=1.12165, V=3.38897, CL=2.43588), "base_pop": -0.648135,
+             "slope_pop": 0.0807656, "sigma_C_prop": 0.0228012**0.5,
+             **block(("KA", "V", "CL"), 0.0869673, 0.00390315, 0.0744346, 0.0379237, 0.0294554,
+                     0.0852318)})
+
+
 def stein90(data):
     import stein_sim
     return *stein_sim.both(data), {

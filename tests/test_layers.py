@@ -11,21 +11,24 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
-    "problems registry program_cache taxonomy laws integrators small_matrices",
+    "problems registry program_cache many_fits taxonomy laws integrators small_matrices",
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
     "examples models/*",
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "
     "classes levels population_model occasions changes",
     "thresholds dosing solve accuracy likelihood preparation empirical_bayes mixture_start "
     "geometry conditional "
-    "approximations importance asymptotics simulation virtual_cohort trajectories prior_cohorts",
+    "approximations importance asymptotics expected_information simulation virtual_cohort "
+    "trajectories prior_cohorts",
     "checkpoints posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction conditional_residuals "
-    "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "
+    "regression_quantiles predictive_check refitting resampling profiling numerical_check "
+    "fit_exposure normalised_errors "
     "endpoint_check covariate_effects individual_information outcome_regression "
     "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows tables "
-    "comparison cross_validation plots/* drawings outcome_drawings zoo word paper_tables reporting",
-    "requests progress outfiles simulation_request cli_options cli_request cli_fit cli*",
+    "comparison cross_validation plots/* drawings outcome_drawings uncertainty_drawings zoo word "
+    "paper_tables reporting",
+    "requests progress outfiles simulation_request screening cli_options cli_request cli_fit cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
           for place, name in enumerate(names.split())]
@@ -37,6 +40,7 @@ WALLS = {  # third parties that only these may import
     "arviz_stats": ("carpk.posterior",), "arviz_plots": ("carpk.posterior",),
     "matplotlib": ("carpk.plots",), "typer": ("carpk.cli",), "click": ("carpk.cli",),
     "rich": ("carpk.cli", "carpk.progress"),
+    "joblib": ("carpk.many_fits",), "distributed": ("carpk.many_fits",),
 }
 A_MODEL_MAY_IMPORT = ("carpk.structure", "carpk.taxonomy", "carpk.laws", "jax", "jax.numpy")
 EMPTY_WORDS = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "handler"}

@@ -17,6 +17,7 @@ from carpk.tails import TAILS, Tails
 # a level of exactly zero (a state before its first inflow) has no logarithm; this one has,
 # and lies so far below any limit that its censored probability is one
 _TINY = 1e-290
+_EDGE = 1e-12  # from 0 and from 1, of a probability
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class ErrorModel:
 
     sigmas : names and meanings; `sd(pred, sigma)` reads them as `sigma.<name>`.
     log_scale : the residual is added to ln(pred); `sd` is then in log units.
+    binary : DV is 0 or 1 and the prediction its probability; `sd` is then that of DV.
     in_units : sigmas that carry the output's unit (their prior scales with the data).
     tails : the shape of residual / SD; of heavier ones the SD is the scale.
     """
@@ -34,6 +36,7 @@ class ErrorModel:
     sd: Callable[[Any, Any], Any]
     log_scale: bool = False
     in_units: tuple[str, ...] = ()
+    binary: bool = False
     tails: Tails = TAILS["normal"]
 
     def working(self, pred: Any) -> Any:
@@ -47,6 +50,9 @@ class ErrorModel:
         On the log scale a lower end at or below 0 is open. Finite with a finite gradient at
         any distance from the limit.
         """
+        if self.binary:
+            p = between_0_and_1(pred)
+            return jnp.where(upper > 0.5, jnp.log(p), jnp.log1p(-p))
         location, sd = self.working(pred), self.sd(pred, sigma)
         measured = lower == upper
         y = jnp.where(measured, upper, 1.0)
@@ -84,9 +90,17 @@ class ErrorModel:
 
     def draw(self, key: jax.Array, pred: Any, sigma: Any) -> jax.Array:
         """One simulated measurement per prediction, same shape and unit."""
+        if self.binary:
+            drawn = jax.random.uniform(key, jnp.shape(pred)) < pred
+            return jnp.where(jnp.isfinite(pred), drawn.astype(float), jnp.nan)
         noise = self.sd(pred, sigma) * self.tails.draw(key, jnp.shape(pred))
         value = self.working(pred) + noise
         return jnp.exp(value) if self.log_scale else value
+
+
+def between_0_and_1(pred: Any) -> jax.Array:
+    """A probability off both ends, where the other outcome has no logarithm."""
+    return jnp.clip(pred, _EDGE, 1.0 - _EDGE)
 
 
 def error_model(written: str) -> ErrorModel:
@@ -99,8 +113,9 @@ def error_model(written: str) -> ErrorModel:
     model: ErrorModel = registry.load("error_models", name)
     if not tails:
         return model
-    shape = TAILS.get(tails.strip())
+    shape = TAILS.get(tails.strip()) if not model.binary else None
     if shape is None:
         raise RequestError(Problem("error", "no such tails of an error model",
-                                   f"known: {', '.join(TAILS)}", found=written))
+                                   "a binary DV has none" if model.binary
+                                   else f"known: {', '.join(TAILS)}", found=written))
     return dataclasses.replace(model, title=f"{model.title}, {shape.title}", tails=shape)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from carpk.expected_information import COVARIANCES
 from carpk.maximum_likelihood import Found
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
@@ -76,6 +77,13 @@ def odd(draws: object) -> list[Problem]:
     """What is wrong with a number of asymptotic draws: the estimate, and pairs beside it."""
     return [] if isinstance(draws, int) and draws >= 3 and draws % 2 else [Problem(
         "error", "must be an odd number of at least 3", column="draws", found=str(draws))]
+
+
+def unknown(covariance: object) -> list[Problem]:
+    """What is wrong with the choice of a covariance, of which the standard errors are."""
+    return [] if covariance in COVARIANCES else [Problem(
+        "error", f"must be one of {', '.join(COVARIANCES)}", column="covariance",
+        found=str(covariance))]
 
 
 def with_settings(estimator: type, settings: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from carpk.approximations import Method
-from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
+from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum, unknown
 from carpk.maximum_likelihood import estimated
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
@@ -19,13 +19,15 @@ class Focei(Estimator):
 
     method : focei, foce (residual SD of the typical patient), fo (around the typical patient)
     draws : from the asymptotic normal, an odd number
+    covariance : of the standard errors: observed information, expected (simulated), or sandwich
     """
 
     method: str = "focei"
     draws: int = 401
+    covariance: str = "observed"
 
     def __post_init__(self) -> None:
-        found = odd(self.draws)
+        found = odd(self.draws) + unknown(self.covariance)
         if self.method not in ("focei", "foce", "fo"):
             found.append(Problem("error", "must be focei, foce or fo", column="method",
                                  found=str(self.method)))
@@ -40,7 +42,7 @@ class Focei(Estimator):
             raise RequestError(Problem("error", f"{self.method} has no place for censored rows",
                                        "take focei, laplace or saem", column="CENS"))
         return of_maximum(estimated(model, data, ids, seed, progress,
-                                    cast(Method, self.method), self.draws))
+                                    cast(Method, self.method), self.draws, self.covariance))
 
 
 ESTIMATOR = Focei

@@ -7,12 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from carpk.approximations import Approximation
+from carpk.approximations import Approximation, binary_outputs
 from carpk.asymptotics import hessian_of, uncertainty
 from carpk.empirical_bayes import laplace_start
-from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
+from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum, unknown
+from carpk.expected_information import as_asked
 from carpk.importance import importance_sampled
-from carpk.maximum_likelihood import Found, asymptotic_draws, estimates, refuse_priors
+from carpk.maximum_likelihood import (
+    Found,
+    asymptotic_draws,
+    estimates,
+    refuse_priors,
+    slopes_of,
+)
 from carpk.population_model import PopulationModel
 from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
@@ -23,12 +30,13 @@ from carpk.stochastic_em import walked
 @dataclass(frozen=True)
 class Saem(Estimator):
     """SAEM from a quick Laplace fit; then the likelihood by importance sampling, and standard
-    errors from the FOCEI information at the estimate.
+    errors from the FOCEI information at the estimate (of Laplace where an output is binary).
 
     chains : per patient; 0 for as many as make two hundred in all
     burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number
+    covariance : of the standard errors: observed information, expected (simulated), or sandwich
     """
 
     chains: int = 0
@@ -36,9 +44,10 @@ class Saem(Estimator):
     smoothing: int = 0
     importance: int = 3000
     draws: int = 401
+    covariance: str = "observed"
 
     def __post_init__(self) -> None:
-        found = odd(self.draws)
+        found = odd(self.draws) + unknown(self.covariance)
         found += [Problem("error", "must be a whole number, not below 0", column=n,
                           found=str(getattr(self, n))) for n in ("chains", "burn_in", "smoothing")
                   if not (isinstance(getattr(self, n), int) and getattr(self, n) >= 0)]
@@ -66,7 +75,7 @@ class Saem(Estimator):
             model, data, found.u, found.mean, np.linalg.cholesky(
                 found.covariance + 1e-12 * np.eye(found.mean.shape[1])), self.importance, seed)
         counted = time.perf_counter()
-        approximation = Approximation(model, data, "focei")
+        approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")
         at = approximation.likelihood(found.u, found.mean, scores=True)
         assert at.scores is not None
         assert at.kinked is not None
@@ -78,12 +87,13 @@ class Saem(Estimator):
             hessian = hessian_of(lambda u: np.asarray(approximation.likelihood(
                 u, at.modes.phi, scores=True).scores).sum(axis=0), found.u,
                 np.minimum(sizes, 1.0))
-        known = uncertainty(model, hessian, at.scores)
+        known, said = as_asked(self.covariance, uncertainty(model, hessian, at.scores),
+                               approximation, found.u, at.scores, slopes_of, seed)
         theta, phi = asymptotic_draws(approximation, found.u, at.modes, known, self.draws, seed)
         ofv = float((sampled.patients - approximation.constant).sum())
         noise = float(np.sqrt((sampled.se**2).sum()))
         bad = [i for i, k in zip(ids, pareto_k(sampled.log_weights), strict=True) if k > 0.7]
-        reasons, remarks = [], []
+        reasons, remarks = [], [*said]
         if not found.rested:
             reasons.append(f"the estimates had not come to rest after {found.burn_in} and "
                            f"{found.smoothing} iterations: fix what the data do not inform")

@@ -44,7 +44,8 @@ def draw(fit: Fit) -> Pages:
     """A page of up to six panels for each output that is observed."""
     seen = fit.design
     present = set(np.unique(seen.output[seen.observed]))
-    outputs = [o.name for k, o in enumerate(fit.model.structure.outputs) if k in present]
+    outputs = [o.name for k, o in enumerate(fit.model.structure.outputs)
+               if k in present and not o.binary]
     return [("endpoints" if len(outputs) == 1 else f"endpoints_{o}", _page(fit, o))
             for o in outputs]
 

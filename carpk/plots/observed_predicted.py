@@ -32,9 +32,12 @@ CAPTION = (
 
 
 def draw(fit: Fit) -> Pages:
-    """One page; a row of two panels for each output."""
+    """One page; a row of two panels for each output but binary ones."""
     table = predictions(fit)
-    outputs = [o.name for o in fit.model.structure.outputs if (table["output"] == o.name).any()]
+    outputs = [o.name for o in fit.model.structure.outputs
+               if (table["output"] == o.name).any() and not o.binary]
+    if not outputs:
+        return []
     height = 0.35 + 3.45 * len(outputs)
     figure = page(fit, 7.0, height, TITLE)
     grid = figure.add_gridspec(len(outputs), 2, left=0.095, right=0.98, top=1 - 0.5 / height,

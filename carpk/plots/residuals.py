@@ -56,9 +56,11 @@ _WORDS = {"IWRES": "IWRES", "CWRES": "CWRES", "NPDE": "npde"}
 
 
 def draw(fit: Fit) -> Pages:
-    """A page of nine panels for each output, and one of npde against the covariates."""
+    """A page of nine panels for each output, and one of npde against the covariates; none of a
+    binary output, whose residuals take two values."""
     table = predictions(fit).assign(CWRES=cwres(fit), NPDE=npde(fit))
-    outputs = [o.name for o in fit.model.structure.outputs if (table["output"] == o.name).any()]
+    outputs = [o.name for o in fit.model.structure.outputs
+               if (table["output"] == o.name).any() and not o.binary]
     told = [c for c in fit.design.covariates if tells(fit.design.covariates[c])]
     pages: Pages = []
     for output in outputs:

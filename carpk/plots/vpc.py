@@ -39,12 +39,12 @@ CAPTION = (
     "95 % of what the same design gives in new patients simulated from draws of the posterior, "
     "their own variability and residual error included, censored as the data are. A level below "
     "its limit counts as lowest, so a percentile that lies among them is not drawn. Below: the "
-    "share of levels under the limit, observed (line) and simulated (band). Lines should stay "
-    "within the bands. On prediction-corrected pages levels are scaled by the bin's median PRED "
-    "over their own.")
+    "share of levels under the limit, observed (line) and simulated (band). Of a binary output "
+    "the line is the share that is 1. Lines should stay within the bands. On pages that are "
+    "prediction-corrected levels are scaled by the bin's median PRED over their own.")
 
-_PAIR = {"p5": 0.28, "p50": 0.5, "p95": 0.28, "below": 0.35}  # how dark each band is
-_DASH = {"p5": (0, (4, 2)), "p50": "-", "p95": (0, (4, 2)), "below": "-"}
+_PAIR = {"p5": 0.28, "p50": 0.5, "p95": 0.28, "below": 0.35, "share": 0.5}  # how dark each band is
+_DASH = {"p5": (0, (4, 2)), "p50": "-", "p95": (0, (4, 2)), "below": "-", "share": "-"}
 SCALES = ("auto", "linear", "log", "split")
 _TURN = 28.0  # a split axis gives half of its width to the days up to here
 
@@ -62,7 +62,7 @@ def draw(fit: Fit) -> Pages:
     for output in outputs:
         suffix = f"_{output}" if len(outputs) > 1 else ""
         pages.append((f"vpc{suffix}", figure(fit, output)))
-        if by or _differ(fit):
+        if (by or _differ(fit)) and not fit.model.structure.output(output).binary:
             pages.append((f"vpc{suffix}_corrected", figure(fit, output, corrected=True)))
         pages += [(f"vpc{suffix}_{plain(c)}", figure(fit, output, by=c)) for c in by]
     return pages
@@ -90,7 +90,8 @@ def figure(fit: Fit, output: str, *, corrected: bool = False, by: str | None = N
     groups = strata(fit, rows, by)
     columns = min(len(groups), 3)
     bands = -(-len(groups) // columns)
-    limited = bool(table.loc[table["statistic"] == "below", ["observed", "upper95"]].max().max())
+    limited = bool(table.loc[table["statistic"] == "below", ["observed", "upper95"]].gt(0)
+                   .any(axis=None))
     height = 1.0 + ((3.6 if columns == 1 else 3.0) if limited else 2.6) * bands
     words = ", prediction-corrected" if corrected else ""
     page_of = page(fit, 7.0, height, f"{output_label(fit, output)}: visual predictive check"
@@ -121,7 +122,7 @@ def figure(fit: Fit, output: str, *, corrected: bool = False, by: str | None = N
     write(page_of.supxlabel, _time_name(fit, scale), fontsize=SIZE, color=INK, y=0.08 / height,
           va="bottom")
     _legend(page_of, fit, height, bool((rows["censored"] == 1).any()) and not corrected, corrected,
-            "" if _overlap(table) else "o")
+            "" if _overlap(table) else "o", "share" in set(table["statistic"]))
     return page_of
 
 
@@ -155,8 +156,9 @@ def _levels(ax: Any, rows: pd.DataFrame, part: pd.DataFrame, ends: tuple[float, 
                     else 0.4, alpha=0.35, rasterized=many, zorder=1)
         for limit in rows.loc[rows["censored"] == 1, "upper"].unique():
             ax.axhline(limit, color=ORANGE, linewidth=0.7, linestyle=(0, (4, 2)), zorder=1)
-    for statistic in ("p5", "p95", "p50"):
-        _band(ax, part[part["statistic"] == statistic], statistic, (low, high))
+    for statistic in ("p5", "p95", "p50", "share"):
+        if (part["statistic"] == statistic).any():
+            _band(ax, part[part["statistic"] == statistic], statistic, (low, high))
     edges = np.unique(part[["first", "last"]].to_numpy())
     if not _overlap(part):
         ax.plot(edges, np.full(len(edges), 0.0), "|", color=GREY, markersize=3.5,
@@ -227,7 +229,7 @@ def _time_name(fit: Fit, scale: str) -> str:
 
 
 def _legend(page_of: Figure, fit: Fit, height: float, censored: bool, corrected: bool,
-            marker: str) -> None:
+            marker: str, binary: bool) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
     of = fit.posterior["posterior"].dataset.attrs["draws_from"]
@@ -238,9 +240,13 @@ def _legend(page_of: Figure, fit: Fit, height: float, censored: bool, corrected:
                label="observed 5th, 95th"),
         Patch(facecolor=BLUE, alpha=_PAIR["p50"], label=f"95 % bands ({of}) of the median"),
         Patch(facecolor=BLUE, alpha=_PAIR["p5"], label="of 5th, 95th")]
+    if binary:
+        marks = [marks[0], marks[2]]
+        marks[0].set_label("observed share of 1")
+        marks[1].set_label(f"95 % band ({of}) of the share")
     if not corrected:
         marks.append(Line2D([], [], marker="o", linestyle="", color=GREY, alpha=0.5,
-                            markersize=2.4, label="levels"))
+                            markersize=2.4, label="answers" if binary else "levels"))
     if censored:
         marks.append(Line2D([], [], color=ORANGE, linewidth=0.7, linestyle=(0, (4, 2)),
                             label="limit"))

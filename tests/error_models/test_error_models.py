@@ -15,7 +15,8 @@ from carpk import registry
 from carpk.error_models import error_model
 from carpk.problems import RequestError
 
-NAMES = [*registry.names("error_models"), "lognormal student_t", "combined student_t",
+NAMES = [*(n for n in registry.names("error_models") if n != "bernoulli"),
+         "lognormal student_t", "combined student_t",
          "lognormal cauchy", "additive cauchy"]
 SIGMA = {"log": 0.6, "add": 3.0, "prop": 0.25, "power": 0.7}
 
