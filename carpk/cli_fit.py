@@ -35,7 +35,7 @@ def run(asked: Request, show: Show) -> int:
     cohort = asked.cohort(model.structure)
     seen = design(cohort, model.structure)
     show([*seen.warnings, *with_effects(model, seen)[1]])
-    held = contents(cohort, model.structure, model.covariates)
+    held = contents(cohort, model.structure, model.columns)
     typer.echo(f"{held}\nseed {asked.seed}", err=True)
     _must_be_writable(Path(asked.out))
     folder = None

@@ -88,7 +88,7 @@ def checked(data: str, given: Mapping[str, Any]) -> tuple[tuple[Problem, ...], s
     cohort = asked.cohort(model.structure)
     seen = design(cohort, model.structure)
     return (*seen.warnings, *with_effects(model, seen)[1]), contents(
-        cohort, model.structure, model.covariates)
+        cohort, model.structure, model.columns)
 
 
 def _is_request(data: str) -> bool:

@@ -109,7 +109,7 @@ def _proposal(fit: Fit) -> tuple[jax.Array, Rows]:
     """Each patient's posterior mean of phi (P, K), and the lower factor of its covariance."""
     stored, model = fit.posterior["posterior"].dataset, fit.model
     phi = posterior.phi_of(model, stored)
-    phi = phi.reshape(-1, *phi.shape[2:])
+    phi = phi.reshape(phi.shape[0] * phi.shape[1], *phi.shape[2:])
     away = phi - phi.mean(axis=0)
     covariance = jnp.asarray(np.einsum("spk,spl->pkl", away, away) / len(phi))
     size = phi.shape[-1]

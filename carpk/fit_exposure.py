@@ -93,7 +93,7 @@ def exposure_draws(fit: Fit, end: float | None = None) -> dict[str, np.ndarray]:
     patients = len(seen.ids)
     theta = {n: draws[n].values.reshape(-1)[some] for n in model.free}
     phi = phi_of(model, draws)
-    every = phi.reshape(-1, *phi.shape[2:])[some]
+    every = phi.reshape(phi.shape[0] * phi.shape[1], *phi.shape[2:])[some]
     data = {**data_of(model, asked), **largest_class(fit, patients + 1)}
     # the last patient is the typical one: no covariate moves it
     data["effects"] = {k: v.at[-1].set(0.0) for k, v in data["effects"].items()}

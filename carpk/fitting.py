@@ -247,7 +247,7 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
         "seconds": {k: round(v, 3) for k, v in seconds.items()},
         "convergence": dataclasses.asdict(convergence),
         "warnings": [str(w) for w in seen.warnings],
-        "ignored_columns": ignored_columns(cohort, structure, chosen.covariates),
+        "ignored_columns": ignored_columns(cohort, structure, chosen.columns),
         "excluded": json.loads(seen.excluded.to_json(orient="records")),
         "versions": _versions(),
     }

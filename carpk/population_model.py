@@ -123,6 +123,11 @@ class PopulationModel:
             *(level.column for level in self.levels))))
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the file that the model reads beside the inputs of its structure."""
+        return tuple(dict.fromkeys((*self.covariates, *self.rules)))
+
+    @property
     def moved(self) -> frozenset[str]:
         """The parameters that covariates or levels move."""
         return frozenset((*(e.parameter for e in self.effects),

@@ -144,8 +144,8 @@ def _grid(seen: Design, points: int) -> np.ndarray:
 
 
 def _flat(draws: np.ndarray) -> np.ndarray:
-    """(chain * draw, ...) of (chain, draw, ...)."""
-    return draws.reshape(-1, *draws.shape[2:])
+    """(chain * draw, ...) of (chain, draw, ...), of which the last may be none."""
+    return draws.reshape(draws.shape[0] * draws.shape[1], *draws.shape[2:])
 
 
 def _draws(fit: Fit, most: int) -> tuple[dict[str, np.ndarray], np.ndarray]:

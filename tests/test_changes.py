@@ -275,6 +275,7 @@ def test_rules_and_occasions_are_asked_for_on_a_command_line_and_in_a_file(tmp_p
                     '[time_varying]\nPRODUCT = "locf"\n')
     model = Request.read(path).population()
     assert model.rules == {"OCC": "locf", "PRODUCT": "locf"}
+    assert model.columns == ("PRODUCT", "OCC")
     assert "gamma_Cmax" in model.names
 
 
