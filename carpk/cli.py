@@ -292,16 +292,23 @@ def compare(
         blq: Annotated[str | None, typer.Option(
             help="make the one fit that is named again under these rules for levels below the "
             "limit, and show how the estimates move", metavar="M1,M3,M7")] = None,
+        method: Annotated[str | None, typer.Option(
+            help="put fits by maximum likelihood on one scale, whatever they were fitted by",
+            metavar="importance_sampling")] = None,
         out: Annotated[str | None, typer.Option(
             help="write the table here as well", metavar="FILE.csv")] = None,
         overwrite: Annotated[bool, typer.Option(
             "--overwrite", help="Replace a file that is there.")] = False) -> None:
-    """Say which of several fits to the same data predicts better: leave-one-out."""
+    """Say which of several fits to the same data is better.
+
+    Of posteriors by leave-one-out; of fits by maximum likelihood by likelihood-ratio tests, AIC,
+    BIC and BICc.
+    """
     if blq is not None:
         from carpk import cli_blq
         raise typer.Exit(cli_blq.run(fits, blq, out, overwrite, lambda found: show(found, 12)))
     from carpk import cli_compare
-    cli_compare.run(fits, out, overwrite)
+    cli_compare.run(fits, method, out, overwrite)
 
 
 app.command("report")(refusing(cli_report.command))

@@ -14,6 +14,7 @@ from carpk.approximations import Approximation, Likelihood, Method
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.conditional import Curvature, Modes, row_terms, uphill
 from carpk.empirical_bayes import laplace_start, shared_places
+from carpk.information_criteria import criteria
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
@@ -308,11 +309,7 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
     near = [n for n in model.free if n.startswith("omega_")
             and float(to_theta(model, jnp.asarray(best.u))[n]) < 1e-3]
     remarks += [f"{n} is at its bound of 0: the patients do not differ in it" for n in near]
-    constant, count = float(approximation.constant.sum()), len(model.free)
-    minus_two = best.ofv + constant
-    rows = float((np.asarray(approximation.data["observed"])).sum())
-    measures = {
-        "ofv": best.ofv, "minus_two_log_likelihood": minus_two, "aic": minus_two + 2 * count,
-        "bic": minus_two + count * float(np.log(rows)), "gain": best.gain,
-        "steps": float(best.steps), "condition_number": known.condition}
+    rows = int(np.asarray(approximation.data["observed"]).sum())
+    measures = criteria(model, best.ofv, float(approximation.constant.sum()), len(ids), rows) | {
+        "gain": best.gain, "steps": float(best.steps), "condition_number": known.condition}
     return tuple(reasons), tuple(remarks), measures

@@ -17,6 +17,7 @@ from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
 from carpk.fitting import Fit
+from carpk.information_criteria import CONVENTIONS, MEANINGS
 from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.prediction import quantiles, some_draws
@@ -128,6 +129,17 @@ def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     table = pd.DataFrame(matrix, columns=list(free))
     table.insert(0, "parameter", list(free))
     return table
+
+
+def likelihood_measures(fit: Fit) -> pd.DataFrame:
+    """What a fit by maximum likelihood is chosen by: measure, value, and convention, in words.
+
+    OFV is -2 log-likelihood without N ln 2 pi, N the measured rows; see
+    `carpk.information_criteria.criteria`. No rows of a posterior.
+    """
+    measures = fit.convergence.measures
+    return pd.DataFrame([(CONVENTIONS[n], measures[n], said) for n, said in MEANINGS.items()
+                         if n in measures], columns=["measure", "value", "convention"])
 
 
 def prior_sensitivity(fit: Fit) -> pd.DataFrame:

@@ -18,13 +18,13 @@ LAYERS = (  # lowest first; within a layer, left to right
     "population_model occasions changes",
     "thresholds dosing solve accuracy likelihood preparation empirical_bayes mixture_start "
     "geometry conditional "
-    "approximations importance asymptotics simulation virtual_cohort trajectories",
+    "approximations importance asymptotics information_criteria simulation virtual_cohort trajectories",
     "checkpoints posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
     "noncompartmental persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "
     "endpoint_check covariate_effects individual_information outcome_regression "
     "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows tables "
-    "comparison plots/* drawings outcome_drawings zoo word paper_tables reporting",
+    "comparison model_choice plots/* drawings outcome_drawings zoo word paper_tables reporting",
     "requests progress outfiles cli_options cli_request cli_fit cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

@@ -12,6 +12,7 @@ from carpk.asymptotics import hessian_of, uncertainty
 from carpk.empirical_bayes import laplace_start
 from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
 from carpk.importance import importance_sampled
+from carpk.information_criteria import criteria
 from carpk.maximum_likelihood import Found, asymptotic_draws, estimates, refuse_priors
 from carpk.population_model import PopulationModel
 from carpk.posterior import pareto_k
@@ -93,12 +94,11 @@ class Saem(Estimator):
             remarks.append("standard errors are from the patients' scores: modes lie on kinks")
         if bad:
             remarks.append(f"the OFV is rough: Pareto k is above 0.7 for patients {', '.join(bad)}")
-        count, rows = len(model.free), float(np.asarray(data["observed"]).sum())
-        minus_two = ofv + float(approximation.constant.sum())
-        measures = {"ofv": ofv, "ofv_se": noise, "minus_two_log_likelihood": minus_two,
-                    "aic": minus_two + 2 * count, "bic": minus_two + count * float(np.log(rows)),
-                    "burn_in": float(found.burn_in), "smoothing": float(found.smoothing),
-                    "condition_number": known.condition}
+        rows = int(np.asarray(data["observed"]).sum())
+        measures = criteria(model, ofv, float(approximation.constant.sum()), len(ids), rows) | {
+            "ofv_se": noise,
+            "burn_in": float(found.burn_in), "smoothing": float(found.smoothing),
+            "condition_number": known.condition}
         return of_maximum(Found(
             theta, phi, tuple(reasons), tuple(remarks), measures,
             {"start": begun - clock, "estimate": done - begun, "likelihood": counted - done,

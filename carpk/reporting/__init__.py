@@ -67,6 +67,8 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False, docx: bool = Fals
         made["information"] = contraction(fit)
     if fit.model.effects:
         made["covariates"] = tables.covariates(fit)
+    if "ofv" in fit.convergence.measures:
+        made["likelihood"] = tables.likelihood_measures(fit)
     if fit.posterior["posterior"].dataset.attrs["draws_from"] == "posterior":
         made["prior_sensitivity"] = tables.prior_sensitivity(fit)
     for name, table in made.items():
@@ -101,8 +103,9 @@ def _measured(measures: Mapping[str, float]) -> str:
              "ess_tail_min": "tail ESS at least {:.0f}",
              "divergences": "{:.0f} divergent transitions",
              "ofv": "OFV {:.3f} (without N log 2π)", "ofv_se": "Monte Carlo SE {:.2g}",
-             "minus_two_log_likelihood": "−2 log-likelihood {:.3f}", "aic": "AIC {:.2f}",
-             "bic": "BIC {:.2f}", "condition_number": "condition number {:.3g}"}
+             "minus_two_log_likelihood": "−2 log-likelihood {:.3f} (with it)",
+             "aic": "AIC {:.2f}", "bic": "BIC {:.2f}", "bicc": "BICc {:.2f}",
+             "condition_number": "condition number {:.3g}"}
     said = [form.format(measures[name]) for name, form in forms.items() if name in measures]
     return (": " + ", ".join(said)).replace(" 0 divergent", " no divergent") if said else ""
 
@@ -183,6 +186,7 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         if "prior_sensitivity" in made else [],
         outputs=_outputs(fit, made["predictions"]),
         excluded=_excluded(made["excluded"]), exposure=_exposure(fit, made["exposure"]),
+        chosen_by=made["likelihood"].to_dict("records") if "likelihood" in made else [],
         draws=DRAWS.get(of, of), of=of, likeliest="estimates" in manifest,
         sizes=fit.posterior["posterior"].dataset.sizes,
         request=json.dumps(manifest["request"], indent=1, ensure_ascii=False))
