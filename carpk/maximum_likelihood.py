@@ -13,12 +13,13 @@ import numpy as np
 from carpk.approximations import Approximation, Likelihood, Method
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.conditional import Curvature, Modes, row_terms, uphill
-from carpk.empirical_bayes import laplace_start, shared_places
+from carpk.empirical_bayes import shared_places
 from carpk.information_criteria import criteria
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
+from carpk.starting_values import began, start_from
 from carpk.tails import TAILS
 
 _ROUNDS = 200  # quasi-Newton steps
@@ -39,6 +40,7 @@ class Found(NamedTuple):
     measures: dict[str, float]
     seconds: dict[str, float]
     estimates: dict[str, dict[str, float]]
+    record: dict[str, Any]
 
 
 class Maximum(NamedTuple):
@@ -198,12 +200,12 @@ def _scores(at: Maximum) -> np.ndarray:
 
 
 def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-              progress: Progress, method: Method, draws: int) -> Found:
+              progress: Progress, method: Method, draws: int, inits: str = "") -> Found:
     """A maximum-likelihood fit by one of the approximations."""
     refuse_priors(model)
     clock = time.perf_counter()
     progress("start", 0, 1)
-    start = laplace_start(model, data, seed)
+    start = start_from(model, data, seed, inits)
     progress("start", 1, 1)
     begun = time.perf_counter()
     approximation = Approximation(model, data, method)
@@ -219,7 +221,8 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
     return Found(theta, phi, *judged(approximation, ids, best, known),
                  {"start": begun - clock, "estimate": done - begun,
-                  "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known))
+                  "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known),
+                 {"inits": began(model, start)})
 
 
 def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \

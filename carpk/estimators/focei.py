@@ -11,6 +11,7 @@ from carpk.maximum_likelihood import estimated
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
+from carpk.starting_values import refused_inits
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,15 @@ class Focei(Estimator):
 
     method : focei, foce (residual SD of the typical patient), fo (around the typical patient)
     draws : from the asymptotic normal, an odd number
+    inits : where it begins, see `carpk.starting_values.start_from`
     """
 
     method: str = "focei"
     draws: int = 401
+    inits: str = ""
 
     def __post_init__(self) -> None:
-        found = odd(self.draws)
+        found = odd(self.draws) + refused_inits(self.inits)
         if self.method not in ("focei", "foce", "fo"):
             found.append(Problem("error", "must be focei, foce or fo", column="method",
                                  found=str(self.method)))
@@ -40,7 +43,7 @@ class Focei(Estimator):
             raise RequestError(Problem("error", f"{self.method} has no place for censored rows",
                                        "take focei, laplace or saem", column="CENS"))
         return of_maximum(estimated(model, data, ids, seed, progress,
-                                    cast(Method, self.method), self.draws))
+                                    cast(Method, self.method), self.draws, self.inits))
 
 
 ESTIMATOR = Focei

@@ -9,6 +9,7 @@ from carpk.maximum_likelihood import estimated
 from carpk.population_model import PopulationModel
 from carpk.problems import RequestError
 from carpk.solve import Arrays
+from carpk.starting_values import refused_inits
 
 
 @dataclass(frozen=True)
@@ -16,18 +17,21 @@ class Laplace(Estimator):
     """Maximum likelihood by Laplace's method.
 
     draws : from the asymptotic normal, an odd number
+    inits : where it begins, see `carpk.starting_values.start_from`
     """
 
     draws: int = 401
+    inits: str = ""
 
     def __post_init__(self) -> None:
-        if found := odd(self.draws):
+        if found := odd(self.draws) + refused_inits(self.inits):
             raise RequestError(found)
 
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
             progress: Progress) -> Estimate:
         """See Estimator."""
-        return of_maximum(estimated(model, data, ids, seed, progress, "laplace", self.draws))
+        return of_maximum(estimated(model, data, ids, seed, progress, "laplace", self.draws,
+                                    self.inits))
 
 
 ESTIMATOR = Laplace

@@ -9,7 +9,6 @@ import numpy as np
 
 from carpk.approximations import Approximation
 from carpk.asymptotics import hessian_of, uncertainty
-from carpk.empirical_bayes import laplace_start
 from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
 from carpk.importance import importance_sampled
 from carpk.information_criteria import criteria
@@ -18,6 +17,7 @@ from carpk.population_model import PopulationModel
 from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
+from carpk.starting_values import began, refused_inits, start_from
 from carpk.stochastic_em import walked
 
 
@@ -30,6 +30,7 @@ class Saem(Estimator):
     burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number
+    inits : where it begins, see `carpk.starting_values.start_from`
     """
 
     chains: int = 0
@@ -37,9 +38,10 @@ class Saem(Estimator):
     smoothing: int = 0
     importance: int = 3000
     draws: int = 401
+    inits: str = ""
 
     def __post_init__(self) -> None:
-        found = odd(self.draws)
+        found = odd(self.draws) + refused_inits(self.inits)
         found += [Problem("error", "must be a whole number, not below 0", column=n,
                           found=str(getattr(self, n))) for n in ("chains", "burn_in", "smoothing")
                   if not (isinstance(getattr(self, n), int) and getattr(self, n) >= 0)]
@@ -55,7 +57,7 @@ class Saem(Estimator):
         refuse_priors(model)
         clock = time.perf_counter()
         progress("start", 0, 1)
-        start = laplace_start(model, data, seed)
+        start = start_from(model, data, seed, self.inits)
         progress("start", 1, 1)
         begun = time.perf_counter()
         chains = self.chains or -(-200 // len(ids))
@@ -102,7 +104,8 @@ class Saem(Estimator):
         return of_maximum(Found(
             theta, phi, tuple(reasons), tuple(remarks), measures,
             {"start": begun - clock, "estimate": done - begun, "likelihood": counted - done,
-             "uncertainty": time.perf_counter() - counted}, estimates(model, found.u, known)))
+             "uncertainty": time.perf_counter() - counted}, estimates(model, found.u, known),
+            {"inits": began(model, start)}))
 
 
 ESTIMATOR = Saem
