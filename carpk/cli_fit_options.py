@@ -27,6 +27,9 @@ def command(
             help="where the fit begins: data (the patients' peaks, areas and slopes), typical "
             "(the model file's values) or another fit; without it a quick Laplace fit is made",
             metavar="data|typical|fits/NAME")] = None,
+        starts: Annotated[int | None, typer.Option(
+            help="searches by maximum likelihood, from dispersed starts; the fit is the best, and "
+            "says whether they agree")] = None,
         setting: Annotated[list[str] | None, typer.Option(
             help="another setting of the estimator", metavar="target_accept=0.9")] = None,
         out: Annotated[str | None, typer.Option(
@@ -86,7 +89,8 @@ def command(
         censoring=censoring, errors=error, fixed=fix, priors=prior, steps=steps,
         solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
-        settings={"chains": chains, "draws": draws, "warmup": warmup, "inits": inits},
+        settings={"chains": chains, "draws": draws, "warmup": warmup, "inits": inits,
+                  "starts": starts},
         setting=setting)
     asked = cli_request.resumed(resume, data, options) if resume else \
         cli_request.request(data, options)

@@ -13,9 +13,10 @@ import numpy as np
 from carpk.approximations import Approximation, Likelihood, Method
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.conditional import Curvature, Modes, row_terms, uphill
-from carpk.empirical_bayes import shared_places
+from carpk.empirical_bayes import Start, shared_places
 from carpk.information_criteria import criteria
 from carpk.likelihood import to_theta
+from carpk.multistart import Ended, agreed, dispersed
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
@@ -200,8 +201,10 @@ def _scores(at: Maximum) -> np.ndarray:
 
 
 def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-              progress: Progress, method: Method, draws: int, inits: str = "") -> Found:
-    """A maximum-likelihood fit by one of the approximations."""
+              progress: Progress, method: Method, draws: int, inits: str = "",
+              starts: int = 1) -> Found:
+    """A maximum-likelihood fit by one of the approximations: the best of several starts, which
+    share its programs."""
     refuse_priors(model)
     clock = time.perf_counter()
     progress("start", 0, 1)
@@ -209,20 +212,47 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     progress("start", 1, 1)
     begun = time.perf_counter()
     approximation = Approximation(model, data, method)
-
-    def told(steps: int) -> None:
-        progress("estimate", min(steps, 40), 41)
-
-    first = maximised(approximation, np.asarray(start.u), np.asarray(start.phi), told)
-    best, hessian = settled(approximation, first, told)
-    progress("estimate", 41, 41)
+    ended, top, told = _searched(approximation, start, starts, seed, progress)
+    best, hessian = settled(approximation, top, told)
+    progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
     known = uncertainty(model, hessian, _scores(best))
+    records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)
+    reasons, remarks, measures = judged(approximation, ids, best, known)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
-    return Found(theta, phi, *judged(approximation, ids, best, known),
+    return Found(theta, phi, (*reasons, *alone), (*remarks, *apart), measures,
                  {"start": begun - clock, "estimate": done - begun,
                   "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known),
-                 {"inits": began(model, start)})
+                 {"inits": began(model, start), **records})
+
+
+def _searched(approximation: Approximation, start: Start, starts: int, seed: int,
+              progress: Progress) -> tuple[list[Ended], Maximum, Callable[[int], None]]:
+    """The searches from a start and from around it, the best of them, and how to tell of more.
+    A start at which patients have no solution is drawn nearer to the first."""
+    first, ended = np.asarray(start.u), list[Ended]()
+    best: Maximum | None = None
+
+    def told(steps: int) -> None:
+        progress("estimate", 41 * min(len(ended), starts - 1) + min(steps, 40), 41 * starts)
+
+    for away in dispersed(approximation.model, first, starts, seed) - first:
+        u, phi = first, start.phi
+        for share in (1.0, 0.5, 0.25) if ended else ():
+            u = first + share * away
+            found = approximation.likelihood(u)
+            phi = found.modes.phi
+            if np.isfinite(found.patients).all():
+                break
+        tried = maximised(approximation, u, phi, told)
+        # by the modes that a search from nothing finds, as those of the best will be
+        fresh = approximation.likelihood(tried.u) if starts > 1 else tried.found
+        ended.append(Ended(u, tried.u, min(float(fresh.patients.sum()), tried.ofv), 0.0,
+                           tried.steps))
+        if best is None or not tried.ofv >= best.ofv:
+            best = tried
+    assert best is not None
+    return ended, best, told
 
 
 def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \

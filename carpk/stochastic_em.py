@@ -63,9 +63,21 @@ class Walked(NamedTuple):
     smoothing: int
 
 
+def program(model: PopulationModel, data: Arrays) -> Any:
+    """The compiled loop of `walked`, for several starts."""
+    return jax.jit(lambda *args: _block(model, data, *args))
+
+
+def moved_start(model: PopulationModel, data: Arrays, start: Start, u: np.ndarray) -> Start:
+    """The start at another population, to which the patients' phi are carried along."""
+    before, after = (population_location(model, data, to_theta(model, jnp.asarray(v)))[0]
+                     for v in (start.u, u))
+    return start._replace(u=jnp.asarray(u), phi=start.phi + after - before)
+
+
 def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn_in: int,
-           smoothing: int, seed: int, told: Any) -> Walked:
-    """SAEM from a start.
+           smoothing: int, seed: int, told: Any, run: Any) -> Walked:
+    """SAEM from a start; run : its `program`.
 
     At first the gain is 1 and spreads are annealed, so that none shuts down early; then a constant
     gain lets the estimates wander to the maximum and around it, less so that a weakly informed
@@ -73,7 +85,6 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
     of iterations is 0, the wandering ends once blocks show no trend, and the averaging once a
     block moves nothing.
     """
-    run = jax.jit(lambda *args: _block(model, data, *args))
     state = _first(model, data, start, chains)
     axes = _axes(model, data, start)
     keys = jax.random.key(seed)

@@ -142,6 +142,13 @@ def likelihood_measures(fit: Fit) -> pd.DataFrame:
                          if n in measures], columns=["measure", "value", "convention"])
 
 
+def starts(fit: Fit) -> pd.DataFrame:
+    """Where each of several starts of a search ended, see `carpk.multistart.agreed`: start, ofv,
+    difference, steps, distance, furthest, and the estimates. No rows where there was one."""
+    return pd.DataFrame([{**{n: v for n, v in s.items() if n not in ("began", "estimates")},
+                          **s["estimates"]} for s in fit.manifest.get("starts", ())])
+
+
 def prior_sensitivity(fit: Fit) -> pd.DataFrame:
     """Whether the answer hangs on the priors, one row per free population parameter.
 

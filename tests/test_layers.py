@@ -20,7 +20,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "geometry conditional "
     "approximations importance asymptotics information_criteria simulation virtual_cohort "
     "trajectories",
-    "checkpoints posterior marginal stochastic_em starting_values maximum_likelihood "
+    "checkpoints posterior marginal stochastic_em starting_values multistart maximum_likelihood "
     "estimators/* fitting",
     "persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check numerical_check fit_exposure normalised_errors "

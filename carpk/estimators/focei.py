@@ -8,6 +8,7 @@ from typing import cast
 from carpk.approximations import Method
 from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
 from carpk.maximum_likelihood import estimated
+from carpk.multistart import refused_starts
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
@@ -21,14 +22,17 @@ class Focei(Estimator):
     method : focei, foce (residual SD of the typical patient), fo (around the typical patient)
     draws : from the asymptotic normal, an odd number
     inits : where it begins, see `carpk.starting_values.start_from`
+    starts : how many searches, from there and around it; the fit is the best of them
     """
 
     method: str = "focei"
     draws: int = 401
     inits: str = ""
+    starts: int = 1
 
     def __post_init__(self) -> None:
-        found = odd(self.draws) + refused_inits(self.inits)
+        found = odd(self.draws) + refused_inits(self.inits) \
+            + refused_starts(self.starts)
         if self.method not in ("focei", "foce", "fo"):
             found.append(Problem("error", "must be focei, foce or fo", column="method",
                                  found=str(self.method)))
@@ -43,7 +47,8 @@ class Focei(Estimator):
             raise RequestError(Problem("error", f"{self.method} has no place for censored rows",
                                        "take focei, laplace or saem", column="CENS"))
         return of_maximum(estimated(model, data, ids, seed, progress,
-                                    cast(Method, self.method), self.draws, self.inits))
+                                    cast(Method, self.method), self.draws, self.inits,
+                                    self.starts))
 
 
 ESTIMATOR = Focei

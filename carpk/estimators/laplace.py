@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
 from carpk.maximum_likelihood import estimated
+from carpk.multistart import refused_starts
 from carpk.population_model import PopulationModel
 from carpk.problems import RequestError
 from carpk.solve import Arrays
@@ -18,20 +19,22 @@ class Laplace(Estimator):
 
     draws : from the asymptotic normal, an odd number
     inits : where it begins, see `carpk.starting_values.start_from`
+    starts : how many searches, from there and around it; the fit is the best of them
     """
 
     draws: int = 401
     inits: str = ""
+    starts: int = 1
 
     def __post_init__(self) -> None:
-        if found := odd(self.draws) + refused_inits(self.inits):
+        if found := [*odd(self.draws), *refused_inits(self.inits), *refused_starts(self.starts)]:
             raise RequestError(found)
 
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
             progress: Progress) -> Estimate:
         """See Estimator."""
         return of_maximum(estimated(model, data, ids, seed, progress, "laplace", self.draws,
-                                    self.inits))
+                                    self.inits, self.starts))
 
 
 ESTIMATOR = Laplace

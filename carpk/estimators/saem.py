@@ -10,15 +10,16 @@ import numpy as np
 from carpk.approximations import Approximation
 from carpk.asymptotics import hessian_of, uncertainty
 from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum
-from carpk.importance import importance_sampled
+from carpk.importance import Sampled, importance_sampled
 from carpk.information_criteria import criteria
 from carpk.maximum_likelihood import Found, asymptotic_draws, estimates, refuse_priors
+from carpk.multistart import Ended, agreed, dispersed, refused_starts
 from carpk.population_model import PopulationModel
 from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
 from carpk.starting_values import began, refused_inits, start_from
-from carpk.stochastic_em import walked
+from carpk.stochastic_em import Walked, moved_start, program, walked
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Saem(Estimator):
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number
     inits : where it begins, see `carpk.starting_values.start_from`
+    starts : how many searches, from there and around it; the fit is the best of them
     """
 
     chains: int = 0
@@ -39,9 +41,11 @@ class Saem(Estimator):
     importance: int = 3000
     draws: int = 401
     inits: str = ""
+    starts: int = 1
 
     def __post_init__(self) -> None:
-        found = odd(self.draws) + refused_inits(self.inits)
+        found = odd(self.draws) + refused_inits(self.inits) \
+            + refused_starts(self.starts)
         found += [Problem("error", "must be a whole number, not below 0", column=n,
                           found=str(getattr(self, n))) for n in ("chains", "burn_in", "smoothing")
                   if not (isinstance(getattr(self, n), int) and getattr(self, n) >= 0)]
@@ -60,16 +64,29 @@ class Saem(Estimator):
         start = start_from(model, data, seed, self.inits)
         progress("start", 1, 1)
         begun = time.perf_counter()
-        chains = self.chains or -(-200 // len(ids))
-        total = (self.burn_in or 400) + (self.smoothing or 600)
-        found = walked(model, data, start, chains, self.burn_in, self.smoothing, seed,
-                       lambda done: progress("estimate", min(done, total), total))
-        done = time.perf_counter()
-        sampled = importance_sampled(
-            model, data, found.u, found.mean, np.linalg.cholesky(
-                found.covariance + 1e-12 * np.eye(found.mean.shape[1])), self.importance, seed)
-        counted = time.perf_counter()
         approximation = Approximation(model, data, "focei")
+        constant = float(approximation.constant.sum())
+        chains, run, walking = self.chains or -(-200 // len(ids)), program(model, data), 0.0
+        total = (self.burn_in or 400) + (self.smoothing or 600)
+        searched: list[tuple[Walked, Sampled]] = []
+        ended: list[Ended] = []
+        for k, u in enumerate(dispersed(model, np.asarray(start.u), self.starts, seed)):
+            since = time.perf_counter()
+            tried = walked(
+                model, data, moved_start(model, data, start, u) if k else start, chains,
+                self.burn_in, self.smoothing, seed + k, lambda done, k=k: progress(
+                    "estimate", k * total + min(done, total), self.starts * total), run)
+            walking += time.perf_counter() - since
+            weighed = importance_sampled(
+                model, data, tried.u, tried.mean, np.linalg.cholesky(
+                    tried.covariance + 1e-12 * np.eye(tried.mean.shape[1])), self.importance, seed)
+            searched.append((tried, weighed))
+            ended.append(Ended(u, tried.u, float(weighed.patients.sum()) - constant,
+                               float(np.sqrt((weighed.se**2).sum())),
+                               tried.burn_in + tried.smoothing))
+        top = int(np.argmin([e.ofv if np.isfinite(e.ofv) else np.inf for e in ended]))
+        (found, sampled), (ofv, noise) = searched[top], ended[top][2:4]
+        counted = time.perf_counter()
         at = approximation.likelihood(found.u, found.mean, scores=True)
         assert at.scores is not None
         assert at.kinked is not None
@@ -83,8 +100,7 @@ class Saem(Estimator):
                 np.minimum(sizes, 1.0))
         known = uncertainty(model, hessian, at.scores)
         theta, phi = asymptotic_draws(approximation, found.u, at.modes, known, self.draws, seed)
-        ofv = float((sampled.patients - approximation.constant).sum())
-        noise = float(np.sqrt((sampled.se**2).sum()))
+        records, alone, apart = agreed(model, ended, found.u, ofv, known.covariance, noise)
         bad = [i for i, k in zip(ids, pareto_k(sampled.log_weights), strict=True) if k > 0.7]
         reasons, remarks = [], []
         if not found.rested:
@@ -97,15 +113,15 @@ class Saem(Estimator):
         if bad:
             remarks.append(f"the OFV is rough: Pareto k is above 0.7 for patients {', '.join(bad)}")
         rows = int(np.asarray(data["observed"]).sum())
-        measures = criteria(model, ofv, float(approximation.constant.sum()), len(ids), rows) | {
+        measures = criteria(model, ofv, constant, len(ids), rows) | {
             "ofv_se": noise,
             "burn_in": float(found.burn_in), "smoothing": float(found.smoothing),
             "condition_number": known.condition}
         return of_maximum(Found(
-            theta, phi, tuple(reasons), tuple(remarks), measures,
-            {"start": begun - clock, "estimate": done - begun, "likelihood": counted - done,
+            theta, phi, (*reasons, *alone), (*remarks, *apart), measures,
+            {"start": begun - clock, "estimate": walking, "likelihood": counted - begun - walking,
              "uncertainty": time.perf_counter() - counted}, estimates(model, found.u, known),
-            {"inits": began(model, start)}))
+            {"inits": began(model, start), **records}))
 
 
 ESTIMATOR = Saem

@@ -42,7 +42,8 @@ KINDS = {
 
 # how a reader goes on from the parameters; figures that are not named here come last
 _ORDER = ("covariates", "all_patients", "individual_fits", "information", "observed_predicted",
-          "residuals", "vpc", "numerical_check", "endpoints", "eta_covariates", "priors", "traces")
+          "residuals", "vpc", "numerical_check", "endpoints", "eta_covariates", "priors", "traces",
+          "starts")
 
 _LOOSE = 50  # percent: beyond it a value is poorly determined
 _LEVELS = 6  # a covariate with more values has no groups to choose from
@@ -69,6 +70,8 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False, docx: bool = Fals
         made["covariates"] = tables.covariates(fit)
     if "ofv" in fit.convergence.measures:
         made["likelihood"] = tables.likelihood_measures(fit)
+    if "starts" in fit.manifest:
+        made["starts"] = tables.starts(fit)
     if fit.posterior["posterior"].dataset.attrs["draws_from"] == "posterior":
         made["prior_sensitivity"] = tables.prior_sensitivity(fit)
     for name, table in made.items():
