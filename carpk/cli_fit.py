@@ -123,7 +123,9 @@ def _print(result: Fit, folder: Path) -> None:
     for note in notes:
         console.print(note)
     sizes = result.posterior["posterior"].sizes
+    of = result.posterior["posterior"].dataset.attrs["draws_from"]
     said = "intervals are asymptotic" if "estimates" in result.manifest else \
+        "intervals are of the guide, an approximation of the posterior" if of == "guide" else \
         f"{sizes['chain']} chains of {sizes['draw']} draws"
     console.print(f"\n{said}; the report is report.html in")
     sys.stdout.write(f"{folder}\n")  # alone on its line and never wrapped, for scripts

@@ -50,7 +50,7 @@ def parameters(fit: Fit) -> pd.DataFrame:
     derived = _typical_derived(fit)
     summary = posterior.summary({**{n: draws[n].values for n in model.free}, **derived})
     weak, likeliest = prior_dominated(fit), fit.manifest.get("estimates", {})
-    if likeliest:  # draws from a normal have no chains to compare
+    if draws.attrs["draws_from"] != "posterior":  # draws of a normal: no chains to compare
         summary[["rhat", "ess_bulk", "ess_tail"]] = math.nan
     rows = []
     for name in (*model.names, *derived):

@@ -104,7 +104,9 @@ def _measured(measures: Mapping[str, float]) -> str:
     """The measures a reader knows, as the end of a sentence."""
     forms = {"rhat_max": "R-hat at most {:.3f}", "ess_bulk_min": "bulk ESS at least {:.0f}",
              "ess_tail_min": "tail ESS at least {:.0f}",
-             "divergences": "{:.0f} divergent transitions",
+             "divergences": "{:.0f} divergent transitions", "elbo": "evidence lower bound {:.2f}",
+             "pareto_k": "Pareto k {:.2f} of the population",
+             "pareto_k_joint": "{:.2f} of all parameters at once",
              "ofv": "OFV {:.3f} (without N log 2π)", "ofv_se": "Monte Carlo SE {:.2g}",
              "minus_two_log_likelihood": "−2 log-likelihood {:.3f} (with it)",
              "aic": "AIC {:.2f}", "bic": "BIC {:.2f}", "bicc": "BICc {:.2f}",
@@ -191,6 +193,7 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         excluded=_excluded(made["excluded"]), exposure=_exposure(fit, made["exposure"]),
         chosen_by=made["likelihood"].to_dict("records") if "likelihood" in made else [],
         draws=DRAWS.get(of, of), of=of, likeliest="estimates" in manifest,
+        chained=of == "posterior",
         sizes=fit.posterior["posterior"].dataset.sizes,
         request=json.dumps(manifest["request"], indent=1, ensure_ascii=False))
 
