@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import references
 from models_for_tests import DECAY, decaying
 from scipy import stats
 from typer.testing import CliRunner
@@ -165,6 +166,22 @@ def test_compare_prints_the_tests_and_writes_both_tables(small, large, tmp_path,
     again = CliRunner().invoke(app, asked)
     assert again.exit_code == 1
     assert "--overwrite" in again.output
+
+
+@pytest.mark.slow  # passed
+def test_the_test_of_five_coefficients_is_nonmems(shared_data):
+    """bauer501 with all covariates, OFV 1058.30371, and with five of them held, 1065.36237."""
+    model, cohort, _ = references.bauer501(shared_data)
+    held = {"beta_CL_WT": 0.75, "beta_V_WT": 1.0, "beta_V_AGE": 0.0, "beta_CL_SEX": 0.0,
+            "beta_V_SEX": 0.0}
+    reduced = dataclasses.replace(model, fixed={**model.fixed, **held})
+    found = choose({n: fit(m, cohort, "focei", seed=1, draws=3) for n, m in (
+        ("full", model), ("reduced", reduced))}).tests
+    [row] = found.to_dict("records")
+    assert (row["smaller"], row["larger"], row["df"], row["boundary"]) == (
+        "reduced", "full", 5, "")
+    assert row["dofv"] == pytest.approx(1065.36236713 - 1058.30371159, abs=0.02)
+    assert row["p"] == pytest.approx(stats.chi2(5).sf(7.0587), abs=1e-3)
 
 
 @pytest.mark.slow  # passed, 97 s on a busy machine
