@@ -138,7 +138,7 @@ def _must_be_comparable(fits: Mapping[str, Fit]) -> None:
         of = fit.posterior["posterior"].dataset.attrs["draws_from"]
         if of != "posterior":
             found.append(Problem("error", f"its draws are from the {of}, not from a posterior",
-                                 "compare it with others of its kind: by OFV, AIC and BICc", name))
+                                 "fits by maximum likelihood are compared with each other", name))
     if found:
         raise RequestError(found)
 

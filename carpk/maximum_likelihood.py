@@ -249,7 +249,7 @@ def _searched(approximation: Approximation, start: Start, starts: int, seed: int
         fresh = approximation.likelihood(tried.u) if starts > 1 else tried.found
         ended.append(Ended(u, tried.u, min(float(fresh.patients.sum()), tried.ofv), 0.0,
                            tried.steps))
-        if best is None or not tried.ofv >= best.ofv:
+        if best is None or tried.ofv < best.ofv or not np.isfinite(best.ofv):
             best = tried
     assert best is not None
     return ended, best, told
