@@ -132,7 +132,8 @@ def added(small: Fit, large: Fit) -> tuple[str, ...] | None:
     """
     a, b = small.model, large.model
     if small.manifest["model"]["sha256"] != large.manifest["model"]["sha256"] \
-            or (a.censoring, a.etas) != (b.censoring, b.etas) \
+            or (a.censoring, a.etas, dict(a.time_varying)) != (
+                b.censoring, b.etas, dict(b.time_varying)) \
             or not {e.key: e for e in a.effects}.items() <= {e.key: e for e in b.effects}.items() \
             or any(e != b.errors[o] and e not in _SIMPLER.get(b.errors[o], ())
                    for o, e in a.errors.items()):
@@ -154,7 +155,8 @@ def _test(smaller: str, larger: str, small: Fit, large: Fit,
     df, dofv = len(more), found[smaller]["ofv"] - found[larger]["ofv"]
     se = math.hypot(found[smaller]["ofv_se"], found[larger]["ofv_se"])
     held = _values(small)
-    bound = [n for n in more if n.startswith(("omega_", "sigma_")) and held.get(n, 0.0) == 0.0]
+    bound = [n for n in more if n.startswith(("omega_", "gamma_", "sigma_"))
+             and held.get(n, 0.0) == 0.0]
     notes = []
     if dofv < -max(0.01, 3.0 * se):
         notes.append("the larger model fits worse: its search stopped short")

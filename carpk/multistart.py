@@ -56,7 +56,7 @@ def _size(model: PopulationModel, name: str) -> float:
     kind, _, _ = name.partition("_")
     if kind == "corr":
         return 0.5
-    if kind in ("omega", "sigma"):
+    if kind in ("omega", "gamma", "sigma"):
         return float(np.log(2.0))
     width = float(model.priors[name].numbers[-1])  # of a default: 1.5 on the link scale, or an SD
     return width / 2.0 if kind == "beta" else width / 1.5

@@ -48,7 +48,7 @@ def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "")
     if inits == "data":
         return start_of(model, data, seed, begin=from_summaries(model, data, seed))
     values = typical_values(model) if inits == "typical" else values_of_fit(Path(inits))
-    known = {n: max(v, 0.01) if n.startswith("omega_") else v
+    known = {n: max(v, 0.01) if n.startswith(("omega_", "gamma_")) else v
              for n, v in values.items() if n in model.free}
     if not known:
         raise RequestError(Problem("error", "it shares no parameter with the model",
@@ -87,7 +87,13 @@ def from_summaries(model: PopulationModel, data: Arrays, seed: int) -> dict[str,
     sets, those nearest to the patient's own counting most: the adjustment of Beaumont, Zhang and
     Balding 2002, Genetics 162:2025. The next sets are drawn around the patients' median. No
     gradient and no likelihood is needed, so it works where the model file's values are far off.
+
+    Raises RequestError where something changes in a patient: no summary tells it.
     """
+    if "epochs" in data:
+        raise RequestError(Problem("error", "a summary says nothing of what changes in a patient",
+                                   "leave it out, or begin at another fit", column="inits",
+                                   found="data"))
     free = [p.name for p in model.structure.parameters
             if p.name in model.spread or f"{p.name}_pop" in model.free]
     scales = [model.scale(n) for n in free]

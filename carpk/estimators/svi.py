@@ -16,6 +16,7 @@ from numpyro import distributions as dist
 from numpyro.infer import SVI, Trace_ELBO
 
 from carpk import posterior
+from carpk.empirical_bayes import Start
 from carpk.estimators import Convergence, Estimate, Estimator, Progress
 from carpk.geometry import frozen, log_density, to_phi
 from carpk.likelihood import (
@@ -75,8 +76,7 @@ class Svi(Estimator):
         frame = frozen(model, start, trusted=1.0)
         begun = time.perf_counter()
         with jax.numpy_rank_promotion("allow"):  # NumPyro's arithmetic is used to it
-            guide, elbo, lost = self._climbed(model, data, frame, start.u, len(ids), seed,
-                                              progress)
+            guide, elbo, lost = self._climbed(model, data, frame, start, seed, progress)
         done = time.perf_counter()
         u, z = _drawn(guide, self.draws, np.random.default_rng([seed, 5]))
         theta, phi = jax.jit(lambda u, z, data: jax.lax.map(
@@ -84,15 +84,16 @@ class Svi(Estimator):
         k, joint = _measured(model, data, frame, guide, seed)
         convergence = _judged(elbo, lost, k, joint, self.steps)
         return Estimate({n: np.asarray(v)[None] for n, v in theta.items()},
-                        np.asarray(phi)[None], {}, "guide", convergence,
+                        np.broadcast_to(phi, (1, self.draws, len(ids), phi.shape[-1])), {},
+                        "guide", convergence,
                         {"start": begun - clock, "estimate": done - begun,
                          "measure": time.perf_counter() - done},
                         record={"inits": began(model, start)})
 
-    def _climbed(self, model: PopulationModel, data: Arrays, frame: Arrays, u: jax.Array,
-                 patients: int, seed: int, progress: Progress) -> tuple[Arrays, np.ndarray, int]:
+    def _climbed(self, model: PopulationModel, data: Arrays, frame: Arrays, start: Start,
+                 seed: int, progress: Progress) -> tuple[Arrays, np.ndarray, int]:
         """The guide's parameters, averaged at last, the bound after each step, steps lost."""
-        size, k = len(model.free), len(model.spread)
+        size, (patients, k) = len(model.free), start.phi.shape
 
         def joint(data: Arrays, frame: Arrays) -> None:
             at = numpyro.sample("u", dist.ImproperUniform(dist.constraints.real_vector, (),
@@ -105,7 +106,7 @@ class Svi(Estimator):
         def guide(data: Arrays, frame: Arrays) -> None:
             low = dist.constraints.softplus_lower_cholesky
             numpyro.sample("u", dist.MultivariateNormal(
-                numpyro.param("mean", u), scale_tril=numpyro.param(
+                numpyro.param("mean", start.u), scale_tril=numpyro.param(
                     "low", jnp.eye(size) * patients**-0.5, constraint=low)))
             if k:
                 numpyro.sample("z", dist.MultivariateNormal(
@@ -178,7 +179,7 @@ def _measured(model: PopulationModel, data: Arrays, frame: Arrays, guide: Arrays
     """Pareto k of importance weights: of the population, with each patient's likelihood the mean
     over draws of the patient, and of the population with one draw of every patient."""
     random = np.random.default_rng([seed, 6])
-    patients, k = data["time"].shape[0], len(model.spread)
+    patients, k = (data["time"].shape[0], 0) if "z_mean" not in guide else guide["z_mean"].shape
     mean, low = np.asarray(guide["mean"]), np.asarray(guide["low"])
     u = mean + random.normal(size=(_OUTER, len(mean))) @ low.T
     inner = _INNER if k else 1
