@@ -4,21 +4,31 @@
     python benchmarks/estimators.py theophylline --warm
 
 The public data sets are looked for in ../shared/data. Times are wall seconds and, because other
-work on the machine does not move them, CPU seconds; `estimate` is the fit's own stage.
+work on the machine moves them less, CPU seconds; the fit's own stages are by the wall and hold the
+compilation of what they run. "load" is how many processes wanted a core meanwhile. The result is
+kept in estimators.json and as the table of README.md; rows that are named are made anew. With
+--warm, which is not kept, each row is run twice, the second time with the first's programs.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import itertools
+import json
+import math
 import os
+import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+ROOT = HERE.parent
 DATA = ROOT.parent / "shared" / "data"
 ROWS = {  # name: (reference in tests/references.py, estimator, copies of the cohort)
     "theophylline": ("theophylline_nlmer", "focei", 1),
@@ -28,10 +38,13 @@ ROWS = {  # name: (reference in tests/references.py, estimator, copies of the co
     "tisacel-90": ("tisacel", "saem", 1), "tisacel-400": ("tisacel", "saem", 400 / 90),
     "tisacel-2000": ("tisacel", "saem", 2000 / 90),
 }
+BEGIN, END = "<!-- estimators -->", "<!-- end of estimators -->"
+COLUMNS = ("fit", "patients", "wall s", "cpu s", "of theophylline's cpu", "GB", "OFV", "converged",
+           "stages, wall s", "load")
 
 
 def one(name: str) -> None:
-    """Fits one row and prints its line; run in a process of its own."""
+    """Fits one row and prints it as JSON; run in a process of its own."""
     begun = time.perf_counter()
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     import references
@@ -47,11 +60,13 @@ def one(name: str) -> None:
     result = fit(model, cohort, estimator, seed=1)
     tables.parameters(result)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    stages = ", ".join(f"{n} {s:.1f}" for n, s in result.manifest["seconds"].items())
-    print(f"| {name} | {len(cohort.ids)} | {time.perf_counter() - begun:.1f} | "
-          f"{used.ru_utime + used.ru_stime:.1f} | {used.ru_maxrss / 1e6:.2f} | "
-          f"{result.convergence.measures['ofv']:.2f} | "
-          f"{'yes' if result.convergence.ok else 'no'} | {stages} |")
+    print(json.dumps({
+        "patients": len(cohort.ids), "wall_seconds": round(time.perf_counter() - begun, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "gigabytes": round(used.ru_maxrss / 1e6, 2),
+        "ofv": round(result.convergence.measures["ofv"], 2), "converged": result.convergence.ok,
+        "stages": {n: round(s, 1) for n, s in result.manifest["seconds"].items()},
+        "load": round(os.getloadavg()[0], 1)}))
 
 
 def replicated(cohort, copies: float):
@@ -75,6 +90,51 @@ def replicated(cohort, copies: float):
         covariates=who, excluded=rows(cohort.excluded), varying={})
 
 
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """The rows as a table in Markdown, in the order of ROWS."""
+    lines: list[tuple[Any, ...]] = [COLUMNS, tuple("---" for _ in COLUMNS)]
+    unit = rows.get("theophylline", {}).get("cpu_seconds", math.nan)
+    for name in (n for n in ROWS if n in rows):
+        r = rows[name]
+        share = r["cpu_seconds"] / unit
+        lines.append((name, r["patients"], f"{r['wall_seconds']:.1f}", f"{r['cpu_seconds']:.1f}",
+                      f"{share:.1f}" if math.isfinite(share) else "", f"{r['gigabytes']:.2f}",
+                      f"{r['ofv']:.2f}", "yes" if r["converged"] else "no",
+                      ", ".join(f"{n} {s:.1f}" for n, s in r["stages"].items()), r["load"]))
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def growth(rows: dict[str, dict[str, Any]]) -> str:
+    """By which power of the number of patients the CPU time of one fit grows."""
+    sizes = [rows[n] for n in ROWS if n.startswith("tisacel-") and n in rows]
+    found = []
+    for a, b in itertools.pairwise(sizes):
+        power = math.log(b["cpu_seconds"] / a["cpu_seconds"]) \
+            / math.log(b["patients"] / a["patients"])
+        found.append(f"from {a['patients']} to {b['patients']} patients CPU time grows with the "
+                     f"power {power:.2f}")
+    return "; ".join(found)
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on."""
+    return {**{n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "numpy")},
+            "python": platform.python_version(), "machine": platform.machine(),
+            "cores": str(os.cpu_count())}
+
+
+def keep(rows: dict[str, dict[str, Any]]) -> None:
+    """Writes estimators.json and the table of README.md."""
+    (HERE / "estimators.json").write_text(json.dumps(
+        {"versions": versions(), "fits": rows}, indent=1) + "\n", "utf-8")
+    page = (HERE / "README.md").read_text("utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    said = "\n\n".join(t for t in (table(rows), growth(rows), ", ".join(
+        f"{n} {v}" for n, v in versions().items())) if t)
+    (HERE / "README.md").write_text(f"{before}{BEGIN}\n{said}\n{END}{after}", "utf-8")
+
+
 def main() -> None:
     """The table."""
     asked = argparse.ArgumentParser()
@@ -85,13 +145,22 @@ def main() -> None:
     if given.one:
         one(given.one)
         return
-    print("| fit | patients | wall s | CPU s | GB | OFV | converged | stages |\n"
-          "|---|---|---|---|---|---|---|---|", flush=True)
+    kept = HERE / "estimators.json"
+    before = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
+    rows = before["fits"] if given.rows and before.get("versions") == versions() else {}
+    print(table({}), flush=True)
     for name in given.rows or ROWS:
         with tempfile.TemporaryDirectory() as programs:
-            for _ in range(2 if given.warm else 1):
-                subprocess.run([sys.executable, __file__, "--one", name], check=True,
-                               env={**os.environ, "JAX_COMPILATION_CACHE_DIR": programs})
+            for again in range(2 if given.warm else 1):
+                done = subprocess.run(
+                    [sys.executable, __file__, "--one", name], check=True, text=True,
+                    stdout=subprocess.PIPE,
+                    env={**os.environ, "JAX_COMPILATION_CACHE_DIR": programs})
+                row = json.loads(done.stdout.splitlines()[-1])
+                print(table({name: row}).splitlines()[-1], flush=True)
+                if not again and not given.warm:
+                    rows[name] = row
+                    keep(rows)
 
 
 if __name__ == "__main__":

@@ -310,11 +310,18 @@ def compare(
         kfold: Annotated[int | None, typer.Option(
             help="leave patients out in so many folds, each predicted by a fit without them: "
             "where leave-one-out is not to be trusted", metavar="5")] = None,
+        method: Annotated[str | None, typer.Option(
+            help="put fits by maximum likelihood on one scale, whatever they were fitted by",
+            metavar="importance_sampling")] = None,
         out: Annotated[str | None, typer.Option(
             help="write the table here as well", metavar="FILE.csv")] = None,
         overwrite: Annotated[bool, typer.Option(
             "--overwrite", help="Replace a file that is there.")] = False) -> None:
-    """Say which of several fits to the same data predicts better: leave-one-out."""
+    """Say which of several fits to the same data is better.
+
+    Of posteriors by leave-one-out; of fits by maximum likelihood by likelihood-ratio tests, AIC,
+    BIC and BICc.
+    """
     if blq is not None and kfold is not None:
         raise typer.BadParameter("--blq makes one fit again, --kfold several: take one of them")
     if blq is not None:
@@ -324,7 +331,7 @@ def compare(
         from carpk import cli_kfold
         raise typer.Exit(cli_kfold.run(fits, kfold, out, overwrite))
     from carpk import cli_compare
-    cli_compare.run(fits, out, overwrite)
+    cli_compare.run(fits, method, out, overwrite)
 
 
 app.command("report")(refusing(cli_report.command))

@@ -19,7 +19,7 @@ from carpk.problems import Problem, RequestError
 from carpk.progress import Stages
 from carpk.reporting import report, verdict
 from carpk.requests import Request
-from carpk.tables import format_table, parameters
+from carpk.tables import format_table, parameters, starts
 
 Show = Callable[[Iterable[Problem]], None]
 
@@ -95,6 +95,19 @@ def _table(every: pd.DataFrame, hidden: Sequence[str]) -> Table:
     return table
 
 
+def starts_table(result: Fit) -> Table:
+    """Where each start ended; a blank OFV is that of a start without a solution."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in ("start", "OFV", "above best", "steps", "SEs from best", "furthest in"):
+        table.add_column(heading, justify="left" if heading == "furthest in" else "right",
+                         no_wrap=True)
+    for r in starts(result).itertuples():
+        table.add_row(str(r.start), "" if pd.isna(r.ofv) else f"{r.ofv:.3f}",
+                      "" if pd.isna(r.ofv) else f"{r.difference:.3f}", str(r.steps),
+                      f"{r.distance:.2g}", r.furthest)
+    return table
+
+
 def _print(result: Fit, folder: Path) -> None:
     """The verdict, the parameter table, why values were held, and the folder."""
     console = Console(highlight=False, markup=False)
@@ -103,12 +116,16 @@ def _print(result: Fit, folder: Path) -> None:
     console.print(f"\n{verdict(result)}\n", style=None if result.convergence.ok else "bold red")
     every = parameters(result)
     console.print(parameter_table(every, console), crop=False)
+    if "starts" in result.manifest:
+        console.print(starts_table(result), crop=False)
     notes = [f"{n}: {note}" for n, note in zip(every["parameter"], every["note"], strict=True)
              if note.startswith("fixed") or "cohort is in" in note or "say little" in note]
     for note in notes:
         console.print(note)
     sizes = result.posterior["posterior"].sizes
+    of = result.posterior["posterior"].dataset.attrs["draws_from"]
     said = "intervals are asymptotic" if "estimates" in result.manifest else \
+        "intervals are of the guide, an approximation of the posterior" if of == "guide" else \
         f"{sizes['chain']} chains of {sizes['draw']} draws"
     console.print(f"\n{said}; the report is report.html in")
     sys.stdout.write(f"{folder}\n")  # alone on its line and never wrapped, for scripts

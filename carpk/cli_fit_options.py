@@ -23,6 +23,13 @@ def command(
         draws: Annotated[int | None, typer.Option(
             help="per chain; without it, as many as it takes to converge, at most 5000")] = None,
         warmup: Annotated[int | None, typer.Option(help="iterations before the draws")] = None,
+        inits: Annotated[str | None, typer.Option(
+            help="where the fit begins: data (the patients' peaks, areas and slopes), typical "
+            "(the model file's values) or another fit; without it a quick Laplace fit is made",
+            metavar="data|typical|fits/NAME")] = None,
+        starts: Annotated[int | None, typer.Option(
+            help="searches by maximum likelihood, from dispersed starts; the fit is the best, and "
+            "says whether they agree")] = None,
         setting: Annotated[list[str] | None, typer.Option(
             help="another setting of the estimator", metavar="target_accept=0.9")] = None,
         out: Annotated[str | None, typer.Option(
@@ -85,7 +92,9 @@ def command(
         censoring=censoring, errors=error, fixed=fix, priors=prior, prior_from=prior_from,
         steps=steps, solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
-        settings={"chains": chains, "draws": draws, "warmup": warmup}, setting=setting)
+        settings={"chains": chains, "draws": draws, "warmup": warmup, "inits": inits,
+                  "starts": starts},
+        setting=setting)
     asked = cli_request.resumed(resume, data, options) if resume else \
         cli_request.request(data, options)
     raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12)))

@@ -137,16 +137,24 @@ def _row(name: str, unit: str, left: Left, names: Sequence[str], differs: str) -
 
 def must_be_comparable(fits: Mapping[str, Fit]) -> None:
     """The same patients, rows and values in every fit, and draws of a posterior."""
+    found = unlike_data(fits)
+    for name, fit in fits.items():
+        of = fit.posterior["posterior"].dataset.attrs["draws_from"]
+        if of != "posterior":
+            found.append(Problem("error", f"its draws are from the {of}, not from a posterior",
+                                 "fits by maximum likelihood are compared with each other", name))
+    if found:
+        raise RequestError(found)
+
+
+def unlike_data(fits: Mapping[str, Fit]) -> list[Problem]:
+    """Why fits cannot be compared whatever they are: there is one, or not the same observations.
+    """
     found = []
     if len(fits) < 2:
         found.append(Problem("error", "one fit has nothing to be compared with",
                              "name two folders or more"))
     first, *others = fits.items()
-    for name, fit in fits.items():
-        of = fit.posterior["posterior"].dataset.attrs["draws_from"]
-        if of != "posterior":
-            found.append(Problem("error", f"its draws are from the {of}, not from a posterior",
-                                 "compare such fits by their OFV, AIC and BIC", name))
     for name, fit in others:
         if fit.manifest["data"]["sha256"] != first[1].manifest["data"]["sha256"]:
             found.append(Problem("error", f"it is a fit to other data than {first[0]}",
@@ -154,8 +162,7 @@ def must_be_comparable(fits: Mapping[str, Fit]) -> None:
         elif not _same_rows(first[1], fit):
             found.append(Problem("error", f"it has not the same observations as {first[0]}",
                                  "fit both with the same --dvid, patients and --censoring", name))
-    if found:
-        raise RequestError(found)
+    return found
 
 
 def _same_rows(a: Fit, b: Fit) -> bool:

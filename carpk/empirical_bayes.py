@@ -6,6 +6,7 @@ what it returns never enters a posterior as a result.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -273,7 +274,8 @@ def _first(model: PopulationModel, name: str) -> float:
     return 0.0 if prior.family == "tanhnormal" else prior.median
 
 
-def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int = 120) -> Start:
+def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int = 120,
+                  begin: Mapping[str, float] | None = None, held: bool = False) -> Start:
     """Modes, information and a population start by Laplace-EM from the best of many guesses.
 
     Every patient first takes the best of 200 draws around the priors' medians (peaks and slopes
@@ -281,10 +283,13 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     patient, each accepting or refusing its own, and one update of the population follow, until
     the population stands still. A patient whose solve fails everywhere keeps the typical values
     and has a `log_likelihood` that is not finite.
+
+    begin : population values by name in place of those medians; held : they stay as they are
     """
     theta = {n: _first(model, n) for n in model.names}
     for n in model.spread:  # an omega's prior median is small where patients differ much
         theta[f"omega_{n}"] = model.fixed.get(f"omega_{n}", max(theta[f"omega_{n}"], 0.7))
+    theta |= begin or {}
     patients, k = data["time"].shape[0], len(model.sds)
 
     @jax.jit
@@ -322,13 +327,14 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         new = _newton(model, new, shared_places(model), jnp.einsum("pn,pns->s", slope, shared),
                       jnp.einsum("pn,pns,pnt->st", -bend, shared, shared))
         damping = jnp.clip(damping * jnp.where(better, 0.2, 8.0), 1e-9, 1e6)
+        new = u if held else new
         return (new, jnp.where(better[:, None], trial, phi), damping), \
             (phi, gradient, information, rows.sum(axis=1))
 
     u, phi = from_theta(model, theta), guess(model, theta, data, jax.random.key(seed))
     damping = jnp.full(patients, 0.1)
     moved, count = 1.0, 0
-    while count < 8 or (moved > 0.003 and count < rounds):
+    while count < (30 if held else 8) or (moved > 0.003 and count < rounds):
         before, count = u, count + 1
         (u, phi, damping), at = sweep(data, u, phi, damping)
         moved = float(jnp.max(jnp.abs(u - before)))

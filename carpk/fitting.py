@@ -142,7 +142,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
                "predict": time.perf_counter() - estimated}
     manifest = _manifest(chosen, cohort, seen, request, code, stamp, seconds,
                          convergence) | ({"estimates": estimate.estimates}
-                                         if estimate.estimates else {})
+                                         if estimate.estimates else {}) | dict(estimate.record)
     # as it will be read from disk, where a tuple is a list
     return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest, allow_nan=False)))
 

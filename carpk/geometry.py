@@ -121,9 +121,12 @@ def to_z(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], phi: ja
     return jnp.linalg.solve(slope, (phi - middle)[:, :, None])[:, :, 0]
 
 
-def frozen(model: PopulationModel, start: Start) -> Arrays:
-    """The part of a start the coordinates are built on, as arrays a compiled program reads."""
-    return {"information": _TRUSTED * start.information, "linear": _TRUSTED * start.linear,
+def frozen(model: PopulationModel, start: Start, trusted: float = _TRUSTED) -> Arrays:
+    """The part of a start the coordinates are built on, as arrays a compiled program reads.
+
+    trusted : share of the information at the modes that is taken
+    """
+    return {"information": trusted * start.information, "linear": trusted * start.linear,
             "theta": {k: jnp.asarray(v) for k, v in to_theta(model, start.u).items()},
             **({} if start.classes is None else {"classes": start.classes})}
 

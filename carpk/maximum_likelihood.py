@@ -13,12 +13,15 @@ import numpy as np
 from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.conditional import Curvature, Modes, row_terms, uphill
-from carpk.empirical_bayes import laplace_start, shared_places
+from carpk.empirical_bayes import Start, shared_places
 from carpk.expected_information import as_asked
+from carpk.information_criteria import criteria
 from carpk.likelihood import to_theta
+from carpk.multistart import Ended, agreed, dispersed
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
+from carpk.starting_values import began, start_from
 from carpk.tails import TAILS
 
 _ROUNDS = 200  # quasi-Newton steps
@@ -39,6 +42,7 @@ class Found(NamedTuple):
     measures: dict[str, float]
     seconds: dict[str, float]
     estimates: dict[str, dict[str, float]]
+    record: dict[str, Any]
 
 
 class Maximum(NamedTuple):
@@ -205,10 +209,10 @@ def _scores(at: Maximum) -> np.ndarray:
 
 
 def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-              progress: Progress, method: Method, draws: int,
-              covariance: str = "observed") -> Found:
-    """A maximum-likelihood fit by one of the approximations; covariance: of the standard errors,
-    see `carpk.expected_information`."""
+              progress: Progress, method: Method, draws: int, covariance: str = "observed",
+              inits: str = "", starts: int = 1) -> Found:
+    """A maximum-likelihood fit by one of the approximations: the best of several starts, which
+    share its programs; covariance: of the standard errors, see `carpk.expected_information`."""
     refuse_priors(model)
     if method != "laplace" and (binary := binary_outputs(model)):
         raise RequestError(Problem("error", f"{method} has no place for a binary output",
@@ -216,25 +220,52 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
                                    found=model.errors[binary[0]]))
     clock = time.perf_counter()
     progress("start", 0, 1)
-    start = laplace_start(model, data, seed)
+    start = start_from(model, data, seed, inits)
     progress("start", 1, 1)
     begun = time.perf_counter()
     approximation = Approximation(model, data, method)
-
-    def told(steps: int) -> None:
-        progress("estimate", min(steps, 40), 41)
-
-    first = maximised(approximation, np.asarray(start.u), np.asarray(start.phi), told)
-    best, hessian = settled(approximation, first, told)
-    progress("estimate", 41, 41)
+    ended, top, told = _searched(approximation, start, starts, seed, progress)
+    best, hessian = settled(approximation, top, told)
+    progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
     known, said = as_asked(covariance, uncertainty(model, hessian, _scores(best)), approximation,
                            best.u, _scores(best), slopes_of, seed)
-    theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
+    records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)
     reasons, remarks, measures = judged(approximation, ids, best, known)
-    return Found(theta, phi, reasons, (*remarks, *said), measures,
+    theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
+    return Found(theta, phi, (*reasons, *alone), (*remarks, *apart, *said), measures,
                  {"start": begun - clock, "estimate": done - begun,
-                  "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known))
+                  "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known),
+                 {"inits": began(model, start), **records})
+
+
+def _searched(approximation: Approximation, start: Start, starts: int, seed: int,
+              progress: Progress) -> tuple[list[Ended], Maximum, Callable[[int], None]]:
+    """The searches from a start and from around it, the best of them, and how to tell of more.
+    A start at which patients have no solution is drawn nearer to the first."""
+    first, ended = np.asarray(start.u), list[Ended]()
+    best: Maximum | None = None
+
+    def told(steps: int) -> None:
+        progress("estimate", 41 * min(len(ended), starts - 1) + min(steps, 40), 41 * starts)
+
+    for away in dispersed(approximation.model, first, starts, seed) - first:
+        u, phi = first, start.phi
+        for share in (1.0, 0.5, 0.25) if ended else ():
+            u = first + share * away
+            found = approximation.likelihood(u)
+            phi = found.modes.phi
+            if np.isfinite(found.patients).all():
+                break
+        tried = maximised(approximation, u, phi, told)
+        # by the modes that a search from nothing finds, as those of the best will be
+        fresh = approximation.likelihood(tried.u) if starts > 1 else tried.found
+        ended.append(Ended(u, tried.u, min(float(fresh.patients.sum()), tried.ofv), 0.0,
+                           tried.steps))
+        if best is None or tried.ofv < best.ofv or not np.isfinite(best.ofv):
+            best = tried
+    assert best is not None
+    return ended, best, told
 
 
 def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \
@@ -324,11 +355,7 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
     near = [n for n in model.free if n.startswith("omega_")
             and float(to_theta(model, jnp.asarray(best.u))[n]) < 1e-3]
     remarks += [f"{n} is at its bound of 0: the patients do not differ in it" for n in near]
-    constant, count = float(approximation.constant.sum()), len(model.free)
-    minus_two = best.ofv + constant
-    rows = float((np.asarray(approximation.data["observed"])).sum())
-    measures = {
-        "ofv": best.ofv, "minus_two_log_likelihood": minus_two, "aic": minus_two + 2 * count,
-        "bic": minus_two + count * float(np.log(rows)), "gain": best.gain,
-        "steps": float(best.steps), "condition_number": known.condition}
+    rows = int(np.asarray(approximation.data["observed"]).sum())
+    measures = criteria(model, best.ofv, float(approximation.constant.sum()), len(ids), rows) | {
+        "gain": best.gain, "steps": float(best.steps), "condition_number": known.condition}
     return tuple(reasons), tuple(remarks), measures

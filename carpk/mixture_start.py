@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,21 +21,26 @@ from carpk.solve import Arrays
 _LEAST_STEP, _LEAST_OMEGA = 0.1, 0.1  # link scale: classes and patients that all but coincide
 
 
-def start_of(model: PopulationModel, data: Arrays, seed: int) -> Start:
+def start_of(model: PopulationModel, data: Arrays, seed: int,
+             begin: Mapping[str, float] | None = None, held: bool = False) -> Start:
     """The start of `laplace_start`; of a mixture, from the modes of a start with one class.
 
     Their deviations from the location that covariates give are parted by k-means, the clusters
     numbered in rising order of the mixture's first parameter; their means, sizes and the spread
     within them begin the search. It only has to be finite and in the right part of the space.
+    begin, held : as of `laplace_start`; what is held stays as it is
     """
     if model.mixture is None:
-        return laplace_start(model, data, seed)
+        return laplace_start(model, data, seed, begin=begin, held=held)
     single = _of_one_class(model)
-    start = laplace_start(single, data, seed)
+    start = laplace_start(single, data, seed, begin={
+        n: v for n, v in (begin or {}).items() if n in single.free}, held=held)
     theta = {n: float(v) for n, v in jax.jit(lambda u: to_theta(single, u))(start.u).items()}
     mu = np.asarray(jax.jit(lambda theta: population_location(single, data, theta)[0])(theta))
     eta = np.asarray(start.phi) - mu
     theta |= _parted(model, model.mixture, theta, eta)
+    if held:
+        theta |= begin or {}
     theta = {n: float(model.fixed.get(n, theta[n])) for n in model.names}
 
     @jax.jit

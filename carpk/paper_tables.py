@@ -16,6 +16,7 @@ from carpk.tables import (
     covariates,
     format_table,
     individuals,
+    likelihood_measures,
     parameters,
     rounded,
 )
@@ -40,7 +41,7 @@ class PaperTable:
 
 
 def for_paper(fit: Fit) -> list[PaperTable]:
-    """Population values, derived quantities, correlations, individuals, and covariates if any.
+    """Population values, derived quantities, likelihood, correlations, individuals, covariates.
 
     Estimates have the digits that their uncertainty supports.
     """
@@ -58,6 +59,10 @@ def for_paper(fit: Fit) -> list[PaperTable]:
     if derived.any():
         found.append(PaperTable("derived", f"Derived quantities of the typical patient, {model}.",
                                 shown[derived].loc[:, lambda t: [c for c in t if t[c].any()]]))
+    if "ofv" in fit.convergence.measures:
+        numbers = likelihood_measures(fit).rename(columns=str.capitalize)
+        found.append(PaperTable("likelihood", f"Likelihood of {model}.", numbers.assign(
+            Value=numbers["Value"].map("{:.3f}".format))))
     matrix = correlations_of_estimates(fit)
     numbers = matrix.select_dtypes("number").map(lambda v: "" if pd.isna(v) else f"{v:.2f}")
     found.append(PaperTable("correlations", f"Correlation of the estimates, {model}.", pd.concat(

@@ -20,6 +20,7 @@ from carpk.cohort import Cohort
 from carpk.nonmem import by_dvid, read_csv
 from carpk.population_model import PopulationModel, population
 from carpk.problems import Problem, RequestError
+from carpk.starting_values import WORDS
 from carpk.structure import Solver, StructuralModel
 
 _EXAMPLE = "example:"
@@ -176,7 +177,10 @@ def table(path: str | Path) -> dict[str, Any]:
         raise refused(f"not TOML: {what[:1].lower()}{what[1:]}"
                       + (f", at column {at[2]}" if at else ", at the end of the file"),
                       'for instance: model = "stein_2019"', int(at[1]) if at else None) from None
-    data = asked.get("data")
+    data, settings = asked.get("data"), asked.get("settings")
+    if isinstance(settings, dict) and isinstance(settings.get("inits"), str) \
+            and settings["inits"] not in WORDS:
+        settings["inits"] = str(path.parent / settings["inits"])
     if isinstance(asked.get("model"), str) and asked["model"].endswith(".py"):
         asked["model"] = str(path.parent / asked["model"])
     if "priors" in asked:

@@ -73,6 +73,13 @@ class Programs:
             model, data, to_theta(model, u), phi))
 
 
+def moved_start(model: PopulationModel, data: Arrays, start: Start, u: np.ndarray) -> Start:
+    """The start at another population, to which the patients' phi are carried along."""
+    before, after = (population_location(model, data, to_theta(model, jnp.asarray(v)))[0]
+                     for v in (start.u, u))
+    return start._replace(u=jnp.asarray(u), phi=start.phi + after - before)
+
+
 def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn_in: int,
            smoothing: int, seed: int, told: Any, programs: Programs | None = None) -> Walked:
     """SAEM from a start; `programs` are those of an earlier one.

@@ -25,6 +25,7 @@ from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
 from carpk.effects import coefficients
 from carpk.fitting import Fit
+from carpk.information_criteria import CONVENTIONS, MEANINGS
 from carpk.likelihood import log_prior
 from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
@@ -58,7 +59,7 @@ def parameters(fit: Fit) -> pd.DataFrame:
     derived = _typical_derived(fit)
     summary = posterior.summary({**{n: draws[n].values for n in model.free}, **derived})
     weak, likeliest = prior_dominated(fit), fit.manifest.get("estimates", {})
-    if likeliest:  # draws from a normal have no chains to compare
+    if draws.attrs["draws_from"] != "posterior":  # draws of a normal: no chains to compare
         summary[["rhat", "ess_bulk", "ess_tail"]] = math.nan
     rows = []
     for name in (*model.names, *derived):
@@ -137,6 +138,24 @@ def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     table = pd.DataFrame(matrix, columns=list(free))
     table.insert(0, "parameter", list(free))
     return table
+
+
+def likelihood_measures(fit: Fit) -> pd.DataFrame:
+    """What a fit by maximum likelihood is chosen by: measure, value, and convention, in words.
+
+    OFV is -2 log-likelihood without N ln 2 pi, N the measured rows; see
+    `carpk.information_criteria.criteria`. No rows of a posterior.
+    """
+    measures = fit.convergence.measures
+    return pd.DataFrame([(CONVENTIONS[n], measures[n], said) for n, said in MEANINGS.items()
+                         if n in measures], columns=["measure", "value", "convention"])
+
+
+def starts(fit: Fit) -> pd.DataFrame:
+    """Where each of several starts of a search ended, see `carpk.multistart.agreed`: start, ofv,
+    difference, steps, distance, furthest, and the estimates. No rows where there was one."""
+    return pd.DataFrame([{**{n: v for n, v in s.items() if n not in ("began", "estimates")},
+                          **s["estimates"]} for s in fit.manifest.get("starts", ())])
 
 
 def prior_sensitivity(fit: Fit) -> pd.DataFrame:

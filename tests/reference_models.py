@@ -93,6 +93,28 @@ def biexponential(t, dose, cl, v1, q, v2):
 TWO = model("two compartments, bolus", (("CL", 5.0), ("V1", 50.0), ("Q", 5.0), ("V2", 50.0)),
             lambda t, p: {"C": biexponential(t, p.DOSE, p.CL, p.V1, p.Q, p.V2)}, (DOSE,))
 
+def _infused(t, p, last=1.0):
+    """Two compartments after an infusion of `last`: the integral of the bolus over it."""
+    k10, k12, k21 = p.CL / p.V, p.Q / p.V, p.Q / p.V2
+    total = k10 + k12 + k21
+    fast = 0.5 * (total + jnp.sqrt(total**2 - 4.0 * k10 * k21))
+    slow = k10 * k21 / fast
+    during, after = jnp.minimum(t, last), jnp.maximum(t - last, 0.0)
+    return p.DOSE / last / p.V / (fast - slow) * sum(
+        share / rate * (1.0 - jnp.exp(-rate * during)) * jnp.exp(-rate * after)
+        for share, rate in ((fast - k21, fast), (k21 - slow, slow)))
+
+
+TWO_INFUSED = model(
+    "two compartments, infusion of 1 h", (("CL", 5.0), ("V", 50.0), ("Q", 5.0), ("V2", 50.0)),
+    lambda t, p: {"C": _infused(t, p)}, (DOSE,))
+
+SATURABLE = model(
+    "bolus, Michaelis-Menten elimination", (("V", 50.0), ("VM", 500.0), ("KM", 300.0)),
+    inputs=(DOSE,), states=(State("A", "mg", "amount"),),
+    rates=lambda t, y, p: {"A": -p.VM * y.A / (p.KM * p.V + y.A)},
+    initial=lambda p: {"A": p.DOSE}, observe=lambda t, y, p: {"C": y.A / p.V})
+
 TWO_LOG = model(
     "two compartments, ln C", (("CL", 5.0), ("V1", 5.0), ("Q", 2.0), ("V2", 10.0)),
     lambda t, p: {"C": jnp.log(biexponential(t, 100.0, p.CL, p.V1, p.Q, p.V2))},

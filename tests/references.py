@@ -127,6 +127,14 @@ def schoemaker(data):
              **spreads(CL=0.101251, V1=0.0993872, Q=0.101303, V2=0.0730498)})
 
 
+def schoemaker_set(data, name, structure):
+    """One of the four simulated sets, and the true values of its individuals."""
+    folder = data / "schoemaker2019_sim"
+    truth = pd.read_csv(folder / f"{name}_true_individual.csv").rename(columns=str.upper)
+    return (population(getattr(models, structure), errors={"C": "proportional"}),
+            models.single_dose(folder / f"{name}_sd.csv"), truth)
+
+
 def _ad3tr4(data, logs, sigma, *omega):
     return (population(models.TWO_LOG, correlated="full"),
             models.single_dose(data / "ad3tr4_blq" / "ad3tr4_blq.csv"),

@@ -28,3 +28,18 @@ def test_the_kept_rows_are_of_known_models_without_a_failed_patient_and_stand_in
     assert set(kept) <= set(registry.names("models"))
     assert models.table(kept) in (FOLDER / "README.md").read_text("utf-8")
     assert all(row["patients"] == 1000 and row["failed"] == 0 for row in kept.values())
+
+
+def test_the_kept_fits_are_rows_of_the_script_and_stand_in_the_table():
+    estimators = script(FOLDER / "estimators.py")
+    kept = json.loads((FOLDER / "estimators.json").read_text("utf-8"))["fits"]
+    assert set(kept) <= set(estimators.ROWS)
+    page = (FOLDER / "README.md").read_text("utf-8")
+    assert estimators.table(kept) in page
+    assert estimators.growth(kept) in page
+
+
+def test_growth_is_the_power_of_the_number_of_patients():
+    estimators = script(FOLDER / "estimators.py")
+    rows = {f"tisacel-{n}": {"patients": n, "cpu_seconds": 0.1 * n} for n in (90, 2000)}
+    assert estimators.growth(rows) == "from 90 to 2000 patients CPU time grows with the power 1.00"

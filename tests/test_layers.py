@@ -13,21 +13,22 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache many_fits taxonomy laws integrators small_matrices",
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
-    "examples models/*",
+    "examples noncompartmental models/*",
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "
     "classes levels population_model occasions changes",
     "thresholds dosing solve accuracy likelihood preparation empirical_bayes mixture_start "
     "geometry conditional "
-    "approximations importance asymptotics expected_information simulation virtual_cohort "
-    "trajectories prior_cohorts",
-    "checkpoints posterior marginal stochastic_em maximum_likelihood estimators/* fitting",
-    "noncompartmental persistence exposure_summary prediction conditional_residuals "
+    "approximations importance asymptotics information_criteria expected_information simulation "
+    "virtual_cohort trajectories prior_cohorts",
+    "checkpoints posterior marginal stochastic_em starting_values multistart maximum_likelihood "
+    "estimators/* fitting",
+    "persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check refitting resampling profiling numerical_check "
     "fit_exposure normalised_errors "
     "endpoint_check covariate_effects individual_information outcome_regression "
     "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows tables "
-    "comparison cross_validation plots/* drawings outcome_drawings uncertainty_drawings zoo word "
-    "paper_tables reporting",
+    "comparison model_choice cross_validation plots/* drawings outcome_drawings "
+    "uncertainty_drawings zoo word paper_tables reporting",
     "requests progress outfiles simulation_request screening cli_options cli_request cli_fit cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

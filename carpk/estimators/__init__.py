@@ -40,6 +40,7 @@ class Estimate:
     draws_from : "posterior", "guide", "asymptotic" or "point"
     seconds : wall time by stage
     estimates : of maximum likelihood, by free parameter: estimate, se, lower95, upper95, ...
+    record : what else is kept in the manifest: inits, the population values it began at
     """
 
     theta: Mapping[str, np.ndarray]
@@ -49,6 +50,7 @@ class Estimate:
     convergence: Convergence
     seconds: Mapping[str, float]
     estimates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Estimator(abc.ABC):
@@ -70,7 +72,7 @@ def of_maximum(found: Found) -> Estimate:
     """The estimate of a fit by maximum likelihood."""
     convergence = Convergence(not found.reasons, found.reasons, found.remarks, found.measures)
     return Estimate(found.theta, found.phi, {}, "asymptotic", convergence, found.seconds,
-                    found.estimates)
+                    found.estimates, found.record)
 
 
 def odd(draws: object) -> list[Problem]:

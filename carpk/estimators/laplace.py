@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum, unknown
 from carpk.maximum_likelihood import estimated
+from carpk.multistart import refused_starts
 from carpk.population_model import PopulationModel
 from carpk.problems import RequestError
 from carpk.solve import Arrays
+from carpk.starting_values import refused_inits
 
 
 @dataclass(frozen=True)
@@ -17,20 +19,25 @@ class Laplace(Estimator):
 
     draws : from the asymptotic normal, an odd number
     covariance : of the standard errors: observed information, expected (simulated), or sandwich
+    inits : where it begins, see `carpk.starting_values.start_from`
+    starts : how many searches, from there and around it; the fit is the best of them
     """
 
     draws: int = 401
     covariance: str = "observed"
+    inits: str = ""
+    starts: int = 1
 
     def __post_init__(self) -> None:
-        if found := odd(self.draws) + unknown(self.covariance):
+        if found := [*odd(self.draws), *unknown(self.covariance), *refused_inits(self.inits),
+                     *refused_starts(self.starts)]:
             raise RequestError(found)
 
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
             progress: Progress) -> Estimate:
         """See Estimator."""
         return of_maximum(estimated(model, data, ids, seed, progress, "laplace", self.draws,
-                                    self.covariance))
+                                    self.covariance, self.inits, self.starts))
 
 
 ESTIMATOR = Laplace

@@ -28,10 +28,10 @@ from carpk.empirical_bayes import (
 from carpk.estimators import Convergence, Estimate, Estimator, Progress
 from carpk.geometry import Parametrisation, frozen, log_density, to_phi, to_z
 from carpk.likelihood import to_theta
-from carpk.mixture_start import start_of
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
+from carpk.starting_values import began, refused_inits, start_from
 
 _CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
 _ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
@@ -49,6 +49,7 @@ class Nuts(Estimator):
         further while 5 % of the transitions diverge, which more draws do not mend
     algorithm : nuts, or hmc: trajectories of a random length of about 2.5 posterior SDs, which
         spend no steps on finding where to turn
+    inits : where it begins, see `carpk.starting_values.start_from`
     """
 
     resumable: ClassVar[bool] = True
@@ -59,12 +60,14 @@ class Nuts(Estimator):
     max_tree_depth: int = 10
     parametrisation: Parametrisation = "informed"
     algorithm: str = "nuts"
+    inits: str = ""
 
     def __post_init__(self) -> None:
         wrong = [n for n in ("chains", "warmup", "max_tree_depth")
                  if not (isinstance(getattr(self, n), int) and getattr(self, n) > 0)]
-        found = [Problem("error", "must be a whole number above 0", column=n,
-                         found=str(getattr(self, n))) for n in wrong]
+        found = refused_inits(self.inits)
+        found += [Problem("error", "must be a whole number above 0", column=n,
+                          found=str(getattr(self, n))) for n in wrong]
         if not 0.5 <= self.target_accept < 1.0:
             found.append(Problem("error", "must lie between 0.5 and 1", column="target_accept",
                                  found=str(self.target_accept)))
@@ -87,7 +90,7 @@ class Nuts(Estimator):
         progress("start", 0, 1)
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             programs = pool.submit(_programs, self, model, data)
-            start = _start(model, data, seed, kept)
+            start = _start(self.inits, model, data, seed, kept)
             frame = frozen(model, start)
             progress("start", 1, 1)
             begun = time.perf_counter()
@@ -106,16 +109,18 @@ class Nuts(Estimator):
         return Estimate(
             theta, phi, stats, "posterior",
             _judge(theta, stats, start, ids, self.max_tree_depth),
-            {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled})
+            {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled},
+            record={"inits": began(model, start)})
 
 
-def _start(model: PopulationModel, data: Arrays, seed: int, kept: Checkpoints | None) -> Start:
+def _start(inits: str, model: PopulationModel, data: Arrays, seed: int,
+           kept: Checkpoints | None) -> Start:
     """Where the fit begins: as kept, or found and kept."""
     known = kept.load("start") if kept else None
     if known is not None:
         sweeps = int(known.pop("sweeps"))
         return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
-    start = start_of(model, data, seed)
+    start = start_from(model, data, seed, inits)
     if kept:
         kept.save("start", {n: v for n, v in start._asdict().items() if v is not None})
     return start

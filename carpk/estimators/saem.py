@@ -9,10 +9,10 @@ import numpy as np
 
 from carpk.approximations import Approximation, binary_outputs
 from carpk.asymptotics import hessian_of, uncertainty
-from carpk.empirical_bayes import laplace_start
 from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum, unknown
 from carpk.expected_information import as_asked
-from carpk.importance import importance_sampled
+from carpk.importance import Sampled, importance_sampled
+from carpk.information_criteria import criteria
 from carpk.maximum_likelihood import (
     Found,
     asymptotic_draws,
@@ -20,11 +20,13 @@ from carpk.maximum_likelihood import (
     refuse_priors,
     slopes_of,
 )
+from carpk.multistart import Ended, agreed, dispersed, refused_starts
 from carpk.population_model import PopulationModel
 from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
-from carpk.stochastic_em import walked
+from carpk.starting_values import began, refused_inits, start_from
+from carpk.stochastic_em import Programs, Walked, moved_start, walked
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Saem(Estimator):
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number
     covariance : of the standard errors: observed information, expected (simulated), or sandwich
+    inits : where it begins, see `carpk.starting_values.start_from`
+    starts : how many searches, from there and around it; the fit is the best of them
     """
 
     chains: int = 0
@@ -45,9 +49,12 @@ class Saem(Estimator):
     importance: int = 3000
     draws: int = 401
     covariance: str = "observed"
+    inits: str = ""
+    starts: int = 1
 
     def __post_init__(self) -> None:
-        found = odd(self.draws) + unknown(self.covariance)
+        found = odd(self.draws) + unknown(self.covariance) + refused_inits(self.inits) \
+            + refused_starts(self.starts)
         found += [Problem("error", "must be a whole number, not below 0", column=n,
                           found=str(getattr(self, n))) for n in ("chains", "burn_in", "smoothing")
                   if not (isinstance(getattr(self, n), int) and getattr(self, n) >= 0)]
@@ -63,19 +70,32 @@ class Saem(Estimator):
         refuse_priors(model)
         clock = time.perf_counter()
         progress("start", 0, 1)
-        start = laplace_start(model, data, seed)
+        start = start_from(model, data, seed, self.inits)
         progress("start", 1, 1)
         begun = time.perf_counter()
-        chains = self.chains or -(-200 // len(ids))
-        total = (self.burn_in or 400) + (self.smoothing or 600)
-        found = walked(model, data, start, chains, self.burn_in, self.smoothing, seed,
-                       lambda done: progress("estimate", min(done, total), total))
-        done = time.perf_counter()
-        sampled = importance_sampled(
-            model, data, found.u, found.mean, np.linalg.cholesky(
-                found.covariance + 1e-12 * np.eye(found.mean.shape[1])), self.importance, seed)
-        counted = time.perf_counter()
         approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")
+        constant = float(approximation.constant.sum())
+        chains, programs, walking = self.chains or -(-200 // len(ids)), Programs(model), 0.0
+        total = (self.burn_in or 400) + (self.smoothing or 600)
+        searched: list[tuple[Walked, Sampled]] = []
+        ended: list[Ended] = []
+        for k, u in enumerate(dispersed(model, np.asarray(start.u), self.starts, seed)):
+            since = time.perf_counter()
+            tried = walked(
+                model, data, moved_start(model, data, start, u) if k else start, chains,
+                self.burn_in, self.smoothing, seed + k, lambda done, k=k: progress(
+                    "estimate", k * total + min(done, total), self.starts * total), programs)
+            walking += time.perf_counter() - since
+            weighed = importance_sampled(
+                model, data, tried.u, tried.mean, np.linalg.cholesky(
+                    tried.covariance + 1e-12 * np.eye(tried.mean.shape[1])), self.importance, seed)
+            searched.append((tried, weighed))
+            ended.append(Ended(u, tried.u, float(weighed.patients.sum()) - constant,
+                               float(np.sqrt((weighed.se**2).sum())),
+                               tried.burn_in + tried.smoothing))
+        top = int(np.argmin([e.ofv if np.isfinite(e.ofv) else np.inf for e in ended]))
+        (found, sampled), (ofv, noise) = searched[top], ended[top][2:4]
+        counted = time.perf_counter()
         at = approximation.likelihood(found.u, found.mean, scores=True)
         assert at.scores is not None
         assert at.kinked is not None
@@ -90,8 +110,7 @@ class Saem(Estimator):
         known, said = as_asked(self.covariance, uncertainty(model, hessian, at.scores),
                                approximation, found.u, at.scores, slopes_of, seed)
         theta, phi = asymptotic_draws(approximation, found.u, at.modes, known, self.draws, seed)
-        ofv = float((sampled.patients - approximation.constant).sum())
-        noise = float(np.sqrt((sampled.se**2).sum()))
+        records, alone, apart = agreed(model, ended, found.u, ofv, known.covariance, noise)
         bad = [i for i, k in zip(ids, pareto_k(sampled.log_weights), strict=True) if k > 0.7]
         reasons, remarks = [], [*said]
         if not found.rested:
@@ -103,16 +122,16 @@ class Saem(Estimator):
             remarks.append("standard errors are from the patients' scores: modes lie on kinks")
         if bad:
             remarks.append(f"the OFV is rough: Pareto k is above 0.7 for patients {', '.join(bad)}")
-        count, rows = len(model.free), float(np.asarray(data["observed"]).sum())
-        minus_two = ofv + float(approximation.constant.sum())
-        measures = {"ofv": ofv, "ofv_se": noise, "minus_two_log_likelihood": minus_two,
-                    "aic": minus_two + 2 * count, "bic": minus_two + count * float(np.log(rows)),
-                    "burn_in": float(found.burn_in), "smoothing": float(found.smoothing),
-                    "condition_number": known.condition}
+        rows = int(np.asarray(data["observed"]).sum())
+        measures = criteria(model, ofv, constant, len(ids), rows) | {
+            "ofv_se": noise,
+            "burn_in": float(found.burn_in), "smoothing": float(found.smoothing),
+            "condition_number": known.condition}
         return of_maximum(Found(
-            theta, phi, tuple(reasons), tuple(remarks), measures,
-            {"start": begun - clock, "estimate": done - begun, "likelihood": counted - done,
-             "uncertainty": time.perf_counter() - counted}, estimates(model, found.u, known)))
+            theta, phi, (*reasons, *alone), (*remarks, *apart), measures,
+            {"start": begun - clock, "estimate": walking, "likelihood": counted - begun - walking,
+             "uncertainty": time.perf_counter() - counted}, estimates(model, found.u, known),
+            {"inits": began(model, start), **records}))
 
 
 ESTIMATOR = Saem

@@ -27,7 +27,7 @@ _ENERGY = "energy"
 def draw(fit: Fit) -> Pages:
     """Pages of up to 18 parameters, a trace and a rank plot each; none where nothing was chained.
     """
-    if "estimates" in fit.manifest:
+    if fit.posterior["posterior"].dataset.attrs["draws_from"] != "posterior":
         return []
     energy = fit.posterior["sample_stats"].dataset.get("energy")
     names, each = [*fit.model.free, *([] if energy is None else [_ENERGY])], 2 * ROWS

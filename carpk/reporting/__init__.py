@@ -43,7 +43,8 @@ KINDS = {
 
 # how a reader goes on from the parameters; figures that are not named here come last
 _ORDER = ("covariates", "all_patients", "individual_fits", "information", "observed_predicted",
-          "residuals", "vpc", "numerical_check", "endpoints", "eta_covariates", "priors", "traces")
+          "residuals", "vpc", "numerical_check", "endpoints", "eta_covariates", "priors", "traces",
+          "starts")
 
 _LOOSE = 50  # percent: beyond it a value is poorly determined
 _LEVELS = 6  # a covariate with more values has no groups to choose from
@@ -68,6 +69,10 @@ def report(fit: Fit, folder: str | Path, *, png: bool = False, docx: bool = Fals
         made["information"] = contraction(fit)
     if fit.model.effects:
         made["covariates"] = tables.covariates(fit)
+    if "ofv" in fit.convergence.measures:
+        made["likelihood"] = tables.likelihood_measures(fit)
+    if "starts" in fit.manifest:
+        made["starts"] = tables.starts(fit)
     if fit.posterior["posterior"].dataset.attrs["draws_from"] == "posterior":
         made["prior_sensitivity"] = tables.prior_sensitivity(fit)
     for name, table in made.items():
@@ -100,10 +105,13 @@ def _measured(measures: Mapping[str, float]) -> str:
     """The measures a reader knows, as the end of a sentence."""
     forms = {"rhat_max": "R-hat at most {:.3f}", "ess_bulk_min": "bulk ESS at least {:.0f}",
              "ess_tail_min": "tail ESS at least {:.0f}",
-             "divergences": "{:.0f} divergent transitions",
+             "divergences": "{:.0f} divergent transitions", "elbo": "evidence lower bound {:.2f}",
+             "pareto_k": "Pareto k {:.2f} of the population",
+             "pareto_k_joint": "{:.2f} of all parameters at once",
              "ofv": "OFV {:.3f} (without N log 2π)", "ofv_se": "Monte Carlo SE {:.2g}",
-             "minus_two_log_likelihood": "−2 log-likelihood {:.3f}", "aic": "AIC {:.2f}",
-             "bic": "BIC {:.2f}", "condition_number": "condition number {:.3g}"}
+             "minus_two_log_likelihood": "−2 log-likelihood {:.3f} (with it)",
+             "aic": "AIC {:.2f}", "bic": "BIC {:.2f}", "bicc": "BICc {:.2f}",
+             "condition_number": "condition number {:.3g}"}
     said = [form.format(measures[name]) for name, form in forms.items() if name in measures]
     return (": " + ", ".join(said)).replace(" 0 divergent", " no divergent") if said else ""
 
@@ -184,7 +192,9 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         if "prior_sensitivity" in made else [],
         outputs=_outputs(fit, made["predictions"]),
         excluded=_excluded(made["excluded"]), exposure=_exposure(fit, made["exposure"]),
+        chosen_by=made["likelihood"].to_dict("records") if "likelihood" in made else [],
         draws=DRAWS.get(of, of), of=of, likeliest="estimates" in manifest,
+        chained=of == "posterior",
         sizes=fit.posterior["posterior"].dataset.sizes,
         request=json.dumps(manifest["request"], indent=1, ensure_ascii=False))
 
