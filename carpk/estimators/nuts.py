@@ -18,15 +18,16 @@ from numpyro.infer.hmc import hmc
 
 from carpk import posterior
 from carpk.checkpoints import Checkpoints, as_before, flat
-from carpk.empirical_bayes import (
-    Start,
-    located_places,
-    location_scores,
-    omegas,
-    start_shape,
-)
+from carpk.empirical_bayes import Start, start_shape
 from carpk.estimators import Convergence, Estimate, Estimator, Progress
-from carpk.geometry import Parametrisation, frozen, log_density, to_phi, to_z
+from carpk.geometry import (
+    Parametrisation,
+    frozen,
+    log_density,
+    population_spread,
+    to_phi,
+    to_z,
+)
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
@@ -300,53 +301,6 @@ def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: np.ndarray,
 def _flat(draws: np.ndarray) -> np.ndarray:
     """Chains end to end; the size is spelled out because a model may have no varying parameter."""
     return draws.reshape(draws.shape[0] * draws.shape[1], *draws.shape[2:])
-
-
-def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax.Array:
-    """(Q,): a rough posterior SD of each free population parameter on the real line, for the
-    first metric and the dispersion of the chains' starts."""
-    theta = to_theta(model, start.u)
-    omega = omegas(model, theta)
-    patients = start.phi.shape[0]
-    known = start.information.sum(axis=1) + jnp.diag(omega**-2)[None]
-    left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if model.sds else omega
-    rows = [(data["observed"] & (data["output"] == k)).sum()
-            for k in range(len(model.structure.outputs))]
-    located = dict(zip(located_places(model), _located_sds(model, start, data, omega, left),
-                       strict=True))
-    sds = []
-    for k, name in enumerate(model.free):
-        _, slope = jax.jvp(model.priors[name].scale.from_real, (start.u[k],), (jnp.ones(()),))
-        kind, _, rest = name.partition("_")
-        if k in located:
-            sd = located[k]
-        elif name in model.sds:
-            i, each = model.sds.index(name), model.sds.count(name)
-            sd = (omega[i] + left[i] / omega[i]) / (2 * patients * each) ** 0.5 / slope
-        elif kind == "sigma":
-            output = [o.name for o in model.structure.outputs].index(rest.rpartition("_")[0])
-            sd = theta[name] / jnp.sqrt(jnp.maximum(2 * rows[output], 2)) / slope
-        else:
-            sd = jnp.asarray(0.3 if kind != "corr" else patients**-0.5)
-        sds.append(jnp.clip(sd, 0.01, 2.0))
-    return jnp.stack(sds)
-
-
-def _located_sds(model: PopulationModel, start: Start, data: Arrays, omega: jax.Array,
-                 left: jax.Array) -> list[jax.Array]:
-    """Of typical values and coefficients: as if each patient's phi were known, but for the
-    share of its variance that the data leave open."""
-    _, information = location_scores(model, data, start.u, start.phi)
-    places = located_places(model)
-    if not len(places):
-        return []
-    wider = 1.0 + (left / omega**2).max()
-    # the b of a level's units and the typical value of all add up: it takes the prior of the b
-    known = [1.0 if any(level.of(model.free[k]) for level in model.levels) else 1e-6
-             for k in places]
-    sds = jnp.sqrt(wider * jnp.diagonal(jnp.linalg.inv(information + jnp.diag(
-        jnp.asarray(known)))))
-    return [sds[i] for i in range(len(places))]
 
 
 def _judge(theta: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], start: Start,
