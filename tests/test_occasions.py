@@ -125,7 +125,9 @@ def test_what_is_wrong_with_occasions_is_told(tmp_path):
     assert refused(lambda: population(FLAT, occasions=["B"]))[0].found == "B"
 
 
+@pytest.mark.slow
 def test_new_patients_have_new_kappas(tmp_path):
+    """5 s; last run 2026-11-26: passed."""
     seen = design(levels(tmp_path, ((1, 1),) * 400), FLAT)
     model, _ = with_effects(population(FLAT, occasions=["A"]), seen)
     drawn = simulate(model, seen, THETA, seed=1).dv
