@@ -7,7 +7,7 @@ where the reference does not.
 
 Last runs of 200: all 30 within 1e-4 with no failed solve (park_2025_sle to 1e-7, its switches
 located). On the mesh of today, which begins finer where a model is stiff: barros_2021_cartmath,
-hardiansyah_2019, all of chaudhury_2020, singh_2021_killing_assay, owens_bozic_2021 and
+hardiansyah_2019, all of chaudhury_2020, both of singh_2021, owens_bozic_2021 and
 park_2025_sle; the other stiff ones on the mesh before it.
 """
 
