@@ -127,6 +127,7 @@ def test_every_option_reaches_the_request_and_stands_above_the_run_toml(carpk, n
         "spread": ["C0", "half_life"], "free": [],
         "covariates": {"C0 ~ SEX": "category", "half_life ~ I(AGE ** 2)": "formula"},
         "correlated": [["C0", "half_life"]], "etas": "student_t", "censoring": "M1",
+        "time_varying": {}, "occasions": [],
         "data": {"file": "other.csv", "columns": {"DV": "CONC"}, "dvid": [1],
                  "units": {"1": "copies/ug"}},
         "errors": {"C": "proportional"}, "fixed": {"half_life_pop": 20.0, "omega_C0": 0.7},
