@@ -20,7 +20,7 @@ from carpk.program_cache import keep_programs
 from carpk.progress import Stages
 from carpk.reporting import report
 from carpk.requests import Request, table
-from carpk.tables import rounded
+from carpk.digits import rounded
 
 Show = Callable[[Iterable[Problem]], None]
 

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from carpk.cohort import contents, design
+from carpk.digits import format_table
 from carpk.fitting import Fit, fit
 from carpk.preparation import with_effects
 from carpk.problems import Problem, RequestError
 from carpk.progress import Stages
 from carpk.reporting import report, verdict
 from carpk.requests import Request
-from carpk.tables import format_table, parameters, starts
+from carpk.tables import parameters, starts
 
 Show = Callable[[Iterable[Problem]], None]
 

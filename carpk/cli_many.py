@@ -181,5 +181,5 @@ def _cell(row: Mapping[Any, Any], column: str) -> str:
 
 
 def _number(value: float, uncertainty: float) -> str:
-    from carpk.tables import rounded
+    from carpk.digits import rounded
     return "" if math.isnan(value) else rounded(value, uncertainty if uncertainty > 0 else math.nan)

@@ -10,15 +10,14 @@ from typing import Literal, get_args
 import pandas as pd
 from tabulate import tabulate
 
+from carpk.digits import format_table, rounded
 from carpk.fitting import Fit
 from carpk.tables import (
     correlations_of_estimates,
     covariates,
-    format_table,
     individuals,
     likelihood_measures,
     parameters,
-    rounded,
 )
 
 Form = Literal["md", "html", "latex", "docx"]

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
-    "problems registry program_cache many_fits taxonomy laws integrators small_matrices",
+    "problems registry program_cache many_fits digits taxonomy laws integrators small_matrices",
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
     "examples noncompartmental models/*",
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import IDS
 
-from carpk import tables
+from carpk import digits, tables
 from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.priors import Prior
@@ -138,14 +138,14 @@ def test_a_spread_the_data_press_against_zero_is_not_called_the_priors(small_fit
 
 
 def test_written_numbers_have_the_digits_their_uncertainty_supports(table):
-    written = tables.format_table(table)
+    written = digits.format_table(table)
     assert not written.map(lambda v: "nan" in str(v).lower()).any(axis=None)
     assert written.loc["Ftoci_pop", "median"] == "1.2"
     assert written.loc["Ftoci_pop", "sd"] == ""
     row = pd.DataFrame([{"parameter": "t", "mean": 72.0, "median": 32.567, "sd": 238.0,
                          "lower95": 9.615, "upper95": 345.86, "rhat": 1.0061, "ess_bulk": 546.8,
                          "cv_percent": 832119.0}])
-    assert tables.format_table(row).iloc[0].tolist() == [
+    assert digits.format_table(row).iloc[0].tolist() == [
         "t", "72", "33", "238", "10", "346", "1.006", "547", "> 1000"]
 
 

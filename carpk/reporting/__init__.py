@@ -18,7 +18,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from carpk import plots, registry, tables
+from carpk import digits, plots, registry, tables
 from carpk.endpoint_check import checked
 from carpk.fit_exposure import ENDPOINTS, model_exposure
 from carpk.fitting import Fit
@@ -171,7 +171,7 @@ def _html(fit: Fit, made: Mapping[str, pd.DataFrame], figures: list[_Figures]) -
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     manifest, of = fit.manifest, fit.posterior["posterior"].dataset.attrs["draws_from"]
-    parameters = tables.format_table(made["parameters"])
+    parameters = digits.format_table(made["parameters"])
     weak = tables.prior_dominated(fit)
     rows = parameters.to_dict("records")
     for row in rows:
@@ -262,7 +262,7 @@ def _interval(row: Mapping[Any, Any], name: str) -> str:
     if pd.isna(median):
         return ""
     uncertainty = (median - low) / 2 if pd.isna(high) else (high - low) / 4
-    written = [tables.rounded(v, uncertainty) if uncertainty > 0 else f"{v:.4g}"
+    written = [digits.rounded(v, uncertainty) if uncertainty > 0 else f"{v:.4g}"
                for v in (median, low, high) if not pd.isna(v)]
     return f"{written[0]} ({written[1]} to {written[2]})" if len(written) == 3 else \
         f"{written[0]} ({written[1]} to later)"
