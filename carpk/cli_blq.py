@@ -14,13 +14,13 @@ from rich.table import Table
 from carpk.censoring import METHODS, censored_as
 from carpk.cohort import Cohort
 from carpk.comparison import blq_sensitivity
+from carpk.digits import rounded
 from carpk.fitting import Fit, fit, load_fit
 from carpk.problems import Problem, RequestError
 from carpk.program_cache import keep_programs
 from carpk.progress import Stages
 from carpk.reporting import report
 from carpk.requests import Request, table
-from carpk.digits import rounded
 
 Show = Callable[[Iterable[Problem]], None]
 
