@@ -1,4 +1,4 @@
-"""Meshes that are fine enough: tried in turn until two of them agree."""
+"""Meshes that are fine enough: tried in turn until two of them agree, patient by patient."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from carpk.structure import Solver, StructuralModel
 
 Run = TypeVar("Run")
 Mesh = tuple[Solver, int]
+Meshes = tuple[Mesh, ...]  # each patient's
 
 MESHES: dict[str, tuple[Mesh, ...]] = {
     "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("rodas4", 8000),
@@ -34,61 +35,111 @@ TOLERANCE = 1e-3
 class Solved(NamedTuple):
     """Predictions of a whole design.
 
-    predicted : (P, N), unit of each row's output; mesh : the method and steps they are from
-    moved : how far the last mesh tried moved them, see `apart`; 0 where nothing was tried
+    predicted : (P, N), unit of each row's output; mesh : the method and steps of each patient
+    moved : how far the last mesh tried moved any of them, see `apart`; 0 where nothing was tried
     """
 
     predicted: np.ndarray
-    mesh: Mesh
+    mesh: Meshes
     moved: float
 
 
 def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.ndarray],
-           mesh: Mesh | None = None, epochs: Epochs | None = None,
+           mesh: Mesh | Meshes | None = None, epochs: Epochs | None = None,
            changing: Sequence[str] = ()) -> Solved:
-    """A design's predictions, on a mesh that is fine enough for every patient in it.
+    """A design's predictions, on a mesh that is fine enough for each patient in it.
 
-    values : each parameter as (P,), natural scale; mesh : the one to use instead of looking
+    values : each parameter as (P,), natural scale; mesh : the one, or each patient's, to use
+    instead of looking
     epochs : of the parameters `changing` in a patient, whose values are (P, E) or (P, E, 2)
+
+    A patient whom two meshes in turn move by no more than the tolerance is done; the few extreme
+    ones alone are solved on finer ones. Where no two agree the two that differ least are taken.
     """
     run = runner(structure, design, values, epochs, changing)
+    patients = len(design.ids)
     if mesh or not structure.states:
-        chosen = mesh or ("tsit5", 1)
-        return Solved(run(chosen), chosen, 0.0)
-    _, (mesh, predicted), moved = agreeing(
-        MESHES[structure.solver], lambda m: run(m, ROOM.get(m[1], 0)),
-        lambda a, b: apart(a, b, design.output), TOLERANCE)
-    return Solved(predicted, mesh, moved)
+        each = meshes_of(mesh or ("tsit5", 1), patients)
+        return Solved(on_each(run, each, design.output.shape), each, 0.0)
+    first, *finer = MESHES[structure.solver]
+    before = run(first, room=ROOM.get(first[1], 0))
+    best, meshes = before.copy(), np.full(patients, 0)
+    least, left = np.full(patients, np.inf), np.arange(patients)
+    for k, tried in enumerate(finer, 1):
+        after = before.copy()
+        after[left] = run(tried, left, ROOM.get(tried[1], 0))
+        moved = apart(before, after, design.output)
+        nearer = left[moved[left] <= least[left]]
+        best[nearer], least[nearer], meshes[nearer] = after[nearer], moved[nearer], k
+        left, before = left[moved[left] > TOLERANCE], after
+        if not len(left):
+            break
+    return Solved(best, tuple((first, *finer)[k] for k in meshes), float(least.max()))
+
+
+def meshes_of(mesh: Mesh | Meshes, patients: int) -> Meshes:
+    """Each patient's mesh, where there may be one for all."""
+    return (mesh,) * patients if isinstance(mesh[0], str) else mesh
+
+
+def on_each(run: Callable[..., np.ndarray], meshes: Meshes, shape: tuple[int, int]) -> np.ndarray:
+    """Every patient's predictions on the patient's own mesh."""
+    predicted = np.empty(shape)
+    for mesh in dict.fromkeys(meshes):
+        who = np.flatnonzero([m == mesh for m in meshes])
+        predicted[who] = run(mesh, who)
+    return predicted
 
 
 def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.ndarray],
            epochs: Epochs | None = None, changing: Sequence[str] = ()) \
         -> Callable[..., np.ndarray]:
-    """run(mesh, room=0) -> (P, N) predictions of a design, 0 where nothing is observed.
+    """run(mesh, who=all, room=0) -> predictions of patients of a design, 0 where nothing is
+    observed; who : their places
 
     Large cohorts are solved in as many pieces as there are cores, side by side. What was compiled
     for a mesh serves every later run of its shape.
     """
-    own = {n: jnp.asarray(v, dtype=float) for n, v in values.items()}
-    patients = len(design.ids)
-    pieces = min(os.cpu_count() or 1, max(1, patients // _PIECE))
-    size = -(-patients // pieces)
-    places = [np.minimum(np.arange(k * size, (k + 1) * size), patients - 1) for k in range(pieces)]
-    programs: dict[tuple[Solver, int], Callable[..., jax.Array]] = {}
+    own = {n: np.asarray(v, dtype=float) for n, v in values.items()}
+    everyone = np.arange(len(design.ids))
+    programs: dict[tuple[Solver, int, int], Callable[..., jax.Array]] = {}
 
-    def run(mesh: Mesh, room: int = 0) -> np.ndarray:
+    def run(mesh: Mesh, who: np.ndarray = everyone, room: int = 0) -> np.ndarray:
         method, steps = mesh
-        whole = (own, arrays(design, structure, steps, room, epochs, changing))
-        parts = [jax.tree.map(lambda x, p=p: x[p], whole) for p in places]
-        key = (method, max(steps, room))
+        pieces = min(os.cpu_count() or 1, max(1, len(who) // _PIECE))
+        size = -(-len(who) // pieces)
+        if len(who) < len(everyone):  # so that another number of patients shares the program
+            size = 1 << (size - 1).bit_length()
+        places = [who[np.minimum(np.arange(k * size, (k + 1) * size), len(who) - 1)]
+                  for k in range(pieces)]
+
+        def part(p: np.ndarray) -> tuple[Any, Any]:
+            some = {n: jnp.asarray(v[p]) for n, v in own.items()}
+            if epochs is None:
+                return some, arrays(_some(design, p), structure, steps, room)
+            whole = arrays(design, structure, steps, room, epochs, changing)
+            return some, jax.tree.map(lambda x: x[p], whole)
+
+        parts = [part(p) for p in places]
+        key = (method, max(steps, room), size)
         if key not in programs:
             programs[key] = jax.jit(lambda values, data: predict(
                 by(structure, (method, 0)), data, values)).lower(*parts[0]).compile()
         with ThreadPoolExecutor(pieces) as pool:
             solved = list(pool.map(lambda part: np.asarray(programs[key](*part)), parts))
-        return np.where(design.observed, np.concatenate(solved)[:patients], 0.0)
+        return np.where(design.observed[who], np.concatenate(solved)[:len(who)], 0.0)
 
     return run
+
+
+def _some(design: Design, who: np.ndarray) -> Design:
+    """The patients in these places; one may stand in several."""
+    arrays = {f.name: value[who] for f in dataclasses.fields(design)
+              if isinstance(value := getattr(design, f.name), np.ndarray)}
+    return dataclasses.replace(
+        design, ids=tuple(design.ids[k] for k in who), **arrays,
+        inputs={n: v[who] for n, v in design.inputs.items()},
+        dose_events={n: v[who] for n, v in design.dose_events.items()})
 
 
 def agreeing(meshes: Iterable[Mesh], run: Callable[[Mesh], Run],
@@ -114,14 +165,14 @@ def by(structure: StructuralModel, mesh: Mesh) -> StructuralModel:
     return dataclasses.replace(structure, solver=mesh[0]) if structure.states else structure
 
 
-def apart(before: np.ndarray, after: np.ndarray, output: np.ndarray) -> float:
-    """The largest difference on the log scale; infinite where a solve failed.
+def apart(before: np.ndarray, after: np.ndarray, output: np.ndarray) -> np.ndarray:
+    """(P,), each patient's largest difference on the log scale; infinite where a solve failed.
 
     before, after, output : (P, N), two solutions and which output each level is of
     A millionth of the output's highest level is added to both: less is nothing.
     """
-    if not (np.isfinite(before).all() and np.isfinite(after).all()):
-        return np.inf
-    size = np.array([np.abs(after[output == k]).max(initial=0.0) for k in range(output.max() + 1)])
+    whole = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
+    a, b = (np.where(whole[:, None], np.abs(v), 0.0) for v in (before, after))
+    size = np.array([b[output == k].max(initial=0.0) for k in range(output.max() + 1)])
     floor = 1e-6 * np.where(size > 0, size, 1.0)[output]
-    return float(np.abs(np.log((np.abs(after) + floor) / (np.abs(before) + floor))).max())
+    return np.where(whole, np.abs(np.log((b + floor) / (a + floor))).max(axis=1), np.inf)

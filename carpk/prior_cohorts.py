@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from carpk.accuracy import Mesh, solved
+from carpk.accuracy import Mesh, meshes_of, solved
 from carpk.classes import drawn_classes
 from carpk.cohort import Cohort, Design, design
 from carpk.geometry import noncentred
@@ -110,7 +110,8 @@ def prior_predictive(model: PopulationModel, cohort: Cohort, *, cohorts: int = 1
               for k, (o, path) in enumerate(zip(outputs, np.split(paths, len(outputs), axis=1),
                                                 strict=True))}
     drawn = Simulated(pd.DataFrame(values, index=pd.Index(seen.ids, name="ID", dtype=object)),
-                      predicted, np.where(seen.observed, np.asarray(dv), np.nan), mesh, 0.0)
+                      predicted, np.where(seen.observed, np.asarray(dv), np.nan),
+                      meshes_of(mesh, len(seen.ids)), 0.0)
     return PriorPrediction(resolved, populations, followed, None if planned else cohort, seen,
                            drawn, time, levels)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from carpk.accuracy import Mesh, solved
+from carpk.accuracy import Mesh, Meshes, solved
 from carpk.changes import changing_parameters, effects_over_time, epochs_of, moves, over_time
 from carpk.classes import drawn_classes, published_classes, shares_drawn
 from carpk.cohort import Design
@@ -35,7 +35,7 @@ class Simulated:
         a patient, its value at the reference of what changes it
     predicted : (P, N), the model at the design's times, unit of each row's output
     dv : (P, N), the same with residual error; NaN where the design observes nothing
-    mesh : method and steps they were solved with; moved : how far another mesh moves them, on
+    mesh : method and steps each was solved with; moved : how far another mesh moves them, on
         the log scale
     classes : (P,), of a mixture the class of each patient, from 1; not where `own` stands for it
     """
@@ -43,7 +43,7 @@ class Simulated:
     parameters: pd.DataFrame
     predicted: np.ndarray
     dv: np.ndarray
-    mesh: Mesh
+    mesh: Meshes
     moved: float
     classes: np.ndarray | None = None
 
@@ -106,8 +106,8 @@ def _new_units(model: PopulationModel, seed: int) -> dict[str, float]:
 
 
 def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,
-             seed: int, own: Mapping[str, np.ndarray] | None = None, mesh: Mesh | None = None) \
-        -> Simulated:
+             seed: int, own: Mapping[str, np.ndarray] | None = None,
+             mesh: Mesh | Meshes | None = None) -> Simulated:
     """Draws patients' parameters and measurements for a design, solved well enough for all.
 
     theta : population values by name, natural scale, over the published ones

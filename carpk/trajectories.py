@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from carpk.accuracy import Mesh, solved
+from carpk.accuracy import Mesh, Meshes, solved
 from carpk.cohort import Design, design
 from carpk.structure import StructuralModel
 from carpk.virtual_cohort import (
@@ -88,7 +88,8 @@ def grid(end: float, points: int = 301) -> np.ndarray:
 
 
 def curves(structure: StructuralModel, seen: Design, values: Mapping[str, np.ndarray],
-           time: np.ndarray, mesh: Mesh | None = None) -> tuple[dict[str, np.ndarray], float]:
+           time: np.ndarray, mesh: Mesh | Meshes | None = None) \
+        -> tuple[dict[str, np.ndarray], float]:
     """{output: (P, T)}: the patients of a design, with its doses and inputs, at any times.
 
     values : each parameter as (P,); mesh : method and steps, found where None

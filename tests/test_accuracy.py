@@ -71,9 +71,24 @@ def test_a_stiff_model_is_solved_to_the_tolerance_whatever_its_model_file_says_o
     exact = 100 * fast / (fast - k) * (np.exp(-k * t) - np.exp(-fast * t))
     for solver in ("auto", "rodas4"):
         found = solved(dataclasses.replace(FOLLOWING, solver=solver), seen, values)
-        assert found.mesh[0] == "rodas4"
+        assert found.mesh[0][0] == "rodas4"
         assert found.moved <= TOLERANCE
         np.testing.assert_allclose(found.predicted[seen.observed], exact[seen.observed], rtol=1e-6)
+
+
+def test_only_the_patients_who_need_it_are_solved_on_a_finer_mesh():
+    three = design(cohort([(str(i), t, 50.0) for i in range(3) for t in (1, 5, 20, 60.0)]),
+                   FOLLOWING)
+    fast = np.array([5.0, 5000.0, 4.0])
+    values = {n: np.full(3, v) for n, v in FOLLOWING.typical.items()} | {"fast": fast}
+    found = solved(dataclasses.replace(FOLLOWING, solver="auto"), three, values)
+    assert [m[0] for m in found.mesh] == ["tsit5", "rodas4", "tsit5"]
+    k, f = 0.05, fast[:, None]
+    exact = 100 * f / (f - k) * (np.exp(-k * three.time) - np.exp(-f * three.time))
+    np.testing.assert_allclose(found.predicted, exact, rtol=1e-5)
+    again = solved(FOLLOWING, three, values, found.mesh)
+    np.testing.assert_allclose(again.predicted, found.predicted, rtol=1e-12)
+    assert again.mesh == found.mesh
 
 
 def test_a_closed_form_needs_no_mesh():

@@ -89,7 +89,8 @@ def described(want, got, seen, structure):
     lines = []
     for k, output in enumerate(structure.outputs):
         a, b = (np.where(seen.output == k, x, 0.0) for x in (want, got))
-        by_patient = np.array([apart(a[[i]], b[[i]], seen.output[[i]] * 0) for i in range(len(a))])
+        by_patient = np.concatenate([apart(a[[i]], b[[i]], seen.output[[i]] * 0)
+                                     for i in range(len(a))])
         lines.append(f"{output.name}: {by_patient.max():.2g} in patient {by_patient.argmax()}, "
                      f"over 1e-4 in {np.sum(by_patient > 1e-4)}")
     return "; ".join(lines)
@@ -100,9 +101,9 @@ def described(want, got, seen, structure):
 def test_every_patient_is_solved_to_a_ten_thousandth_whatever_the_draw(name, patients):
     structure, seen, got = drawn(name, patients)
     assert np.isfinite(got.predicted[seen.observed]).all()
-    assert got.mesh in MESHES[structure.solver]
+    assert set(got.mesh) <= set(MESHES[structure.solver])
     want = reference(structure, seen, got.parameters)
-    assert apart(want, got.predicted, seen.output) < 1e-4, \
+    assert apart(want, got.predicted, seen.output).max() < 1e-4, \
         described(want, got.predicted, seen, structure)
     highest = np.array([np.abs(want[seen.output == k]).max() for k in
                         range(len(structure.outputs))])[seen.output]
