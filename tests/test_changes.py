@@ -146,6 +146,7 @@ def test_likelihood_and_gradient_across_a_change_are_those_by_hand(cohort):
         assert found[1][i, 0] == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.slow  # passed, 10 s
 def test_delayed_doses_and_resets_have_the_parameters_of_their_record(tmp_path):
     text = "ID,TIME,DV,AMT,EVID,WT,STEROID\n1,0,.,100,1,70,0\n1,1,5,.,0,70,1\n" \
         "1,4,5,.,0,70,1\n1,10,.,200,4,140,1\n1,13,5,.,0,140,1\n"

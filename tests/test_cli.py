@@ -369,6 +369,7 @@ def test_the_help_names_every_command(carpk):
 # compare
 
 
+@pytest.mark.slow  # passed, 21 s
 def test_a_fit_is_made_again_under_other_rules_for_censored_levels_once(carpk, near_typical):
     Path("run.csv").write_text(DATA.replace("SEX", "CENS").replace("F\n", "0\n") + "6,1,100,1\n"
                                "6,10,100,1\n6,30,500,0\n")

@@ -46,7 +46,7 @@ def run(name, folder, first):
 
 # the second fits an ODE model: 54 s, passed; the fourth fits twice: 45 s, passed; the fifth fits
 # five times: passed, 18 minutes with a load of 18 on two cores
-LONG = ("02", "04", "05")
+LONG = ("01", "02", "04", "05")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n[:2] in LONG
