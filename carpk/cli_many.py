@@ -168,7 +168,9 @@ def _print(console: Console, headings: Sequence[str], rows: Sequence[Sequence[st
         table.add_column(heading, justify="left" if heading in texts else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console.print(table, crop=False)
+    # wider than the window rather than a number cut short
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    console.print(table, crop=False, width=max(console.width, needed))
 
 
 def _cell(row: Mapping[Any, Any], column: str) -> str:
