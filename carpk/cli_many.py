@@ -170,7 +170,8 @@ def _print(console: Console, headings: Sequence[str], rows: Sequence[Sequence[st
         table.add_row(*row)
     # wider than the window rather than a number cut short
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    console.print(table, crop=False, width=max(console.width, needed))
+    console.width = max(console.width, needed)
+    console.print(table, crop=False)
 
 
 def _cell(row: Mapping[Any, Any], column: str) -> str:

@@ -44,8 +44,8 @@ def run(name, folder, first):
     assert "fit.save(" not in code or list((folder / "fits").iterdir())
 
 
-# the first fits: 38 s, passed; the second fits an ODE model: 54 s, passed; the fourth fits twice: 45 s, passed; the fifth fits
-# five times: passed, 18 minutes with a load of 18 on two cores
+# the first fits: 38 s, passed; the second fits an ODE model: 54 s, passed; the fourth fits twice:
+# 45 s, passed; the fifth fits five times: passed, 18 minutes with a load of 18 on two cores
 LONG = ("01", "02", "04", "05")
 
 
