@@ -28,8 +28,10 @@ MESHES: dict[str, tuple[Mesh, ...]] = {
     "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000))}
 ROOM = {500: 2000, 250: 1000}  # what a mesh costs is mostly its compilation: two share one
 _PIECE = 100  # patients: fewer are not worth a thread of their own
-# of ln level; the finer of two meshes with 4 times the steps is then a hundred times nearer
-TOLERANCE = 1e-3
+# of ln level: what a user is warned of; and what sends a patient to the next mesh: of two with 4
+# times the steps the finer is then within 1e-4, were the error no better than proportional to a
+# step, and mostly a hundred times nearer
+TOLERANCE, _SETTLED = 1e-3, 3e-4
 
 
 class Solved(NamedTuple):
@@ -53,8 +55,8 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     instead of looking
     epochs : of the parameters `changing` in a patient, whose values are (P, E) or (P, E, 2)
 
-    A patient whom two meshes in turn move by no more than the tolerance is done; the few extreme
-    ones alone are solved on finer ones. Where no two agree the two that differ least are taken.
+    A patient whom two meshes in turn hardly move is done; the few extreme ones alone are solved
+    on finer ones. Where no two agree the two that differ least are taken.
     """
     run = runner(structure, design, values, epochs, changing)
     patients = len(design.ids)
@@ -71,7 +73,7 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
         moved = apart(before, after, design.output)
         nearer = left[moved[left] <= least[left]]
         best[nearer], least[nearer], meshes[nearer] = after[nearer], moved[nearer], k
-        left, before = left[moved[left] > TOLERANCE], after
+        left, before = left[moved[left] > _SETTLED], after
         if not len(left):
             break
     return Solved(best, tuple((first, *finer)[k] for k in meshes), float(least.max()))

@@ -43,3 +43,14 @@ def test_growth_is_the_power_of_the_number_of_patients():
     estimators = script(FOLDER / "estimators.py")
     rows = {f"tisacel-{n}": {"patients": n, "cpu_seconds": 0.1 * n} for n in (90, 2000)}
     assert estimators.growth(rows) == "from 90 to 2000 patients CPU time grows with the power 1.00"
+
+
+@pytest.mark.slow  # passed, 34 s: 252 gradients per effective sample, 57 programs, 43 the next time
+def test_what_does_not_depend_on_the_machine_has_not_grown():
+    engine = script(FOLDER / "engine.py")
+    kept = json.loads((FOLDER / "engine.json").read_text("utf-8"))["counts"]["found"]
+    found = engine.counts()
+    assert found["steps"] == kept["steps"]
+    for count, most in kept.items():
+        if count != "steps":
+            assert found[count] <= 1.5 * most, count
