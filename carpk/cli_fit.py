@@ -30,8 +30,9 @@ _SHOWN = {"parameter": "parameter", "unit": "unit", "median": "median", "lower95
 _DEAREST_LAST = ("shrinkage", "ess_tail", "rse", "unit")  # what 80 columns do without
 
 
-def run(asked: Request, show: Show) -> int:
-    """Fits, saves, reports and prints; the exit code."""
+def run(asked: Request, show: Show, resumed: str | None = None) -> int:
+    """Fits, or goes on in the folder of an unfinished fit; saves, reports, prints; the exit code.
+    """
     model = asked.population()
     cohort = asked.cohort(model.structure)
     seen = design(cohort, model.structure)
@@ -44,7 +45,7 @@ def run(asked: Request, show: Show) -> int:
         with Stages() as progress:
             assert asked.seed is not None
             result = fit(model, cohort, asked.estimator, seed=asked.seed, progress=progress,
-                         unfinished=asked.out, **asked.settings)
+                         unfinished=resumed or asked.out, **asked.settings)
             folder = result.save(asked.out)
             progress("report", 0, 1)
             report(result, folder)

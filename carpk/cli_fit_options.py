@@ -97,4 +97,4 @@ def command(
         setting=setting)
     asked = cli_request.resumed(resume, data, options) if resume else \
         cli_request.request(data, options)
-    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12)))
+    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12), resume))

@@ -16,7 +16,13 @@ from carpk.prior_cohorts import in_words, prior_predictive
 from carpk.problems import Problem, RequestError
 from carpk.program_cache import keep_programs
 from carpk.requests import Request
-from carpk.simulation_request import Asked, by_output, noted, sampling_times
+from carpk.simulation_request import (
+    Asked,
+    by_output,
+    noted,
+    sampling_times,
+    wrong_numbers,
+)
 from carpk.virtual_cohort import doses_written, enrolled, measured
 
 PATIENTS = 20  # of a virtual cohort, where no design says how many
@@ -31,12 +37,7 @@ def run(asked: Asked, cohorts: int) -> tuple[Path, Path, str, tuple[Problem, ...
     found: list[Problem] = []
     if cohorts < 1:
         found.append(Problem("error", "must be 1 or more", column="--cohorts", found=str(cohorts)))
-    if asked.patients is not None and asked.patients < 1:
-        found.append(Problem("error", "must be 1 or more", column="--patients",
-                             found=str(asked.patients)))
-    if not 0 <= asked.seed < 2**63:
-        found.append(Problem("error", "must not be negative", column="--seed",
-                             found=str(asked.seed)))
+    found += wrong_numbers(asked)
     found += [Problem("error", "with --prior, values are drawn from the priors", "drop it",
                       column=option)
               for option, given in (("--set", asked.sets), ("--sigma", asked.sigma)) if given]

@@ -18,7 +18,13 @@ from carpk.population_model import PopulationModel, population
 from carpk.problems import Problem, RequestError
 from carpk.program_cache import keep_programs
 from carpk.simulation import Simulated, simulate
-from carpk.simulation_request import Asked, by_output, noted, sampling_times
+from carpk.simulation_request import (
+    Asked,
+    by_output,
+    noted,
+    sampling_times,
+    wrong_numbers,
+)
 from carpk.structure import StructuralModel
 from carpk.trajectories import curves, grid, typical
 from carpk.virtual_cohort import (
@@ -67,12 +73,7 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     if asked.units and like is None:
         found.append(Problem("error", "says what unit a --design is in", "give one, or write the "
                              "unit into the dose: --dose '50 UNIT:STATE@0'", column="--unit"))
-    if asked.patients is not None and asked.patients < 1:
-        found.append(Problem("error", "must be 1 or more", column="--patients",
-                             found=str(asked.patients)))
-    if not 0 <= asked.seed < 2**63:
-        found.append(Problem("error", "must not be negative", column="--seed",
-                             found=str(asked.seed)))
+    found += wrong_numbers(asked)
     dvids = [o.dvid for o in structure.outputs]
     found += [Problem("error", f"{structure.name} has no output with this DVID",
                       f"it has {', '.join(f'{o.dvid} = {o.name}' for o in structure.outputs)}",

@@ -94,8 +94,9 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
 
     estimator : its name; `settings` are its fields (for nuts: chains, draws, warmup, ...)
     progress : called with (stage, done, total) as the fit goes on
-    unfinished : the folder in which the fit keeps where it stands, until it is saved; the same
-        request goes on from there, with the draws of a fit that was never interrupted
+    unfinished : the folder in which the fit keeps where it stands, in one of its own, until it is
+        saved; the same request goes on from there, with the draws of a fit that was never
+        interrupted. Or that folder of its own, which is refused where it is of another fit.
     Raises DataError when the cohort does not fit the model, RequestError for a setting that is
     not understood. A fit that did not converge is returned and says so in `convergence`.
     KeyboardInterrupt carries the folder that was kept, if one was.
@@ -123,8 +124,9 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     request, code, stamp = _asked(model, chosen.structure, cohort, estimator, method, seed)
     prepared = time.perf_counter()
     if unfinished is not None and method.resumable:
-        kept = Checkpoints(Path(unfinished) / _unfinished(chosen.structure.name, estimator, stamp),
-                           {"request": request, "versions": _versions()})
+        kept = Checkpoints(
+            _kept_in(Path(unfinished), _unfinished(chosen.structure.name, estimator, stamp)),
+            {"request": request, "versions": _versions()})
         seen = dataclasses.replace(seen, warnings=(*seen.warnings, *_of_others(kept)))
         try:
             estimate = method.fit(chosen, data, seen.ids, seed, say, kept=kept)
@@ -174,6 +176,16 @@ def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
 def _unfinished(*name: str) -> str:
     """The folder of a fit while it is made, which may take more than the day in its name."""
     return "_".join(name) + SUFFIX
+
+
+def _kept_in(folder: Path, name: str) -> Path:
+    """The folder of this name, in the one given or the one given itself."""
+    if folder.suffix != SUFFIX:
+        return folder / name
+    if folder.name != name:
+        raise RequestError(Problem("error", "the data or the model file have changed since this "
+                                   "fit was begun", "put them back, or fit anew", str(folder)))
+    return folder
 
 
 def _of_others(kept: Checkpoints) -> list[Problem]:

@@ -44,8 +44,20 @@ def noted(found: list[Problem], call: Callable[[], Result]) -> Result | None:
         return None
 
 
+def wrong_numbers(asked: Asked) -> list[Problem]:
+    """What is wrong with the number of patients and the seed."""
+    found = []
+    if asked.patients is not None and asked.patients < 1:
+        found.append(Problem("error", "must be 1 or more", column="--patients",
+                             found=str(asked.patients)))
+    if not 0 <= asked.seed < 2**63:
+        found.append(Problem("error", "must not be negative", column="--seed",
+                             found=str(asked.seed)))
+    return found
+
+
 def sampling_times(asked: Asked, structure: StructuralModel, doses: pd.DataFrame | None,
-           found: list[Problem]) -> list[float]:
+                   found: list[Problem]) -> list[float]:
     """The sampling times, none where the design gives them."""
     if asked.times is None:
         if asked.like is not None:

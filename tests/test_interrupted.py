@@ -78,9 +78,9 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_draws(small_fit, tmp_pat
                 raise KeyboardInterrupt
         return progress
 
-    def again(progress):
-        return fitting.fit(population("stein_2019"), cohort, seed=1, chains=2, draws=30, warmup=30,
-                           unfinished=tmp_path / "fits", progress=progress)
+    def again(progress, place=tmp_path / "fits", draws=30):
+        return fitting.fit(population("stein_2019"), cohort, seed=1, chains=2, draws=draws,
+                           warmup=30, unfinished=place, progress=progress)
 
     for after in (40, 80):  # in the warm-up, then among the draws
         with pytest.raises(KeyboardInterrupt) as interrupt:
@@ -88,7 +88,9 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_draws(small_fit, tmp_pat
         [folder] = (tmp_path / "fits").iterdir()
         assert interrupt.value.args == (str(folder),)
         seen.clear()
-    result = again(lambda stage, done, total: seen.append((stage, done)))
+    with pytest.raises(RequestError, match="have changed since this fit was begun"):
+        again(dying(0), folder, draws=31)
+    result = again(lambda stage, done, total: seen.append((stage, done)), folder)
     assert min(done for stage, done in seen if stage == "sample") > 80
     xr.testing.assert_equal(result.posterior["posterior"].dataset,
                             small_fit.posterior["posterior"].dataset)

@@ -1,0 +1,85 @@
+"""`carpk compare` where it fits again: under other rules for censored levels, without a fold."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_cli import DATA, MODEL, fits
+from typer.testing import CliRunner
+
+from carpk import cli
+
+
+@pytest.fixture
+def carpk(tmp_path, monkeypatch, short_reports):
+    """Runs a command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MODEL)
+    (tmp_path / "run.csv").write_text(DATA)
+    return lambda *arguments: CliRunner().invoke(cli.app, [*map(str, arguments)])
+
+
+@pytest.mark.slow  # passed, 21 s
+def test_a_fit_is_made_again_under_other_rules_for_censored_levels_once(carpk, near_typical):
+    Path("run.csv").write_text(DATA.replace("SEX", "CENS").replace("F\n", "0\n") + "6,1,100,1\n"
+                               "6,10,100,1\n6,30,500,0\n")
+    assert carpk("fit", "run.csv", "--model", "./mine.py", "--estimator", "near", "--seed",
+                 3).exit_code == 0
+    [first] = fits()
+    done = carpk("compare", first, "--blq", "M3,M1,M6", "--out", "blq.csv")
+    assert done.exit_code == 0, done.output
+    assert len(fits()) == 3
+    assert {json.loads((f / "manifest.json").read_text())["request"]["censoring"]
+            for f in fits()} == {"M1", "M3", "M6"}
+    numbers = pd.read_csv("blq.csv").set_index("parameter")
+    assert {"C0_pop", "half_life_pop", "omega_C0", "sigma_C_log"} <= set(numbers.index)
+    assert (numbers["M3_moved"] == 0).all()
+    moved = (numbers["M1_median"] - numbers["M3_median"]) / numbers["M3_sd"]
+    assert numbers["M1_moved"].to_list() == pytest.approx(moved.to_list())
+    assert "M6: " in done.stdout
+    again = carpk("compare", first, "--blq", "M3,M1,M6")
+    assert again.exit_code == 0
+    assert len(fits()) == 3, "what is there is not made again"
+    assert re.sub("blq.csv\n", "", done.stdout) == again.stdout
+    refused = carpk("compare", first, "--blq", "M4,M7")
+    assert refused.exit_code == 1
+    assert "no logarithm" in refused.output
+    assert len(fits()) == 3, "nothing is fitted before all of it can be"
+
+
+def test_what_cannot_be_made_again_is_refused(carpk, near_typical):
+    carpk("fit", "run.csv", "--model", "./mine.py", "--estimator", "near", "--seed", 3)
+    [fit] = fits()
+    refused = carpk("compare", fit, "--blq", "M1,M2")
+    assert refused.exit_code == 1
+    assert "known: M1, M3, M4, M6, M7" in refused.output
+    assert "no level of this fit is censored" in carpk("compare", fit, "--blq", "M1").output
+    assert "one fit is made again" in carpk("compare", fit, fit, "--blq", "M1").output
+
+
+@pytest.mark.slow  # passed, 141 s on a busy machine: four refits
+def test_fits_are_compared_by_refits_without_a_fold_of_patients_made_once(carpk, near_typical):
+    for error in ("lognormal", "lognormal student_t"):
+        assert carpk("fit", "run.csv", "--model", "./mine.py", "--estimator", "near", "--seed", 3,
+                     "--error", f"C={error}").exit_code == 0
+    both = fits()
+    done = carpk("compare", *both, "--kfold", 2, "--out", "folds.csv")
+    assert done.exit_code == 0, done.output
+    assert fits() == both, "refits lie in the folders of their fits"
+    refits = [sorted((f / "kfold").iterdir()) for f in both]
+    assert [len(r) for r in refits] == [2, 2]
+    left = [set(json.loads((r / "manifest.json").read_text())["request"]["data"]["patients"])
+            for r in refits[0]]
+    assert left[0] | left[1] == {"1", "2", "3", "4", "5"}
+    assert sorted(map(len, left)) == [2, 3]
+    assert len(left[0] & left[1]) == 0
+    table = pd.read_csv("folds.csv")
+    assert table["difference"].iloc[0] == 0 >= table["difference"].iloc[1]
+    again = carpk("compare", *both, "--kfold", 2)
+    assert [sorted((f / "kfold").iterdir()) for f in both] == refits
+    assert re.sub("folds.csv\n", "", done.stdout) == again.stdout
+    assert "5 patients make 2 to 5 folds" in carpk("compare", *both, "--kfold", 6).output
+    Path("run.csv").write_text(DATA + "6,1,100,F\n")
+    assert "the data have changed" in carpk("compare", *both, "--kfold", 2).output
