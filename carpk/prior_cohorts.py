@@ -196,9 +196,9 @@ def in_words(expected: PriorPrediction) -> list[str]:
             found = mine.groupby("ID")["DV"].max()
             ends = [np.interp(mine["TIME"], expected.time, b)
                     for b in expected.bands(output.name)[[0, 4]]]
-            within = float(((mine["DV"] >= ends[0]) & (mine["DV"] <= ends[1])).mean())
+            within = int(((mine["DV"] >= ends[0]) & (mine["DV"] <= ends[1])).sum())
             text += (f"; observed peaks {_short(found.min())} to {_short(found.max())}, "
-                     f"{100 * within:.0f} % of the measured levels within the 90 % band")
+                     f"{within} of {len(mine)} measured levels within the 90 % band")
         said.append(text)
     failed = int((~np.isfinite(expected.drawn.predicted)).any(axis=1).sum())
     if failed:
