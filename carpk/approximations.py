@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,25 +26,19 @@ import numpy as np
 
 from carpk.conditional import (
     FIRST,
+    Between,
     Curvature,
-    Look,
     Modes,
     Patients,
+    between,
     factor,
     log_determinant,
-    precision,
-    row_terms,
     stacked,
     uphill,
 )
-from carpk.empirical_bayes import shared_places
-from carpk.likelihood import (
-    patient_log_density,
-    population_location,
-    row_log_likelihood,
-    to_theta,
-)
+from carpk.likelihood import patient_log_density, row_log_likelihood, to_theta
 from carpk.population_model import PopulationModel
+from carpk.sensitivities import Look, row_terms, shared_places
 from carpk.small_matrices import solve_lower
 from carpk.solve import Arrays
 
@@ -92,7 +86,7 @@ class Approximation:
         self.model, self.method = model, method
         self.patients = Patients(model, data, interaction=method in ("focei", "laplace"))
         self._programs = {f: jax.jit(lambda data, *args, f=f: f(model, data, *args)) for f in (
-            _first_order, _conditional, _joint, _log_det, _focei_scores, _laplace_scores)}
+            _focei_scores, _laplace_scores)}
         self._reads(data)
 
     def _reads(self, data: Arrays) -> None:
@@ -118,37 +112,42 @@ class Approximation:
         scores : with the gradients; of focei and laplace alone
         """
         if self.method == "fo":
-            phi = self.patients.typical(u)
+            at = self.patients.between(u)
+            phi = at.mu
             look = self.patients.look(u, phi)
-            value = np.asarray(self._run[_first_order](u, look))
+            value = _first_order(at, look)
             return Likelihood(value - self.constant,
                               Modes(phi, look, np.zeros(len(value))), None)
         modes = self.patients.modes(u, start)
         if self.method == "laplace":
             value, more = self._laplace(u, modes, scores)
         else:
-            value = self._run[_conditional](u, modes.phi, modes.look)
+            value = self._joint(u, modes) \
+                + _log_det(self.patients.between(u).precision, modes.look)
             more = self._focei(u, modes) if scores else ()
         slopes, kinked = map(np.asarray, more) if more else (None, None)
         return Likelihood(np.asarray(value) - self.constant, modes, slopes, kinked)
 
+    def _joint(self, u: Any, modes: Modes) -> np.ndarray:
+        """(P,), 2 J - K log 2 pi."""
+        return -2.0 * self.patients.height(u, modes.phi, modes.look) \
+            - modes.phi.shape[1] * _LOG_2PI
+
     def _laplace(self, u: Any, modes: Modes, scores: bool) \
             -> tuple[np.ndarray, tuple[Any, ...]]:
         curvature = self.patients.curvature(u, modes)[0]
-        value = np.asarray(self._run[_joint](u, modes.phi, modes.look)) \
-            + np.asarray(curvature.log_det)
+        value = self._joint(u, modes) + curvature.log_det
         if not scores:
             return value, ()
         sides = [side for pair in self.patients.both_sides(
             u, modes.phi, curvature.axes, _SECOND)
                  for side in pair]
-        here = np.asarray(modes.look.gradient)
-        bend = sum(((np.asarray(s.gradient) - here) / _SECOND**2 for s in sides),
-                   np.zeros_like(here))
+        here = modes.look.gradient
+        bend = sum(((s.gradient - here) / _SECOND**2 for s in sides), np.zeros_like(here))
         moved = np.stack([s.predicted for s in sides]) if sides else \
             np.zeros((0, *modes.look.predicted.shape))
         return value, (self._run[_laplace_scores](
-            u, modes.phi, modes.look, curvature, -bend, moved), ~np.asarray(curvature.exact))
+            u, modes.phi, modes.look, curvature, -bend, moved), ~curvature.exact)
 
     def _focei(self, u: Any, modes: Modes) -> tuple[Any, ...]:
         """(P, Q), scores; (P,), kinked."""
@@ -158,49 +157,35 @@ class Approximation:
             sides.append((self.patients.look(u + step, modes.phi),
                           self.patients.look(u - step, modes.phi)))
 
-        def log_det(look: Look) -> np.ndarray:
-            return np.asarray(self._run[_log_det](u, look))
-
+        precisions = [self.patients.between(u).precision] * len(sides)
         with np.errstate(invalid="ignore"):  # where a solve failed on both sides
-            slopes = [(log_det(a) - log_det(b)) / (2 * FIRST) for a, b in sides]
+            slopes = [(_log_det(p, a) - _log_det(p, b)) / (2 * FIRST)
+                      for p, (a, b) in zip(precisions, sides, strict=True)]
         return (self._run[_focei_scores](u, modes.phi, modes.look, curvature, stacked(
-            slopes, modes.look.value)), ~np.asarray(curvature.exact))
+            slopes, modes.look.value)), ~curvature.exact)
 
 
-def _joint(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look) \
-        -> jax.Array:
-    """(P,), 2 J - K log 2 pi."""
-    density = look.value + patient_log_density(model, data, to_theta(model, u), phi)
-    return -2.0 * density - phi.shape[1] * _LOG_2PI
-
-
-def _log_det(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
-    """(P,), ln det H of FOCE and FOCEI."""
-    return log_determinant(factor(model, data, to_theta(model, u), _information(look)), look.value)
-
-
-def _information(look: Look) -> jax.Array:
-    """(P, K, K), by the rows' own weights."""
+def _log_det(precision: Any, look: Look) -> Any:
+    """(P,), ln det H of FOCE and FOCEI, by the rows' own weights."""
+    of = np if isinstance(look.weight, np.ndarray) else jnp
     own = look.jacobian[..., :look.information.shape[-1]]
-    return jnp.einsum("pn,pnk,pnl->pkl", jnp.maximum(look.weight, 0.0), own, own)
+    weighed = own * of.maximum(look.weight, 0.0)[..., None]
+    with np.errstate(all="ignore"):
+        return log_determinant(factor(precision, of.swapaxes(own, 1, 2) @ weighed), look.value)
 
 
-def _conditional(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
-                 look: Look) -> jax.Array:
-    """(P,), FOCE and FOCEI with the constant."""
-    return _joint(model, data, u, phi, look) + _log_det(model, data, u, look)
-
-
-def _first_order(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
+def _first_order(at: Between, look: Look) -> np.ndarray:
     """(P,), FO with the constant: a normal y with what the predictions' slopes at the typical
     patient make of Omega. b' H^-1 b is what a mode of the linear model would gain."""
     k = look.information.shape[-1]
-    low = factor(model, data, to_theta(model, u), _information(look))
-    gain = solve_lower(low, [look.gradient[:, i] for i in range(k)])
-    _, spread = population_location(model, data, to_theta(model, u))
-    return (-2.0 * look.value - sum((x**2 for x in gain), jnp.zeros_like(look.value))
-            + log_determinant(low, look.value)
-            + sum((2.0 * jnp.log(row[i]) for i, row in enumerate(spread)), jnp.zeros(())))
+    own = look.jacobian[..., :k]
+    information = np.swapaxes(own, 1, 2) @ (own * np.maximum(look.weight, 0.0)[..., None])
+    with np.errstate(all="ignore"):
+        low = factor(at.precision, information)
+        gain = solve_lower(low, [look.gradient[:, i] for i in range(k)])
+    return np.asarray(-2.0 * look.value - sum((x**2 for x in gain), np.zeros_like(look.value))
+                      + log_determinant(low, look.value)
+                      + sum(2.0 * np.log(row[i]) for i, row in enumerate(at.low)))
 
 
 def _scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look,
@@ -222,7 +207,7 @@ def _scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, 
         rows, slope, _ = row_terms(model, data, theta, look.predicted)
         density = rows.sum(axis=1) + patient_log_density(model, data, theta, phi)
         gradient = jnp.einsum("pn,pnk->pk", slope, look.jacobian[..., :k])
-        rising = uphill(model, data, theta, phi, gradient)
+        rising = uphill(between(model, data, u), phi, gradient)
         return -2.0 * density + extra(u) + jnp.einsum("pk,pk->p", v, rising)
 
     scores = jax.jacfwd(value)(u)
@@ -242,7 +227,8 @@ def _focei_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.A
 def _weighed_log_det(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
     """ln det H at the predictions of a look, as a function of u."""
     _, _, weight = row_terms(model, data, to_theta(model, u), look.predicted)
-    return _log_det(model, data, u, look._replace(weight=weight))
+    return cast(jax.Array, _log_det(between(model, data, u).precision,
+                                    look._replace(weight=weight)))
 
 
 def _laplace_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
@@ -260,7 +246,7 @@ def _laplace_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax
 
         second = (jax.vmap(rows)(moved) - rows(look.predicted)[None]).sum(axis=0) / _SECOND**2
         smooth = -second + jnp.einsum("pkm,kl,plm->p", curvature.axes,
-                                      precision(model, data, theta), curvature.axes)
+                                      between(model, data, u).precision, curvature.axes)
         return jnp.where(curvature.exact, smooth, _weighed_log_det(model, data, u, look))
 
     bend = jnp.where(curvature.exact[:, None], bend, 0.0)

@@ -10,15 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from scipy.special import logsumexp
 
 from carpk import posterior
+from carpk.conditional import Patients
 from carpk.fitting import Fit
-from carpk.importance import weighed
+from carpk.importance import factor_of, spread_t, weighed
 from carpk.likelihood import data_of, from_theta
 from carpk.posterior import Left
 from carpk.prediction import some_draws
 from carpk.problems import Problem, RequestError
-from carpk.small_matrices import Rows, cholesky
+from carpk.small_matrices import Rows
 from carpk.tables import parameters
 
 COLUMNS = ("fit", "unit", "elpd", "se", "p_loo", "difference", "difference_se", "weight",
@@ -90,41 +92,22 @@ def patient_log_likelihoods(fit: Fit, seed: int = 1, of: Fit | None = None,
     centre, low = _proposal(of)
     if places is not None:
         data, centre, low = jax.tree.map(lambda x: x[places], (data, centre, low))
-    z = _spread_t(seed, (len(some), _INNER, *centre.shape))
-
-    @jax.jit
-    def every(theta: Any, z: jax.Array, data: Any) -> jax.Array:
-        def one(draw: Any) -> jax.Array:
-            values, z = draw
-            u = from_theta(model, {**model.fixed, **values})
-            weights, _ = weighed(model, data, u, centre, low, z)
-            return jax.scipy.special.logsumexp(weights, axis=0) - jnp.log(_INNER)
-        return jax.lax.map(one, (theta, z))
-
-    found = np.asarray(every(theta, z, data))
+    us = np.asarray(jax.jit(jax.vmap(lambda values: from_theta(
+        model, {**model.fixed, **values})))(theta))
+    patients, random = Patients(model, data), np.random.default_rng(seed)
+    found = np.stack([logsumexp(weighed(patients, u, centre, low, spread_t(
+        random, (_INNER, *centre.shape)))[0], axis=0) - np.log(_INNER) for u in us])
     return found.reshape(stored.sizes["chain"], -1, found.shape[1])
 
 
-def _proposal(fit: Fit) -> tuple[jax.Array, Rows]:
+def _proposal(fit: Fit) -> tuple[np.ndarray, Rows]:
     """Each patient's posterior mean of phi (P, K), and the lower factor of its covariance."""
     stored, model = fit.posterior["posterior"].dataset, fit.model
     phi = posterior.phi_of(model, stored)
     phi = phi.reshape(phi.shape[0] * phi.shape[1], *phi.shape[2:])
     away = phi - phi.mean(axis=0)
-    covariance = jnp.asarray(np.einsum("spk,spl->pkl", away, away) / len(phi))
-    size = phi.shape[-1]
-    return jnp.asarray(phi.mean(axis=0)), cholesky(
-        [{j: covariance[:, i, j] + (1e-10 if i == j else 0.0) for j in range(i + 1)}
-         for i in range(size)])
-
-
-def _spread_t(seed: int, shape: tuple[int, ...]) -> jax.Array:
-    """Draws of an uncorrelated t with the freedom that `importance.weighed` reckons with."""
-    from carpk.importance import FREEDOM
-
-    random = np.random.default_rng(seed)
-    scale = random.chisquare(FREEDOM, size=(*shape[:-1], 1)) / FREEDOM
-    return jnp.asarray(random.normal(size=shape) / np.sqrt(scale))
+    covariance = np.einsum("spk,spl->pkl", away, away) / len(phi)
+    return phi.mean(axis=0), factor_of(covariance + 1e-10 * np.eye(phi.shape[-1]))
 
 
 def _row(name: str, unit: str, left: Left, names: Sequence[str], differs: str) -> dict[str, Any]:

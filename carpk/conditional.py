@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.empirical_bayes import columns, dense, guess, moved_rows, shared_places
-from carpk.error_models import ErrorModel
-from carpk.likelihood import patient_log_density, population_location, predicted_rows, to_theta
+from carpk.likelihood import (
+    patient_log_density,
+    patient_log_likelihood,
+    population_location,
+    to_theta,
+)
 from carpk.population_model import PopulationModel
+from carpk.sensitivities import Look, dense, look_at, omegas, shared_places, typical_sds
 from carpk.small_matrices import Rows, cholesky, inverse_of, solve_lower, solve_upper
 from carpk.solve import Arrays
 
@@ -22,32 +24,25 @@ _MOST, _NEWTON = 60, 20  # rounds of the search by scoring, and by Newton's step
 _KINK = 30.0  # times its scoring approximation: no curvature, but the jump of a slope
 FIRST = 1e-4  # of a posterior SD, in first differences: they lose 1e-8 of a third derivative
 _STUCK = 1e10  # damping at which a patient has stopped moving
-
-
-class Look(NamedTuple):
-    """What a model says of patients at some phi.
-
-    predicted, slope, weight : (P, N) predictions, and of each row's log-likelihood its slope and
-        its information, in the prediction on the scale its residual is added to
-    jacobian : (P, N, K + S) of the predictions on that scale, in phi and in the S shared places
-    value, gradient, information : (P,), (P, K + S), (P, K, K), of the log-likelihood
-    """
-
-    predicted: jax.Array
-    slope: jax.Array
-    weight: jax.Array
-    jacobian: jax.Array
-    value: jax.Array
-    gradient: jax.Array
-    information: jax.Array
+_GUESSES, _WIDE = 200, 1.5  # draws a search may begin from, in SDs of the population
+_TOGETHER = 100  # draws of one call
 
 
 class Modes(NamedTuple):
     """phi (P, K), what there is to see there, and the Newton decrements (P,) that are left."""
 
-    phi: jax.Array
+    phi: np.ndarray
     look: Look
-    decrement: Any
+    decrement: np.ndarray
+
+
+class Between(NamedTuple):
+    """Where a population puts its patients on the link scale: mu (P, K), the lower factor of
+    Omega, and Omega^-1 (K, K)."""
+
+    mu: Any
+    low: Rows
+    precision: Any
 
 
 class Curvature(NamedTuple):
@@ -61,19 +56,20 @@ class Curvature(NamedTuple):
     mixed : (P, K + S, K), second derivatives of the log-likelihood along the rough axes
     """
 
-    log_det: jax.Array
-    exact: jax.Array
-    axes: jax.Array
-    rough: jax.Array
-    turn: jax.Array
-    mixed: jax.Array
+    log_det: Any
+    exact: Any
+    axes: Any
+    rough: Any
+    turn: Any
+    mixed: Any
 
 
 class Patients:
     """The patients of a model, with the programs that look at them.
 
-    A look is the only large program, so it is compiled once and called from here: a search and
-    every difference quotient are rounds of looks.
+    Compiled is only what knows the model: a look, the densities of draws, the population. What a
+    search does with them is arithmetic on small matrices, which costs less to run as it stands
+    than to compile; a search and every difference quotient are rounds of looks.
 
     interaction : whether the residual SD follows a patient's own prediction; without it it is
         that of the typical patient, as in FO and FOCE
@@ -82,27 +78,49 @@ class Patients:
     def __init__(self, model: PopulationModel, data: Arrays, interaction: bool = True) -> None:
         self.model, self.data, self.interaction = model, data, interaction
         self.shared = shared_places(model)
-        self._look = jax.jit(lambda data, u, phi, sds: _look(model, data, u, phi, sds))
-        self._turn = jax.jit(lambda data, *state: _turn(model, data, *state))
-        self._typical = jax.jit(lambda data, u: population_location(
-            model, data, to_theta(model, u))[0])
-        self._axes, self._exact, self._newton, self._risen = (
-            jax.jit(lambda data, *args, f=f: f(model, data, *args))
-            for f in (_axes, _exact, _newton, _risen))
-        self._likelier = jax.jit(lambda data, *args: _likelier(model, data, *args))
-        self._theta = jax.jit(lambda u: to_theta(model, u))
+        self._look = jax.jit(lambda data, u, phi, sds: look_at(model, data, u, phi, sds))
+        self._between = jax.jit(lambda data, u: between(model, data, u))
+        self._density = jax.jit(lambda data, u, phi: patient_log_density(
+            model, data, to_theta(model, u), phi))
+        self._densities = jax.jit(lambda data, u, phi: _densities(model, data, u, phi))
+        self._omegas = jax.jit(lambda u: omegas(model, to_theta(model, u)))
         self._sds = jax.jit(lambda data, u: typical_sds(model, data, u))
 
-    def typical(self, u: Any) -> jax.Array:
+    def between(self, u: Any) -> Between:
+        """Where the population puts the patients."""
+        at: Between = jax.tree.map(np.asarray, self._between(self.data, u))
+        return at
+
+    def typical(self, u: Any) -> np.ndarray:
         """(P, K): where phi lies by the population alone."""
-        return self._typical(self.data, u)
+        return np.asarray(self.between(u).mu)
 
     def look(self, u: Any, phi: Any) -> Look:
         """What there is to see at phi."""
-        return cast(Look, self._look(self.data, u, phi, self._held(u)))
+        seen: Look = jax.tree.map(np.asarray, self._look(
+            self.data, u, phi, None if self.interaction else self._sds(self.data, u)))
+        return seen
 
-    def _held(self, u: Any) -> dict[str, jax.Array] | None:
-        return None if self.interaction else self._sds(self.data, u)
+    def height(self, u: Any, phi: Any, look: Look) -> np.ndarray:
+        """(P,), log p(y, phi | population)."""
+        value: np.ndarray = look.value + np.asarray(self._density(self.data, u, phi))
+        return value
+
+    def densities(self, u: Any, phi: np.ndarray) -> np.ndarray:
+        """(M, P), log p(y, phi | population) of draws phi (M, P, K); -inf where a solve failed."""
+        count = -(-len(phi) // _TOGETHER) * _TOGETHER
+        padded = np.concatenate([phi, np.repeat(phi[-1:], count - len(phi), axis=0)])
+        return np.concatenate([np.asarray(self._densities(self.data, u, some))
+                               for some in np.split(padded, count // _TOGETHER)])[:len(phi)]
+
+    def best_of_draws(self, u: Any, seed: int) -> np.ndarray:
+        """phi (P, K): for each patient the likeliest of the typical patient and draws around it.
+        """
+        mu, omega = self.typical(u), np.asarray(self._omegas(u))
+        noise = np.random.default_rng(seed).normal(size=(_GUESSES, *mu.shape))
+        noise[0] = 0.0
+        phi = mu + _WIDE * omega * noise
+        return phi[np.argmax(self.densities(u, phi), axis=0), np.arange(len(mu))]
 
     def modes(self, u: Any, start: Any = None) -> Modes:
         """The most likely phi by damped scoring, each patient accepting or refusing its own step.
@@ -111,227 +129,146 @@ class Patients:
             200 draws, and the likelier of the two modes stays
         """
         if start is not None:
-            return self._search(u, start)
-        first = self._search(u, self.typical(u))
-        drawn = guess(self.model, self._theta(u), self.data, jax.random.key(0))
-        return cast(Modes, self._likelier(self.data, u, first, self._search(u, drawn)))
+            return self._search(u, np.asarray(start))
+        first, other = (self._search(u, phi) for phi in (
+            self.typical(u), self.best_of_draws(u, 0)))
+        one, two = (self.height(u, m.phi, m.look) for m in (first, other))
+        # of the same mode twice the first, which needed no luck
+        return patientwise(~(one >= two - 1e-6) & np.isfinite(two), other, first)
 
     def both_sides(self, u: Any, phi: Any, axes: Any, size: float) -> list[tuple[Look, Look]]:
         """Looks a step to either side along each axis of every patient.
 
         axes : (P, K, K), the axes in its columns
         """
-        middle, steps = np.asarray(phi), size * np.asarray(axes)
-        return [(self.look(u, middle + steps[:, :, m]), self.look(u, middle - steps[:, :, m]))
+        steps = size * np.asarray(axes)
+        return [(self.look(u, phi + steps[:, :, m]), self.look(u, phi - steps[:, :, m]))
                 for m in range(steps.shape[2])]
 
     def curvature(self, u: Any, modes: Modes) -> tuple[Curvature, list[tuple[Look, Look]]]:
         """The exact curvature at phi by differences along the axes of its scoring approximation,
         and the looks that were taken for it."""
-        sides = self.both_sides(u, modes.phi, self._axes(self.data, u, modes.look), FIRST)
-        slopes = [(np.asarray(a.gradient) - np.asarray(b.gradient)) / (2 * FIRST)
-                  for a, b in sides]
-        return cast(Curvature, self._exact(self.data, u, modes.look, stacked(
-            slopes, modes.look.gradient))), sides
+        precision = self.between(u).precision
+        with np.errstate(all="ignore"):  # where a solve failed
+            low = factor(precision, modes.look.information)
+            rough = inverse_transposed(low, modes.look.value)
+            sides = self.both_sides(u, modes.phi, rough, FIRST)
+            mixed = stacked([(a.gradient - b.gradient) / (2 * FIRST) for a, b in sides],
+                            modes.look.gradient)
+            return _exact(precision, low, rough, modes.look.value, mixed), sides
 
-    def _polished(self, u: Any, modes: Modes) -> Modes:
+    def _search(self, u: Any, phi: np.ndarray) -> Modes:
+        """Rounds of one step for every patient."""
+        at, damping = self.between(u), np.full(len(phi), 1e-3)
+        look = self.look(u, phi)
+        height = self.height(u, phi, look)
+        with np.errstate(all="ignore"):
+            for _ in range(_MOST):
+                step, decrement = scoring_step(at, phi, look, damping)
+                going = ~(decrement < _TOLERANCE) & (damping < _STUCK)
+                if not going.any():
+                    break
+                trial = phi + np.where(going[:, None], step, 0.0)
+                seen = self.look(u, trial)
+                risen = self.height(u, trial, seen)
+                better = rises(risen, height)
+                phi, look, height = patientwise(better, (trial, seen, risen), (phi, look, height))
+                damping = np.clip(damping * np.where(better, 0.1, 10.0), 1e-12, 10 * _STUCK)
+        modes = Modes(phi, look, decrement)
+        creeping = decrement > _TOLERANCE  # NaN, where nothing is solved, does not
+        return self._polished(u, modes, at) if creeping.any() else modes
+
+    def _polished(self, u: Any, modes: Modes, at: Between) -> Modes:
         """Newton's steps by the exact curvature, where scoring creeps: along a ridge that bends.
         """
         size = np.ones(len(modes.decrement))
-        for _ in range(_NEWTON):
-            step, decrement = self._newton(self.data, u, modes, self.curvature(u, modes)[0])
-            modes = modes._replace(decrement=np.asarray(decrement))
-            left = modes.decrement > _TOLERANCE
-            if not left.any():
-                break
-            trial = np.asarray(modes.phi) + (size * left)[:, None] * np.asarray(step)
-            modes, better = self._risen(self.data, u, modes, trial, self.look(u, trial))
-            size = np.where(better, 1.0, 0.2 * size)
+        with np.errstate(all="ignore"):
+            for _ in range(_NEWTON):
+                step, decrement = _newton(at, modes, self.curvature(u, modes)[0])
+                modes = modes._replace(decrement=decrement)
+                left = decrement > _TOLERANCE
+                if not left.any():
+                    break
+                trial = modes.phi + (size * left)[:, None] * step
+                seen = self.look(u, trial)
+                better = rises(self.height(u, trial, seen),
+                               self.height(u, modes.phi, modes.look))
+                modes = patientwise(better, Modes(trial, seen, decrement), modes)
+                size = np.where(better, 1.0, 0.2 * size)
         return modes
 
-    def _search(self, u: Any, start: Any) -> Modes:
-        """Rounds of one step for every patient."""
-        sds, patients = self._held(u), start.shape[0]
-        seen = self._look(self.data, u, start, sds)
-        state = (start, seen, np.full(patients, -np.inf), np.full(patients, 1e-2))
-        trial = start
-        for _ in range(_MOST):
-            state, trial, decrement, left = self._turn(self.data, u, state, trial, seen)
-            if not int(left):
-                break
-            seen = self._look(self.data, u, trial, sds)
-        modes = Modes(state[0], state[1], np.asarray(decrement))
-        creeping = modes.decrement > _TOLERANCE  # NaN: where nothing is solved
-        return self._polished(u, modes) if creeping.any() else modes
+
+def between(model: PopulationModel, data: Arrays, u: jax.Array) -> Between:
+    """Where the population u (Q,) puts its patients."""
+    mu, low = population_location(model, data, to_theta(model, u))
+    return Between(mu, low, dense(inverse_of(low)))
 
 
-def _look(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
-          sds: Any) -> Look:
-    theta, k = to_theta(model, u), phi.shape[1]
-    f, jacobian = columns(model, data, u, phi)
-    value, slope, weight = row_terms(model, data, theta, f, sds)
-    own = jacobian[..., :k]
-    return Look(f, slope, weight, jacobian, value.sum(axis=1),
-                jnp.einsum("pn,pnk->pk", slope, jacobian),
-                jnp.einsum("pn,pnk,pnl->pkl", jnp.maximum(weight, 0.0), own, own))
-
-
-def row_terms(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array,
-              sds: Any = None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Each row's log-likelihood, its slope in the prediction and its information, (P, N) each.
-
-    The information is the expected one where the row was measured, 1/R + (R'/R)^2 / 2 of a
-    variance R (which makes the first-order conditional method "with interaction"), or 1/(p (1-p))
-    of a probability p, and the exact curvature where it was censored. 0 on padding.
-    sds : {output: (P, N)}, residual SDs that do not follow the predictions
-    """
-    errors = cast(PopulationModel, _Held(model, sds)) if sds is not None else model
-
-    def slopes(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(lambda s: moved_rows(errors, data, theta, predicted, s), (shift,), (one,))
-
-    zero, one = jnp.zeros_like(predicted), jnp.ones_like(predicted)
-    (value, slope), (_, bend) = jax.jvp(slopes, (zero,), (one,))
-    weight, seen = -bend, data["observed"]
-    measured = seen & (data["lower"] == data["upper"])
-    for k, (output, error) in enumerate(errors.error_models().items()):
-        here = measured & (data["output"] == k)
-        sd, follows = _sd_and_slope(error, jnp.where(here, predicted, 1.0),
-                                    errors.sigma(theta, output))
-        follows = 0.0 * follows if error.binary else follows  # of a probability, all is in 1 / sd^2
-        weight = jnp.where(here, 1.0 / sd**2 + 2.0 * (follows / sd) ** 2, weight)
-    return value, jnp.where(seen, slope, 0.0), jnp.where(seen, weight, 0.0)
-
-
-def _sd_and_slope(error: ErrorModel, predicted: jax.Array, sigma: Any) \
-        -> tuple[jax.Array, jax.Array]:
-    """The residual SD and its slope in the prediction on the residual's scale."""
-    def sd(shift: jax.Array) -> jax.Array:
-        moved = predicted * jnp.exp(shift) if error.log_scale else predicted + shift
-        return error.sd(moved, sigma) * jnp.ones_like(predicted)
-
-    return jax.jvp(sd, (jnp.zeros_like(predicted),), (jnp.ones_like(predicted),))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Held:
-    """A model's errors with residual SDs that stand still: read like a PopulationModel."""
-
-    model: PopulationModel
-    sds: dict[str, jax.Array]
-
-    @property
-    def censoring(self) -> str:
-        return self.model.censoring
-
-    def error_models(self) -> dict[str, ErrorModel]:
-        return {o: dataclasses.replace(e, sd=lambda pred, sigma: sigma.held)
-                for o, e in self.model.error_models().items()}
-
-    def sigma(self, theta: Any, output: str) -> SimpleNamespace:
-        return SimpleNamespace(held=self.sds[output])
-
-
-def typical_sds(model: PopulationModel, data: Arrays, u: jax.Array) -> dict[str, jax.Array]:
-    """{output: (P, N)}: the residual SD at each patient's typical prediction; 1 on other rows."""
+def _densities(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) -> jax.Array:
     theta = to_theta(model, u)
-    f = predicted_rows(model, data, theta, population_location(model, data, theta)[0])
-    sds = {}
-    for k, (output, error) in enumerate(model.error_models().items()):
-        here = data["observed"] & (data["output"] == k)
-        sd = error.sd(jnp.where(here, f, 1.0), model.sigma(theta, output))
-        sds[output] = jnp.where(here, sd * jnp.ones_like(f), 1.0)
-    return sds
+
+    def one(phi: jax.Array) -> jax.Array:
+        value = patient_log_likelihood(model, data, theta, phi) \
+            + patient_log_density(model, data, theta, phi)
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+    return jax.lax.map(one, phi)
 
 
-def by_entries(matrices: jax.Array) -> Rows:
+def by_entries(matrices: Any) -> Rows:
     """Matrices (P, K, K) as unrolled entries (P,)."""
     size = matrices.shape[-1]
     return [{j: matrices[:, i, j] for j in range(size)} for i in range(size)]
 
 
-def uphill(model: PopulationModel, data: Arrays, theta: Any, phi: jax.Array,
-           gradient: jax.Array) -> jax.Array:
+def uphill(at: Between, phi: Any, gradient: Any) -> Any:
     """(P, K): gradient of log p(y, phi | population), from that of the log-likelihood."""
-    mu, low = population_location(model, data, theta)
-    away = solve_upper(low, solve_lower(low, [phi[:, k] - mu[:, k] for k in range(len(low))]))
-    return gradient - jnp.stack(away, axis=1) if away else gradient
+    return gradient - (phi - at.mu) @ at.precision
 
 
-def _turn(model: PopulationModel, data: Arrays, u: jax.Array, state: Any, trial: jax.Array,
-          seen: Look) -> Any:
-    """Accepts or refuses what was seen at the trial, and proposes the next.
-
-    state : phi, the look there, its log density, damping
-    returns : the new state, the next trial, decrements, how many patients go on
-    """
-    phi, at, height, damping = state
-    theta, k = to_theta(model, u), phi.shape[1]
-    risen = _height(model, data, u, trial, seen)
-    # an equal height is no refusal: at a mode differences drown in rounding
-    better = jnp.isfinite(risen) & (
-        (risen >= height - 1e-12 * (1.0 + jnp.abs(height))) | ~jnp.isfinite(height))
-    phi, at, height = _where(better, (trial, seen, risen), (phi, at, height))
-    damping = jnp.clip(damping * jnp.where(better, 0.1, 10.0), 1e-12, 10 * _STUCK)
-    slope = uphill(model, data, theta, phi, at.gradient[:, :k])
-    _, low = population_location(model, data, theta)
-    whole = at.information + precision(model, data, theta)[None]
-    diagonal = jnp.einsum("pkk->pk", whole)
-    damped = whole + jnp.eye(k)[None] * (damping[:, None] * diagonal)[:, None, :]
-    step, newton = (_solved(m, slope) for m in (damped, whole))
-    decrement = jnp.einsum("pk,pk->p", slope, newton)
-    going = ~(decrement < _TOLERANCE) & (damping < _STUCK)
-    z = solve_lower(low, [step[:, i] for i in range(k)])
-    size = jnp.sqrt(sum((x**2 for x in z), jnp.full(phi.shape[0], 1e-300)))
-    step = step * jnp.minimum(1.0, 10.0 / size)[:, None]  # no leap beyond ten spreads
-    step = jnp.where(going[:, None] & jnp.isfinite(step), step, 0.0)
-    return (phi, at, height, damping), phi + step, decrement, going.sum()
+def rises(trial: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """(P,): whose trial is kept; an equal height is no refusal, for at a mode differences drown
+    in rounding."""
+    return np.isfinite(trial) & (
+        (trial >= height - 1e-12 * (1.0 + np.abs(height))) | ~np.isfinite(height))
 
 
-def _solved(matrices: jax.Array, b: jax.Array) -> jax.Array:
+def scoring_step(at: Between, phi: np.ndarray, look: Look, damping: np.ndarray) \
+        -> tuple[np.ndarray, np.ndarray]:
+    """The damped step (P, K) of every patient, no leap beyond ten spreads and 0 where there is
+    none, and the Newton decrement (P,)."""
+    k = phi.shape[1]
+    slope = uphill(at, phi, look.gradient[:, :k])
+    whole = look.information + at.precision
+    diagonal = np.einsum("pkk->pk", whole)
+    step, newton = (_solved(m, slope) for m in (
+        whole + np.eye(k) * (damping[:, None] * diagonal)[:, None, :], whole))
+    z = solve_lower(at.low, [step[:, i] for i in range(k)])
+    size = np.sqrt(sum((x**2 for x in z), np.full(len(phi), 1e-300)))
+    step = step * np.minimum(1.0, 10.0 / size)[:, None]
+    return np.where(np.isfinite(step), step, 0.0), np.einsum("pk,pk->p", slope, newton)
+
+
+def _solved(matrices: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(P, K): each matrix (P, K, K) solved for b (P, K)."""
     low = cholesky(by_entries(matrices))
     x = solve_upper(low, solve_lower(low, [b[:, k] for k in range(b.shape[1])]))
-    return jnp.stack(x, axis=1) if x else b
+    return np.stack(x, axis=1) if x else b
 
 
-def _likelier(model: PopulationModel, data: Arrays, u: jax.Array, a: Modes, b: Modes) -> Modes:
-    """Of two modes the likelier; of the same mode twice the first, which needed no luck."""
-    first, second = (_height(model, data, u, m.phi, m.look) for m in (a, b))
-    return _where(~(first >= second - 1e-6) & jnp.isfinite(second), b, a)
-
-
-def _height(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look) \
-        -> jax.Array:
-    """(P,), log p(y, phi | population)."""
-    return look.value + patient_log_density(model, data, to_theta(model, u), phi)
-
-
-def _where(chosen: jax.Array, a: Any, b: Any) -> Any:
+def patientwise(chosen: np.ndarray, a: Any, b: Any) -> Any:
     """Patient by patient, of trees of (P, ...) arrays."""
-    return jax.tree.map(lambda x, y: jnp.where(
+    return jax.tree.map(lambda x, y: np.where(
         chosen.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)
 
 
-def _newton(model: PopulationModel, data: Arrays, u: jax.Array, modes: Modes,
-            curvature: Curvature) -> tuple[jax.Array, jax.Array]:
+def _newton(at: Between, modes: Modes, curvature: Curvature) -> tuple[np.ndarray, np.ndarray]:
     """Newton's step (P, K), 0 where the curvature is not positive definite, and decrements."""
-    k = modes.phi.shape[1]
-    slope = uphill(model, data, to_theta(model, u), modes.phi, modes.look.gradient[:, :k])
-    along = jnp.einsum("pkm,pk->pm", curvature.axes, slope)
-    step = jnp.einsum("pkm,pm->pk", curvature.axes, along)
-    usable = jnp.isfinite(step).all(axis=1) & curvature.exact
-    return jnp.where(usable[:, None], step, 0.0), jnp.where(
-        usable, jnp.sum(along**2, axis=1), 0.0)
-
-
-def _risen(model: PopulationModel, data: Arrays, u: jax.Array, modes: Modes, trial: jax.Array,
-           look: Look) -> tuple[Modes, jax.Array]:
-    """The modes with the trials of those patients that rise, and who they are."""
-    before = _height(model, data, u, modes.phi, modes.look)
-    after = _height(model, data, u, trial, look)
-    better = after >= before - 1e-12 * (1.0 + jnp.abs(before))
-    return _where(better, Modes(trial, look, modes.decrement), modes), better
+    slope = uphill(at, modes.phi, modes.look.gradient[:, :modes.phi.shape[1]])
+    along = np.einsum("pkm,pk->pm", curvature.axes, slope)
+    step = np.einsum("pkm,pm->pk", curvature.axes, along)
+    usable = np.isfinite(step).all(axis=1) & curvature.exact
+    return np.where(usable[:, None], step, 0.0), np.where(usable, np.sum(along**2, axis=1), 0.0)
 
 
 def stacked(columns: list[np.ndarray], like: Any) -> np.ndarray:
@@ -339,49 +276,38 @@ def stacked(columns: list[np.ndarray], like: Any) -> np.ndarray:
     return np.stack(columns, axis=-1) if columns else np.zeros((*like.shape, 0))
 
 
-def precision(model: PopulationModel, data: Arrays, theta: Any) -> jax.Array:
-    """Omega^-1 (K, K)."""
-    return dense(inverse_of(population_location(model, data, theta)[1]))
-
-
-def factor(model: PopulationModel, data: Arrays, theta: Any, information: jax.Array) -> Rows:
+def factor(precision: Any, information: Any) -> Rows:
     """Lower factor of information (P, K, K) + Omega^-1, by entries."""
-    return cholesky(by_entries(information + precision(model, data, theta)[None]))
+    return cholesky(by_entries(information + precision[None]))
 
 
-def log_determinant(low: Rows, like: jax.Array) -> jax.Array:
+def log_determinant(low: Rows, like: Any) -> Any:
     """(P,), ln det of low low'."""
-    return sum((2.0 * jnp.log(row[k]) for k, row in enumerate(low)), jnp.zeros(like.shape[0]))
+    of = np if isinstance(like, np.ndarray) else jnp
+    return sum((2.0 * of.log(row[k]) for k, row in enumerate(low)),
+               of.zeros(like.shape[0]))
 
 
-def _inverse_transposed(low: Rows, like: jax.Array) -> jax.Array:
+def inverse_transposed(low: Rows, like: np.ndarray) -> np.ndarray:
     """(P, K, K), the inverse of low'."""
-    size, one = len(low), jnp.ones(like.shape[0])
-    columns = [jnp.stack(solve_upper(low, [one * (k == m) for k in range(size)]), axis=1)
+    size, one = len(low), np.ones(len(like))
+    columns = [np.stack(solve_upper(low, [one * (k == m) for k in range(size)]), axis=1)
                for m in range(size)]
-    return jnp.stack(columns, axis=2) if columns else jnp.zeros((like.shape[0], 0, 0))
+    return np.stack(columns, axis=2) if columns else np.zeros((len(like), 0, 0))
 
 
-def _axes(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
-    """(P, K, K), axes of the scoring approximation of the curvature."""
-    return _inverse_transposed(factor(model, data, to_theta(model, u), look.information),
-                               look.value)
-
-
-def _exact(model: PopulationModel, data: Arrays, u: jax.Array, look: Look,
-           mixed: jax.Array) -> Curvature:
-    theta, k = to_theta(model, u), look.information.shape[-1]
-    low = factor(model, data, theta, look.information)
-    rough = _inverse_transposed(low, look.value)
-    seen = jnp.einsum("pkm,pkl->pml", rough, mixed[:, :k])
-    whole = jnp.einsum("pkm,kj,pjl->pml", rough, precision(model, data, theta), rough) \
-        - 0.5 * (seen + jnp.swapaxes(seen, 1, 2))
-    size = whole.shape[-1]
-    usable = sum((jnp.log(row[i]) for i, row in enumerate(cholesky(by_entries(whole)))),
-                 jnp.zeros_like(look.value))
-    steepest = jnp.max(jnp.einsum("pkk->pk", whole), axis=1, initial=0.0)
-    exact = jnp.isfinite(usable) & (steepest < _KINK)
-    inner = cholesky(by_entries(jnp.where(exact[:, None, None], whole, jnp.eye(size)[None])))
-    turn = _inverse_transposed(inner, look.value)
-    return Curvature(log_determinant(low, look.value) + log_determinant(inner, look.value),
-                     exact, jnp.einsum("pkm,pml->pkl", rough, turn), rough, turn, mixed)
+def _exact(precision: np.ndarray, low: Rows, rough: np.ndarray, like: np.ndarray,
+           mixed: np.ndarray) -> Curvature:
+    """From the scoring approximation's factor and axes, and the log-likelihood's second
+    derivatives along these."""
+    k = rough.shape[1]
+    seen = np.swapaxes(rough, 1, 2) @ mixed[:, :k]
+    whole = np.swapaxes(rough, 1, 2) @ precision @ rough - 0.5 * (seen + np.swapaxes(seen, 1, 2))
+    usable = sum((np.log(row[i]) for i, row in enumerate(cholesky(by_entries(whole)))),
+                 np.zeros_like(like))
+    steepest = np.max(np.einsum("pkk->pk", whole), axis=1, initial=0.0)
+    exact = np.isfinite(usable) & (steepest < _KINK)
+    inner = cholesky(by_entries(np.where(exact[:, None, None], whole, np.eye(k))))
+    turn = inverse_transposed(inner, like)
+    return Curvature(log_determinant(low, like) + log_determinant(inner, like),
+                     exact, rough @ turn, rough, turn, mixed)

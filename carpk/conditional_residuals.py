@@ -13,12 +13,12 @@ import numpy as np
 
 from carpk.cohort import Design
 from carpk.conditional import Patients
-from carpk.empirical_bayes import dense
 from carpk.fitting import Fit
 from carpk.likelihood import data_of, from_theta, population_location
 from carpk.population_model import PopulationModel
 from carpk.posterior import phi_of
 from carpk.prediction import medians, own_classes
+from carpk.sensitivities import dense
 from carpk.solve import Arrays
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from carpk.empirical_bayes import Start, located_places, location_scores, omegas
+from carpk.empirical_bayes import Start, location_scores
 from carpk.likelihood import (
     log_jacobian,
     log_prior,
@@ -18,6 +18,7 @@ from carpk.likelihood import (
     to_theta,
 )
 from carpk.population_model import PopulationModel
+from carpk.sensitivities import located_places, omegas
 from carpk.small_matrices import (
     Rows,
     cholesky,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from carpk.empirical_bayes import shared_places
 from carpk.population_model import PopulationModel
+from carpk.sensitivities import shared_places
 
 CONVENTIONS = {  # of the measures of a fit by maximum likelihood
     "ofv": "OFV", "ofv_se": "SE of OFV", "minus_two_log_likelihood": "−2 log-likelihood",

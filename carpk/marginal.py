@@ -100,8 +100,8 @@ def evaluated(approximation: Approximation, u: np.ndarray, ids: tuple[str, ...],
         return Objective(method, float(patients["ofv"].sum()), patients, constant)
     modes = approximation.patients.modes(u, start)
     exact, _ = approximation.patients.curvature(u, modes)
-    sampled = importance_sampled(approximation.model, approximation.data, u, modes.phi,
-                                 exact.axes, draws, seed)
+    sampled = importance_sampled(approximation.patients, u, modes.phi, exact.axes,
+                                 draws, seed)
     patients = pd.DataFrame({
         "ofv": sampled.patients - approximation.constant, "se": sampled.se,
         "pareto_k": posterior.pareto_k(sampled.log_weights)}, index=_index(ids))

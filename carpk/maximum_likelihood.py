@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,15 @@ import numpy as np
 
 from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
-from carpk.conditional import Curvature, Modes, row_terms, uphill
-from carpk.empirical_bayes import Start, shared_places
+from carpk.conditional import Curvature, Modes, between, uphill
+from carpk.empirical_bayes import Start
 from carpk.expected_information import as_asked
 from carpk.information_criteria import criteria
 from carpk.likelihood import to_theta
 from carpk.multistart import Ended, agreed, dispersed
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
+from carpk.sensitivities import row_terms, shared_places
 from carpk.solve import Arrays
 from carpk.starting_values import began, start_from
 from carpk.tails import TAILS
@@ -220,10 +221,11 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
                                    found=model.errors[binary[0]]))
     clock = time.perf_counter()
     progress("start", 0, 1)
-    start = start_from(model, data, seed, inits)
+    approximation = Approximation(model, data, method)
+    start = start_from(model, data, seed, inits, approximation.patients if
+                       approximation.patients.interaction else None)
     progress("start", 1, 1)
     begun = time.perf_counter()
-    approximation = Approximation(model, data, method)
     ended, top, told = _searched(approximation, start, starts, seed, progress)
     best, hessian = settled(approximation, top, told)
     progress("estimate", 41 * starts, 41 * starts)
@@ -250,7 +252,7 @@ def _searched(approximation: Approximation, start: Start, starts: int, seed: int
         progress("estimate", 41 * min(len(ended), starts - 1) + min(steps, 40), 41 * starts)
 
     for away in dispersed(approximation.model, first, starts, seed) - first:
-        u, phi = first, start.phi
+        u, phi = first, np.asarray(start.phi)
         for share in (1.0, 0.5, 0.25) if ended else ():
             u = first + share * away
             found = approximation.likelihood(u)
@@ -317,7 +319,7 @@ def _following(model: PopulationModel, data: Arrays, u: jax.Array, modes: Modes,
         theta = to_theta(model, u)
         _, slope, _ = row_terms(model, data, theta, look.predicted)
         gradient = jnp.einsum("pn,pnk->pk", slope, look.jacobian[..., :k])
-        return uphill(model, data, theta, modes.phi, gradient)
+        return cast(jax.Array, uphill(between(model, data, u), modes.phi, gradient))
 
     cross = jnp.einsum("pkq,pkm->pmq", jax.jacfwd(rising)(u), curvature.axes)
     shared = jnp.einsum("psm,pml->pls", curvature.mixed[:, k:], curvature.turn)

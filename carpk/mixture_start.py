@@ -13,6 +13,7 @@ import numpy as np
 from scipy.cluster.vq import ClusterError, kmeans2
 
 from carpk.classes import Mixture
+from carpk.conditional import Patients
 from carpk.empirical_bayes import Start, laplace_start
 from carpk.likelihood import class_log_densities, from_theta, population_location, to_theta
 from carpk.population_model import PopulationModel
@@ -22,16 +23,17 @@ _LEAST_STEP, _LEAST_OMEGA = 0.1, 0.1  # link scale: classes and patients that al
 
 
 def start_of(model: PopulationModel, data: Arrays, seed: int,
-             begin: Mapping[str, float] | None = None, held: bool = False) -> Start:
+             begin: Mapping[str, float] | None = None, held: bool = False,
+             patients: Patients | None = None) -> Start:
     """The start of `laplace_start`; of a mixture, from the modes of a start with one class.
 
     Their deviations from the location that covariates give are parted by k-means, the clusters
     numbered in rising order of the mixture's first parameter; their means, sizes and the spread
     within them begin the search. It only has to be finite and in the right part of the space.
-    begin, held : as of `laplace_start`; what is held stays as it is
+    begin, held, patients : as of `laplace_start`; what is held stays as it is
     """
     if model.mixture is None:
-        return laplace_start(model, data, seed, begin=begin, held=held)
+        return laplace_start(model, data, seed, begin=begin, held=held, patients=patients)
     single = _of_one_class(model)
     start = laplace_start(single, data, seed, begin={
         n: v for n, v in (begin or {}).items() if n in single.free}, held=held)

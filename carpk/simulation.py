@@ -16,13 +16,13 @@ from carpk.changes import changing_parameters, effects_over_time, epochs_of, mov
 from carpk.classes import drawn_classes, published_classes, shares_drawn
 from carpk.cohort import Design
 from carpk.correlated import correlations
-from carpk.empirical_bayes import dense
 from carpk.geometry import noncentred
 from carpk.likelihood import class_shift, population_location
 from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
 from carpk.priors import lkj_draw
 from carpk.problems import Problem, RequestError
+from carpk.sensitivities import dense
 from carpk.small_matrices import correlation_factor
 from carpk.tails import TAILS
 

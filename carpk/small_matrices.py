@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 Rows = list[dict[int, Any]]
 """A matrix by its rows, each with the entries that are not zero by construction: scalars, or
@@ -24,7 +25,7 @@ def cholesky(a: Rows) -> Rows:
         mine: dict[int, Any] = {}
         for j in sorted(k for k in row if k < i):
             mine[j] = (row[j] - _product(mine, low[j])) / low[j][j]
-        mine[i] = jnp.sqrt(row[i] - _product(mine, mine))
+        mine[i] = _root(row[i] - _product(mine, mine))
         low.append(mine)
     return low
 
@@ -99,6 +100,11 @@ def partial_correlations(low: Rows) -> Rows:
             left = left - row[j] ** 2
         partial.append(mine)
     return partial
+
+
+def _root(x: Any) -> Any:
+    """Of numpy by numpy, so that arithmetic outside a program does not compile one."""
+    return np.sqrt(x) if isinstance(x, np.ndarray | np.generic) else jnp.sqrt(x)
 
 
 def _product(a: dict[int, Any], b: dict[int, Any]) -> Any:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from carpk.conditional import Patients
 from carpk.empirical_bayes import Start
 from carpk.likelihood import to_theta
 from carpk.mixture_start import start_of
@@ -33,27 +34,30 @@ def refused_inits(inits: object) -> list[Problem]:
                     column="inits", found=str(inits))]
 
 
-def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "") -> Start:
+def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
+               patients: Patients | None = None) -> Start:
     """Where an estimator begins.
 
     inits : "" for a quick Laplace fit from the centres of the priors; "data" for one from what
         the patients' peaks, areas and slopes say; "typical" for the model file's values, or the
         folder of a fit for its estimates, both as they stand but for spreads below 0.01 (what
         they lack is as in "")
+    patients : the model's, if there are any already: they keep the programs
 
     Raises RequestError for a fit that shares no parameter with the model.
     """
     if inits == "":
-        return start_of(model, data, seed)
+        return start_of(model, data, seed, patients=patients)
     if inits == "data":
-        return start_of(model, data, seed, begin=from_summaries(model, data, seed))
+        return start_of(model, data, seed, begin=from_summaries(model, data, seed),
+                        patients=patients)
     values = typical_values(model) if inits == "typical" else values_of_fit(Path(inits))
     known = {n: max(v, 0.01) if n.startswith(("omega_", "gamma_")) else v
              for n, v in values.items() if n in model.free}
     if not known:
         raise RequestError(Problem("error", "it shares no parameter with the model",
                                    "name a fit of this model", inits, column="inits"))
-    return start_of(model, data, seed, held=True, begin=known)
+    return start_of(model, data, seed, held=True, begin=known, patients=patients)
 
 
 def typical_values(model: PopulationModel) -> dict[str, float]:

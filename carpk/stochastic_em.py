@@ -10,16 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.conditional import row_terms
 from carpk.correlated import correlations
-from carpk.empirical_bayes import (
-    Start,
-    located_places,
-    location_scores,
-    mean_variance,
-    omegas,
-    shared_places,
-)
+from carpk.empirical_bayes import Start, location_scores, mean_variance
 from carpk.likelihood import (
     from_theta,
     patient_log_density,
@@ -29,6 +21,7 @@ from carpk.likelihood import (
     to_theta,
 )
 from carpk.population_model import PopulationModel
+from carpk.sensitivities import located_places, omegas, row_terms, shared_places
 from carpk.small_matrices import multiplied
 from carpk.solve import Arrays
 

@@ -22,10 +22,10 @@ OTHERS = [n for n in GOLDEN if n not in (*USUAL, "wang2007", "ad3tr4", "warfarin
 THETA = {"C0_pop": 90.0, "k_pop": 0.25, "omega_C0": 0.4, "omega_k": 0.35, "sigma_C_log": 0.3}
 
 
-def against_print(name, data):
+def against_print(name, data, **given):
     printed = GOLDEN[name]
     model, cohort, theta = getattr(references, name)(data)
-    found = objective(model, cohort, theta, printed["method"])
+    found = objective(model, cohort, theta, printed["method"], **given)
     assert found.total == pytest.approx(printed["ofv"], abs=printed["abs_tol"])
     return found
 
@@ -71,9 +71,13 @@ def test_importance_sampling_is_the_integral_within_its_own_error(error, shared_
 
 
 def test_laplace_with_censored_rows_is_nonmems_patient_by_patient(shared_data):
-    found = against_print("ad3tr4", shared_data)
-    printed = pd.read_csv(shared_data / "ad3tr4_blq" / "nonmem_laplace_phi.csv")["OBJ"]
-    away = np.abs(found.patients["ofv"].to_numpy() - printed.to_numpy())
+    """Patient 10 has two modes on a bent ridge, as likely as each other to 3e-6, of OFV -3.96 and
+    -4.92: every search begins at NONMEM's etas."""
+    printed = pd.read_csv(shared_data / "ad3tr4_blq" / "nonmem_laplace_phi.csv", dtype={"ID": str})
+    etas = printed.set_index("ID")[["ETA_1", "ETA_2", "ETA_3", "ETA_4"]]
+    etas.columns = ["CL", "V1", "Q", "V2"]
+    found = against_print("ad3tr4", shared_data, etas=etas)
+    away = np.abs(found.patients["ofv"].to_numpy() - printed["OBJ"].to_numpy())
     assert np.sum(away < 1e-4) == 99
     assert away.argmax() == 9
 

@@ -70,10 +70,10 @@ class Saem(Estimator):
         refuse_priors(model)
         clock = time.perf_counter()
         progress("start", 0, 1)
-        start = start_from(model, data, seed, self.inits)
+        approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")
+        start = start_from(model, data, seed, self.inits, approximation.patients)
         progress("start", 1, 1)
         begun = time.perf_counter()
-        approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")
         constant = float(approximation.constant.sum())
         chains, programs, walking = self.chains or -(-200 // len(ids)), Programs(model), 0.0
         total = (self.burn_in or 400) + (self.smoothing or 600)
@@ -87,7 +87,7 @@ class Saem(Estimator):
                     "estimate", k * total + min(done, total), self.starts * total), programs)
             walking += time.perf_counter() - since
             weighed = importance_sampled(
-                model, data, tried.u, tried.mean, np.linalg.cholesky(
+                approximation.patients, tried.u, tried.mean, np.linalg.cholesky(
                     tried.covariance + 1e-12 * np.eye(tried.mean.shape[1])), self.importance, seed)
             searched.append((tried, weighed))
             ended.append(Ended(u, tried.u, float(weighed.patients.sum()) - constant,
