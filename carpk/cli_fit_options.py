@@ -36,7 +36,8 @@ def command(
             help="the folder in which the fit gets its own; default: fits")] = None,
         dvid: Dvid = None, unit: Unit = None, column: Column = None,
         error: Annotated[list[str] | None, typer.Option(
-            help="residual error model of an output", metavar="C=proportional")] = None,
+            help="residual error model of an output, its tails, and the column whose levels have "
+            "errors of their own", metavar='"C=lognormal by ASSAY"')] = None,
         spread: Annotated[list[str] | None, typer.Option(
             help="the parameters that vary between patients", metavar="Cmax,beta")] = None,
         covariate: Annotated[list[str] | None, typer.Option(

@@ -197,7 +197,7 @@ def row_terms(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.A
     for k, (output, error) in enumerate(errors.error_models().items()):
         here = measured & (data["output"] == k)
         sd, follows = _sd_and_slope(error, jnp.where(here, predicted, 1.0),
-                                    errors.sigma(theta, output))
+                                    errors.sigma(theta, output, data.get("separate")))
         follows = 0.0 * follows if error.binary else follows  # of a probability, all is in 1 / sd^2
         weight = jnp.where(here, 1.0 / sd**2 + 2.0 * (follows / sd) ** 2, weight)
     return value, jnp.where(seen, slope, 0.0), jnp.where(seen, weight, 0.0)
@@ -228,7 +228,7 @@ class _Held:
         return {o: dataclasses.replace(e, sd=lambda pred, sigma: sigma.held)
                 for o, e in self.model.error_models().items()}
 
-    def sigma(self, theta: Any, output: str) -> SimpleNamespace:
+    def sigma(self, theta: Any, output: str, units: Any = None) -> SimpleNamespace:
         return SimpleNamespace(held=self.sds[output])
 
 
@@ -239,7 +239,7 @@ def typical_sds(model: PopulationModel, data: Arrays, u: jax.Array) -> dict[str,
     sds = {}
     for k, (output, error) in enumerate(model.error_models().items()):
         here = data["observed"] & (data["output"] == k)
-        sd = error.sd(jnp.where(here, f, 1.0), model.sigma(theta, output))
+        sd = error.sd(jnp.where(here, f, 1.0), model.sigma(theta, output, data.get("separate")))
         sds[output] = jnp.where(here, sd * jnp.ones_like(f), 1.0)
     return sds
 

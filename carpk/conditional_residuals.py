@@ -19,6 +19,7 @@ from carpk.likelihood import data_of, from_theta, population_location
 from carpk.population_model import PopulationModel
 from carpk.posterior import phi_of
 from carpk.prediction import medians, own_classes
+from carpk.separate_errors import units_of
 from carpk.solve import Arrays
 
 
@@ -64,7 +65,8 @@ def linearised_residuals(model: PopulationModel, seen: Design, values: Mapping[s
         here = seen.observed & (seen.lower == seen.upper) & (seen.output == k) & (not error.binary)
         f = jnp.asarray(predicted[here])
         away[here] = error.working(jnp.asarray(seen.upper[here])) - error.working(f)
-        sd[here] = error.sd(f, model.sigma(values, output))
+        own = {o: v[here] for o, v in units_of(model.separate, seen).items()}
+        sd[here] = error.sd(f, model.sigma(values, output, own))
     away += np.einsum("pnk,pk->pn", slope, eta)
     for k in range(len(seen.ids)):
         used = np.isfinite(away[k])

@@ -152,13 +152,20 @@ def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Ar
     gradient, theta = jax.grad(objective)(u), to_theta(model, u)
     for k in places:
         name = model.free[k]
-        output = name.removeprefix("sigma_").rpartition("_")[0]
-        index = [o.name for o in model.structure.outputs].index(output)
-        rows = (data["observed"] & (data["output"] == index)).sum()
+        rows = residual_rows(model, data, name).sum()
         _, slope = jax.jvp(model.priors[name].scale.from_real, (u[k],), (jnp.ones(()),))
         move = gradient[k] / (2.0 * jnp.maximum(rows, 1) * (slope / theta[name]) ** 2)
         u = u.at[k].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
     return u
+
+
+def residual_rows(model: PopulationModel, data: Arrays, name: str) -> jax.Array:
+    """(P, N): the observations that a residual parameter is of."""
+    output, _, unit = model.residuals[name]
+    index = [o.name for o in model.structure.outputs].index(output)
+    rows = data["observed"] & (data["output"] == index)
+    return rows & (data["separate"][output] == model.separate[output].units.index(unit)) \
+        if unit else rows
 
 
 def _newton(model: PopulationModel, u: jax.Array, places: np.ndarray, gradient: jax.Array,

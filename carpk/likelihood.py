@@ -14,6 +14,7 @@ from carpk.cohort import Design
 from carpk.correlated import correlations
 from carpk.population_model import PopulationModel
 from carpk.priors import lkj_log_density, lkj_log_volume
+from carpk.separate_errors import units_of
 from carpk.small_matrices import (
     Rows,
     cholesky,
@@ -37,7 +38,7 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
         # rows of other outputs and padding get values that are finite under any error model
         safe = jnp.where(here, predicted, 1.0)
         lower, upper = (jnp.where(here, data[end], 1.0) for end in ("lower", "upper"))
-        sigma = model.sigma(theta, output)
+        sigma = model.sigma(theta, output, data.get("separate"))
         value = error.log_likelihood(lower, upper, safe, sigma)
         if model.censoring == "M4" and not (error.log_scale or error.binary):
             # given that every level is above 0
@@ -47,14 +48,30 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
     return rows
 
 
+def drawn_rows(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any],
+               predicted: jax.Array, key: jax.Array) -> jax.Array:
+    """(P, N): a simulated measurement of each row.
+
+    data : output (P, N) and what errors read beside it; predicted : (P, N)
+    """
+    y = predicted
+    for k, (output, error) in enumerate(model.error_models().items()):
+        noisy = error.draw(jax.random.fold_in(key, k), predicted,
+                           model.sigma(theta, output, data.get("separate")))
+        y = jnp.where(data["output"] == k, noisy, y)
+    return y
+
+
 def data_of(model: PopulationModel, design: Design) -> Arrays:
     """What a compiled program reads of a design: `arrays`, the columns of the effects and, where
-    parameters change in a patient, its epochs."""
+    parameters change in a patient, its epochs; of separate errors the level of each row."""
     epochs = epochs_of(model, design)
-    data = {**arrays(design, model.structure, model.steps, epochs=epochs,
-                     changing=changing_parameters(model)),
-            "effects": {k: jnp.asarray(v) for k, v in
-                        model.effect_columns(design.covariates).items()}}
+    data: Arrays = {**arrays(design, model.structure, model.steps, epochs=epochs,
+                             changing=changing_parameters(model)),
+                    "effects": {k: jnp.asarray(v) for k, v in
+                                model.effect_columns(design.covariates).items()}}
+    if model.separate:
+        data["separate"] = {k: jnp.asarray(v) for k, v in units_of(model.separate, design).items()}
     return data if epochs is None else {**data, "over_time": {
         k: jnp.asarray(v) for k, v in effects_over_time(model, design, epochs).items()}}
 

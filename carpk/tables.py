@@ -270,11 +270,12 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
                 + " and ".join(next((a, b) for block in fit.model.blocks for a in block
                                     for b in block if f"corr_{a}_{b}" == name))}
     if name in fit.model.names and kind == "sigma":
-        output, _, part = rest.rpartition("_")
+        output, part, own = fit.model.residuals[name]
         error = fit.model.error_models()[output]
         unit = structure.output(output).unit if part in error.in_units else "-"
         return {"kind": "residual", "unit": given.get(unit, unit),
-                "meaning": f"{output}: {error.sigmas[part]}"}
+                "meaning": f"{output}: {error.sigmas[part]}"
+                + (f", {fit.model.separate[output].column} {own}" if own else "")}
     if name in fit.model.names and kind in ("omega", "gamma"):
         p = structure.parameter(rest)
         scale = {"log": f"ln {rest}", "logit": f"logit {rest}", "identity": rest}[p.link]

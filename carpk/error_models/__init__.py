@@ -103,14 +103,28 @@ def between_0_and_1(pred: Any) -> jax.Array:
     return jnp.clip(pred, _EDGE, 1.0 - _EDGE)
 
 
+def without_column(written: str) -> tuple[str, str]:
+    """An error model without the column by whose levels it is separate, and that column.
+
+    >>> without_column("lognormal student_t by ASSAY")
+    ('lognormal student_t', 'ASSAY')
+    """
+    plain, _, column = written.strip().partition(" by ")
+    return plain.strip(), column.strip()
+
+
 def error_model(written: str) -> ErrorModel:
-    """An error model by its name, and the tails that may follow it: "lognormal student_t".
+    """An error model by its name, the tails that may follow it, and the column by which it is
+    separate: "lognormal student_t by ASSAY".
 
     >>> error_model("lognormal cauchy").title
     'additive on the log scale, Cauchy'
     """
-    name, _, tails = written.strip().partition(" ")
+    plain, column = without_column(written)
+    name, _, tails = plain.partition(" ")
     model: ErrorModel = registry.load("error_models", name)
+    if column:
+        model = dataclasses.replace(model, title=f"{model.title}, separate by {column}")
     if not tails:
         return model
     shape = TAILS.get(tails.strip()) if not model.binary else None
