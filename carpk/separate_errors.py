@@ -100,8 +100,15 @@ def written_by_row(design: Design, column: str) -> np.ndarray:
     if column in design.covariates:
         out[:] = design.covariates[column].to_numpy(object)[:, None]
     elif column in design.changing:
-        by_line = design.changing.set_index("line")[column]
-        out[design.observed] = by_line.reindex(design.line[design.observed]).to_numpy(object)
+        patient = np.nonzero(design.observed)[0]
+        kinds = {"ID": object, "TIME": float, "line": float}
+        rows = pd.DataFrame({"ID": np.array(design.ids)[patient], "TIME": design.time[
+            design.observed], "line": design.line[design.observed]}).astype(kinds)
+        said = design.changing[[*kinds, column]].astype(kinds)
+        # of a plan the row that says it stands before the sample's, else it is that row
+        own = pd.merge_asof(rows.reset_index().sort_values("line"), said.sort_values("line"),
+                            on="line", by=["ID", "TIME"]).set_index("index")[column]
+        out[design.observed] = own.sort_index().to_numpy(object)
     out[pd.isna(out)] = None
     return out
 
