@@ -31,6 +31,7 @@ from carpk.conditional import (
     Modes,
     Patients,
     factor,
+    information_of,
     log_determinant,
     precision,
     row_terms,
@@ -176,13 +177,13 @@ def _joint(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, l
 
 def _log_det(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
     """(P,), ln det H of FOCE and FOCEI."""
-    return log_determinant(factor(model, data, to_theta(model, u), _information(look)), look.value)
+    low = factor(model, data, to_theta(model, u), _information(data, look))
+    return log_determinant(low, look.value)
 
 
-def _information(look: Look) -> jax.Array:
+def _information(data: Arrays, look: Look) -> jax.Array:
     """(P, K, K), by the rows' own weights."""
-    own = look.jacobian[..., :look.information.shape[-1]]
-    return jnp.einsum("pn,pnk,pnl->pkl", jnp.maximum(look.weight, 0.0), own, own)
+    return information_of(data, look.weight, look.jacobian[..., :look.information.shape[-1]])
 
 
 def _conditional(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
@@ -195,7 +196,7 @@ def _first_order(model: PopulationModel, data: Arrays, u: jax.Array, look: Look)
     """(P,), FO with the constant: a normal y with what the predictions' slopes at the typical
     patient make of Omega. b' H^-1 b is what a mode of the linear model would gain."""
     k = look.information.shape[-1]
-    low = factor(model, data, to_theta(model, u), _information(look))
+    low = factor(model, data, to_theta(model, u), _information(data, look))
     gain = solve_lower(low, [look.gradient[:, i] for i in range(k)])
     _, spread = population_location(model, data, to_theta(model, u))
     return (-2.0 * look.value - sum((x**2 for x in gain), jnp.zeros_like(look.value))

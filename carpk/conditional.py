@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.empirical_bayes import columns, dense, guess, moved_rows, shared_places
+from carpk.empirical_bayes import columns, dense, guess, row_derivatives, shared_places
 from carpk.error_models import ErrorModel
 from carpk.likelihood import patient_log_density, population_location, predicted_rows, to_theta
+from carpk.paired_errors import Pair, with_partner
 from carpk.population_model import PopulationModel
 from carpk.small_matrices import Rows, cholesky, inverse_of, solve_lower, solve_upper
 from carpk.solve import Arrays
@@ -28,7 +29,7 @@ class Look(NamedTuple):
     """What a model says of patients at some phi.
 
     predicted, slope, weight : (P, N) predictions, and of each row's log-likelihood its slope and
-        its information, in the prediction on the scale its residual is added to
+        its information, in the prediction on the scale its residual is added to; see `row_terms`
     jacobian : (P, N, K + S) of the predictions on that scale, in phi and in the S shared places
     value, gradient, information : (P,), (P, K + S), (P, K, K), of the log-likelihood
     """
@@ -170,10 +171,19 @@ def _look(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
     theta, k = to_theta(model, u), phi.shape[1]
     f, jacobian = columns(model, data, u, phi)
     value, slope, weight = row_terms(model, data, theta, f, sds)
-    own = jacobian[..., :k]
     return Look(f, slope, weight, jacobian, value.sum(axis=1),
                 jnp.einsum("pn,pnk->pk", slope, jacobian),
-                jnp.einsum("pn,pnk,pnl->pkl", jnp.maximum(weight, 0.0), own, own))
+                information_of(data, weight, jacobian[..., :k]))
+
+
+def information_of(data: Arrays, weight: jax.Array, jacobian: jax.Array) -> jax.Array:
+    """(P, K, K), from the information of rows (see `row_terms`) and the slopes (P, N, K) of their
+    predictions."""
+    if weight.ndim == 2:
+        return jnp.einsum("pn,pnk,pnl->pkl", jnp.maximum(weight, 0.0), jacobian, jacobian)
+    partners = jnp.take_along_axis(jacobian, data["partner"][..., None], axis=1)
+    weighed = jnp.maximum(weight[..., :1], 0.0) * jacobian + weight[..., 1:] * partners
+    return jnp.einsum("pnk,pnl->pkl", jacobian, weighed)
 
 
 def row_terms(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array,
@@ -182,25 +192,24 @@ def row_terms(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.A
 
     The information is the expected one where the row was measured, 1/R + (R'/R)^2 / 2 of a
     variance R (which makes the first-order conditional method "with interaction"), or 1/(p (1-p))
-    of a probability p, and the exact curvature where it was censored. 0 on padding.
+    of a probability p, and the exact curvature where it was censored. 0 on padding. Where errors
+    are correlated it is (P, N, 2): in the row's own prediction, and in that and its partner's.
     sds : {output: (P, N)}, residual SDs that do not follow the predictions
     """
     errors = cast(PopulationModel, _Held(model, sds)) if sds is not None else model
-
-    def slopes(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(lambda s: moved_rows(errors, data, theta, predicted, s), (shift,), (one,))
-
-    zero, one = jnp.zeros_like(predicted), jnp.ones_like(predicted)
-    (value, slope), (_, bend) = jax.jvp(slopes, (zero,), (one,))
+    value, slope, bend, mixed = row_derivatives(errors, data, theta, predicted)
     weight, seen = -bend, data["observed"]
     measured = seen & (data["lower"] == data["upper"])
+    if mixed is not None:  # of a pair the exact curvature is the expected information
+        measured = measured & ~with_partner(data)
     for k, (output, error) in enumerate(errors.error_models().items()):
         here = measured & (data["output"] == k)
         sd, follows = _sd_and_slope(error, jnp.where(here, predicted, 1.0),
                                     errors.sigma(theta, output, data.get("separate")))
         follows = 0.0 * follows if error.binary else follows  # of a probability, all is in 1 / sd^2
         weight = jnp.where(here, 1.0 / sd**2 + 2.0 * (follows / sd) ** 2, weight)
-    return value, jnp.where(seen, slope, 0.0), jnp.where(seen, weight, 0.0)
+    slope, weight = jnp.where(seen, slope, 0.0), jnp.where(seen, weight, 0.0)
+    return value, slope, weight if mixed is None else jnp.stack([weight, -mixed], axis=-1)
 
 
 def _sd_and_slope(error: ErrorModel, predicted: jax.Array, sigma: Any) \
@@ -223,6 +232,10 @@ class _Held:
     @property
     def censoring(self) -> str:
         return self.model.censoring
+
+    @property
+    def error_pairs(self) -> tuple[Pair, ...]:
+        return self.model.error_pairs
 
     def error_models(self) -> dict[str, ErrorModel]:
         return {o: dataclasses.replace(e, sd=lambda pred, sigma: sigma.held)

@@ -26,6 +26,7 @@ from carpk.likelihood import (
     row_log_likelihood,
     to_theta,
 )
+from carpk.paired_errors import rho_of, second_rows, with_partner
 from carpk.population_model import PopulationModel
 from carpk.small_matrices import Rows, inverse_of
 from carpk.solve import Arrays
@@ -74,16 +75,36 @@ def moved_rows(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.
 
 
 def row_derivatives(model: PopulationModel, data: Arrays, theta: Any, predicted: jax.Array) \
-        -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Each row's log-likelihood, its slope and its bend (at most 0) in the prediction, taken on
-    the scale the row's residual is added to; (P, N) each, 0 on padding."""
-    def slopes(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(lambda s: moved_rows(model, data, theta, predicted, s), (shift,), (one,))
-
+        -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    """Each row's log-likelihood, the slope and the bend of all in its prediction, taken on the
+    scale the row's residual is added to, and the bend in that and its partner's; (P, N) each, the
+    last None where no errors are correlated."""
     zero, one = jnp.zeros_like(predicted), jnp.ones_like(predicted)
-    (value, slope), (_, bend) = jax.jvp(slopes, (zero,), (one,))
-    seen = data["observed"]
-    return value, jnp.where(seen, slope, 0.0), jnp.where(seen, jnp.minimum(bend, 0.0), 0.0)
+
+    def moved(shift: jax.Array) -> jax.Array:
+        return moved_rows(model, data, theta, predicted, shift)
+
+    if not model.error_pairs:
+        def slopes(shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return jax.jvp(moved, (shift,), (one,))
+
+        (value, slope), (_, bend) = jax.jvp(slopes, (zero,), (one,))
+        return value, slope, bend, None
+    paired, second = with_partner(data), second_rows(
+        model.error_pairs, list(model.error_models()), data)
+    directions = jnp.where(second, 0.0, 1.0), jnp.where(second, 1.0, 0.0)
+
+    def together(shift: jax.Array) -> jax.Array:
+        rows = moved(shift)
+        return rows + jnp.where(paired, jnp.take_along_axis(rows, data["partner"], axis=1), 0.0)
+
+    def own_slopes(shift: jax.Array) -> jax.Array:
+        first, other = (jax.jvp(together, (shift,), (d,))[1] for d in directions)
+        return jnp.where(second, other, first)
+
+    (slope, first), (_, other) = (jax.jvp(own_slopes, (zero,), (d,)) for d in directions)
+    return (moved(zero), slope, jnp.where(second, other, first),
+            jnp.where(paired, jnp.where(second, first, other), 0.0))
 
 
 def columns(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) \
@@ -140,7 +161,8 @@ def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Ar
     """One scoring step on the residual errors. The predictions' uncertainty `row_variance`
     (P, N) enters by taking each row a standard deviation above and below (else sigma would come
     out too small); the information about the log of a sigma is two per row."""
-    places = [k for k, n in enumerate(model.free) if n.startswith("sigma_")]
+    places = [k for k, n in enumerate(model.free) if n in model.residuals]
+    pairs = {rho_of(pair): pair for pair in model.error_pairs}
     away = jnp.sqrt(jnp.where(data["observed"], row_variance, 0.0))
 
     def objective(u: jax.Array) -> jax.Array:
@@ -155,6 +177,10 @@ def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Ar
         rows = residual_rows(model, data, name).sum()
         _, slope = jax.jvp(model.priors[name].scale.from_real, (u[k],), (jnp.ones(()),))
         move = gradient[k] / (2.0 * jnp.maximum(rows, 1) * (slope / theta[name]) ** 2)
+        u = u.at[k].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
+    for k, pair in ((k, pairs[n]) for k, n in enumerate(model.free) if n in pairs):
+        rows = (second_rows([pair], list(model.errors), data)).sum()
+        move = gradient[k] / (jnp.maximum(rows, 1) * (1.0 + theta[rho_of(pair)] ** 2))
         u = u.at[k].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
     return u
 
@@ -305,7 +331,9 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         mu, low = population_location(model, data, theta)
         precision = dense(inverse_of(low))
         f, jacobian = columns(model, data, u, phi)
-        rows, slope, bend = row_derivatives(model, data, theta, f)
+        rows, slope, bend, _ = row_derivatives(model, data, theta, f)
+        slope, bend = (jnp.where(data["observed"], x, 0.0)
+                       for x in (slope, jnp.minimum(bend, 0.0)))
         by_output = [jnp.where(data["output"] == o, 1.0, 0.0)
                      for o in range(len(model.structure.outputs))]
         own, shared = jacobian[..., :k], jacobian[..., k:]

@@ -222,6 +222,8 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         request["classes"] = asked.mixture.written if asked.mixture else "1"
     if asked.levels:
         request["levels"] = {level.column: list(level.parameters) for level in asked.levels}
+    if asked.error_pairs:
+        request["correlated_errors"] = [list(p) for p in asked.error_pairs]
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
     stamp = json.dumps([request, cohort.sha256, code], sort_keys=True).encode()
@@ -250,6 +252,7 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "mixture": dataclasses.asdict(chosen.mixture) if chosen.mixture else None,
             "levels": [dataclasses.asdict(level) for level in chosen.levels],
             "separate": {o: dataclasses.asdict(s) for o, s in chosen.separate.items()},
+            "error_pairs": [list(p) for p in chosen.error_pairs],
             "time_varying": dict(chosen.time_varying),
             "occasions": list(chosen.occasions), "courses": chosen.courses,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
@@ -321,7 +324,8 @@ def _read(folder: Path) -> Fit:
             tuple(map(tuple, resolved["earlier"]["correlation"]))),
         Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None,
         {o: Separate(s["column"], tuple(s["units"]))
-         for o, s in resolved.get("separate", {}).items()})
+         for o, s in resolved.get("separate", {}).items()},
+        tuple((a, b) for a, b in resolved.get("error_pairs", ())))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

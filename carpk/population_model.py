@@ -24,6 +24,7 @@ from carpk.epochs import OCCASION, RULES
 from carpk.error_models import ErrorModel, error_model, without_column
 from carpk.horseshoe import Horseshoe
 from carpk.levels import Level, asked_levels
+from carpk.paired_errors import Pair, asked_pairs, rho_of
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError, unknown
 from carpk.separate_errors import Residual, Separate, asked_separate, residuals, sigma_of, stem
@@ -48,7 +49,8 @@ class PopulationModel:
     are the parameters that differ, by gamma_CL, between the `courses` a patient has at most;
     `earlier` is the posterior of another fit that some of the priors are the marginals of, and
     `horseshoe` the prior of the coefficients together. `separate` says of outputs by which column
-    their residual errors are, with `sigma_C_log_qPCR`.
+    their residual errors are, with `sigma_C_log_qPCR`; those of the outputs of `error_pairs` are
+    correlated within a sample, by `rho_A_B`.
     """
 
     structure: StructuralModel
@@ -70,6 +72,7 @@ class PopulationModel:
     earlier: Earlier | None = None
     horseshoe: Horseshoe | None = None
     separate: Mapping[str, Separate] = field(default_factory=dict)
+    error_pairs: tuple[Pair, ...] = ()
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -104,7 +107,7 @@ class PopulationModel:
                 *(f"omega_{n}" for n in self.spread),
                 *(n for block in self.blocks for n in correlations(block)),
                 *(f"gamma_{n}" for n in self.occasions),
-                *self.residuals)
+                *self.residuals, *map(rho_of, self.error_pairs))
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -212,6 +215,7 @@ class PopulationModel:
 
 def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None = None,
                spread: Iterable[str] | None = None,
+               correlated_errors: Iterable[Iterable[str]] = (),
                covariates: Mapping[str, str] | Iterable[str] = (),
                correlated: str | Iterable[Iterable[str]] = (), etas: str = "normal",
                classes: str | None = None, censoring: str = "M3",
@@ -225,6 +229,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
 
     errors : {output: error model}, its tails, and the column by whose levels (assays, studies) it
         is separate, "lognormal student_t by ASSAY"; the model file's own where not given.
+    correlated_errors : pairs of outputs whose errors are correlated where both are measured at
+        the same time in a patient, as two assays of one sample; see `carpk.paired_errors`
     spread : the parameters that vary between patients; the model file's where not given.
     covariates : {"Cmax ~ DOSE": "power"}, or "power(3.1)" with a reference, else the patients'
         median or most frequent level; or formulas, ["Cmax ~ log(DOSE) + RESPONSE"]
@@ -263,7 +269,9 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     chosen = {o.name: o.error for o in structure.outputs} | dict(errors or {})
     found += [unknown("output", o, outputs) for o in chosen if o not in outputs]
     separate, more = asked_separate(chosen)
-    found += more
+    pairs, paired = asked_pairs({o.name: error_model(chosen[o.name]) for o in structure.outputs},
+                              correlated_errors, censoring) if not more else ((), [])
+    found += more + paired
     vary = tuple(spread) if spread is not None else \
         tuple(p.name for p in structure.parameters if p.omega is not None)
     found += [unknown("parameter", n, known) for n in vary if n not in known]
@@ -292,7 +300,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
                             censoring=censoring, etas=etas, mixture=mixture,
                             levels=above, time_varying=rules, occasions=again, earlier=earlier,
-                            horseshoe=sparse, separate=separate)
+                            horseshoe=sparse, separate=separate,
+                            error_pairs=pairs)
     found = [Problem("error", "a rule for a column that no covariate effect reads",
                      f"they read {', '.join(asked.covariates) or 'none'}", column="time_varying",
                      found=n) for n in rules if n not in asked.covariates]

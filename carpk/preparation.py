@@ -19,6 +19,7 @@ from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
 from carpk.likelihood import data_of, predicted_rows
 from carpk.occasions import courses_of
+from carpk.paired_errors import pair_problems, rho_of
 from carpk.population_model import PopulationModel
 from carpk.priors import Prior
 from carpk.problems import DataError, Problem, RequestError, errors
@@ -70,6 +71,7 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
         priors[name] = Prior("halfnormal", (scale,))
         if in_units:
             reasons.setdefault(name, "default: scaled to the SD of the observed DV")
+    priors |= {rho_of(pair): Prior("lkj", (2.0,)) for pair in model.error_pairs}
     for p in structure.parameters:
         if f"{p.name}_pop" in fixed:
             continue
@@ -142,7 +144,7 @@ def with_effects(model: PopulationModel, design: Design) \
     found += more
     separate, more = resolved_separate(
         model.separate, [o.name for o in model.structure.outputs], design, source)
-    found += more
+    found += more + pair_problems(model.error_pairs, list(model.errors), design, source)
     courses, more = courses_of(model, design, source)
     found += more
     changing, more = ((), []) if errors(more) else resolved_over_time(model, design, source)

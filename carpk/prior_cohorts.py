@@ -16,12 +16,11 @@ from carpk.accuracy import Mesh, meshes_of, solved
 from carpk.classes import drawn_classes
 from carpk.cohort import Cohort, Design, design
 from carpk.geometry import noncentred
-from carpk.likelihood import drawn_rows, population_location
+from carpk.likelihood import drawn_rows, population_location, read_by_errors
 from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve
 from carpk.priors import Prior
 from carpk.problems import Problem, RequestError
-from carpk.separate_errors import units_of
 from carpk.simulation import Simulated, drawn_from_prior
 from carpk.structure import StructuralModel
 from carpk.tails import TAILS
@@ -104,14 +103,13 @@ def prior_predictive(model: PopulationModel, cohort: Cohort, *, cohorts: int = 1
     predicted = _wherever_solved(structure, mesh, lambda m: solved(
         structure, seen, values, m).predicted)
     own = {n: jnp.repeat(v, each)[:, None] for n, v in theta.items()}
-    units = units_of(resolved.separate, seen)
-    dv = drawn_rows(resolved, {"output": seen.output, "separate": units}, own,
-                    jnp.asarray(predicted), within)
+    read = read_by_errors(resolved, seen)
+    dv = drawn_rows(resolved, {"output": seen.output, **read}, own, jnp.asarray(predicted), within)
     time = grid(float(seen.time[seen.observed].max()))
     outputs = list(resolved.errors)
     paths = _wherever_solved(structure, mesh, lambda m: np.concatenate(list(curves(
         structure, seen, values, time, m)[0].values()), axis=1))
-    still = {o: v[:, :1] for o, v in units.items()}  # of a patient
+    still = {o: v[:, :1] for o, v in read.get("separate", {}).items()}  # of a patient
     errors = resolved.error_models()
     levels = {o: np.asarray(errors[o].draw(jax.random.fold_in(noise, k), jnp.asarray(path),
                                            resolved.sigma(own, o, still)))

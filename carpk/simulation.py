@@ -18,12 +18,11 @@ from carpk.cohort import Design
 from carpk.correlated import correlations
 from carpk.empirical_bayes import dense
 from carpk.geometry import noncentred
-from carpk.likelihood import class_shift, drawn_rows, population_location
+from carpk.likelihood import class_shift, drawn_rows, population_location, read_by_errors
 from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
 from carpk.priors import lkj_draw
 from carpk.problems import Problem, RequestError
-from carpk.separate_errors import units_of
 from carpk.small_matrices import correlation_factor
 from carpk.tails import TAILS
 
@@ -162,8 +161,8 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
             **patient, **moves(model, population, phi)})
     predicted, mesh, moved_by_mesh = solved(model.structure, design, {
         n: np.asarray(v) for n, v in over.items()}, mesh, epochs, changing_parameters(model))
-    dv = drawn_rows(model, {"output": design.output, "separate": units_of(model.separate, design)},
-                    population, jnp.asarray(predicted), within)
+    dv = drawn_rows(model, {"output": design.output, **read_by_errors(model, design)}, population,
+                    jnp.asarray(predicted), within)
     return Simulated(
         pd.DataFrame({n: np.asarray(v) for n, v in patient.items()},
                      index=pd.Index(design.ids, name="ID", dtype=object)),

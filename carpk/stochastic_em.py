@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.conditional import row_terms
+from carpk.conditional import information_of, row_terms
 from carpk.correlated import correlations
 from carpk.empirical_bayes import (
     Start,
@@ -252,7 +252,8 @@ def _spread(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array
 def _scored(model: PopulationModel, data: Arrays, u: jax.Array, state: State, gain: jax.Array) \
         -> jax.Array:
     """A scoring step for residual errors, and one for the shared places, on the chains."""
-    residual = np.array([k for k, n in enumerate(model.free) if n.startswith("sigma_")], int)
+    residual = np.array([k for k, n in enumerate(model.free)
+                         if n.startswith(("sigma_", "rho_"))], int)
     if len(residual):
         def rows(v: jax.Array) -> jax.Array:
             theta = to_theta(model, u.at[residual].set(v))
@@ -275,7 +276,7 @@ def _scored(model: PopulationModel, data: Arrays, u: jax.Array, state: State, ga
             _, slope, weight = row_terms(model, data, to_theta(model, u), f)
             jacobian = jnp.where(data["observed"][..., None], jacobian, 0.0)
             return (jnp.einsum("pn,pns->s", slope, jacobian),
-                    jnp.einsum("pn,pns,pnt->st", jnp.maximum(weight, 0.0), jacobian, jacobian))
+                    information_of(data, weight, jacobian).sum(axis=0))
 
         gradient, information = jax.vmap(terms)(state.phi)
         u = u.at[shared].add(gain * _step(gradient.sum(axis=0), information.sum(axis=0)))
