@@ -11,17 +11,15 @@ the residual SDs at the typical patient's, and FO looks at nobody but the typica
 
 The gradient in the population parameters is by implicit differentiation: the mode follows the
 population by -J_phiphi^-1 J_phiu. What it needs of second and third derivatives of the predictions
-are central differences of looks along the axes of the posterior, one or two dozen looks in all.
+are central differences of looks along the axes of the posterior, one or two dozen looks in all;
+what the population does at held predictions costs next to nothing and is by differences too.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from carpk.conditional import (
@@ -29,16 +27,14 @@ from carpk.conditional import (
     Between,
     Curvature,
     Modes,
+    Moves,
     Patients,
-    between,
     factor,
     log_determinant,
     stacked,
-    uphill,
 )
-from carpk.likelihood import patient_log_density, row_log_likelihood, to_theta
 from carpk.population_model import PopulationModel
-from carpk.sensitivities import Look, row_terms, shared_places
+from carpk.sensitivities import Look, information_of
 from carpk.small_matrices import solve_lower
 from carpk.solve import Arrays
 
@@ -85,8 +81,6 @@ class Approximation:
     def __init__(self, model: PopulationModel, data: Arrays, method: Method) -> None:
         self.model, self.method = model, method
         self.patients = Patients(model, data, interaction=method in ("focei", "laplace"))
-        self._programs = {f: jax.jit(lambda data, *args, f=f: f(model, data, *args)) for f in (
-            _focei_scores, _laplace_scores)}
         self._reads(data)
 
     def _reads(self, data: Arrays) -> None:
@@ -95,7 +89,6 @@ class Approximation:
         self.constant = _LOG_2PI * np.sum(
             np.asarray(data["observed"]) & ~np.isin(np.asarray(data["output"]), binary) & (
                 np.asarray(data["lower"]) == np.asarray(data["upper"])), axis=1)
-        self._run = {f: functools.partial(p, data) for f, p in self._programs.items()}
 
     def of(self, data: Arrays) -> Approximation:
         """The same programs on other data of the same shape."""
@@ -115,18 +108,19 @@ class Approximation:
             at = self.patients.between(u)
             phi = at.mu
             look = self.patients.look(u, phi)
-            value = _first_order(at, look)
+            value = _first_order(self.data, at, look)
             return Likelihood(value - self.constant,
                               Modes(phi, look, np.zeros(len(value))), None)
         modes = self.patients.modes(u, start)
+        more: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None)
         if self.method == "laplace":
             value, more = self._laplace(u, modes, scores)
         else:
             value = self._joint(u, modes) \
-                + _log_det(self.patients.between(u).precision, modes.look)
-            more = self._focei(u, modes) if scores else ()
-        slopes, kinked = map(np.asarray, more) if more else (None, None)
-        return Likelihood(np.asarray(value) - self.constant, modes, slopes, kinked)
+                + _log_det(self.data, self.patients.between(u).precision, modes.look)
+            if scores:
+                more = self._focei(u, modes)
+        return Likelihood(value - self.constant, modes, *more)
 
     def _joint(self, u: Any, modes: Modes) -> np.ndarray:
         """(P,), 2 J - K log 2 pi."""
@@ -134,121 +128,92 @@ class Approximation:
             - modes.phi.shape[1] * _LOG_2PI
 
     def _laplace(self, u: Any, modes: Modes, scores: bool) \
-            -> tuple[np.ndarray, tuple[Any, ...]]:
-        curvature = self.patients.curvature(u, modes)[0]
+            -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | tuple[None, None]]:
+        patients, k = self.patients, modes.phi.shape[1]
+        curvature = patients.curvature(u, modes)[0]
         value = self._joint(u, modes) + curvature.log_det
         if not scores:
-            return value, ()
-        sides = [side for pair in self.patients.both_sides(
-            u, modes.phi, curvature.axes, _SECOND)
+            return value, (None, None)
+        sides = [side for pair in patients.both_sides(u, modes.phi, curvature.axes, _SECOND)
                  for side in pair]
-        here = modes.look.gradient
-        bend = sum(((s.gradient - here) / _SECOND**2 for s in sides), np.zeros_like(here))
-        moved = np.stack([s.predicted for s in sides]) if sides else \
-            np.zeros((0, *modes.look.predicted.shape))
-        return value, (self._run[_laplace_scores](
-            u, modes.phi, modes.look, curvature, -bend, moved), ~curvature.exact)
+        # slope of ln det H = tr(H^-1 dH): third derivatives of J along the axes W of H^-1 = W W'
+        bend = sum(((modes.look.gradient - s.gradient) / _SECOND**2 for s in sides),
+                   np.zeros_like(modes.look.gradient))
+        bend = np.where(curvature.exact[:, None], bend, 0.0)
+        moves = patients.moves(u, modes)
 
-    def _focei(self, u: Any, modes: Modes) -> tuple[Any, ...]:
+        def second(u: Any) -> np.ndarray:
+            """(P,), the trace of the rows' part of H along W, at predictions that are held."""
+            here = patients.rows(u, modes.look.predicted)[0].sum(axis=1)
+            return sum(((here - patients.rows(u, s.predicted)[0].sum(axis=1)) / _SECOND**2
+                        for s in sides), np.zeros(len(here)))
+
+        smooth = np.einsum("pkm,klq,plm->pq", curvature.axes, moves.precision, curvature.axes,
+                           optimize=True)
+        smooth[:, patients.residual] += patients.by_residuals(u, second)
+        own = np.where(curvature.exact[:, None], smooth, _weighed(curvature, moves))
+        along = np.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
+        return value, (self._scores(modes, curvature, moves, along, bend[:, k:], own),
+                       ~curvature.exact)
+
+    def _focei(self, u: Any, modes: Modes) -> tuple[np.ndarray, np.ndarray]:
         """(P, Q), scores; (P,), kinked."""
-        curvature, sides = self.patients.curvature(u, modes)
-        for k in self.patients.shared:
-            step = FIRST * (np.arange(len(u)) == k)
-            sides.append((self.patients.look(u + step, modes.phi),
-                          self.patients.look(u - step, modes.phi)))
-
-        precisions = [self.patients.between(u).precision] * len(sides)
+        patients, k = self.patients, modes.phi.shape[1]
+        curvature, sides = patients.curvature(u, modes)
+        for place in patients.shared:
+            step = FIRST * (np.arange(len(u)) == place)
+            sides.append((patients.look(u + step, modes.phi), patients.look(u - step, modes.phi)))
+        precision = patients.between(u).precision
         with np.errstate(invalid="ignore"):  # where a solve failed on both sides
-            slopes = [(_log_det(p, a) - _log_det(p, b)) / (2 * FIRST)
-                      for p, (a, b) in zip(precisions, sides, strict=True)]
-        return (self._run[_focei_scores](u, modes.phi, modes.look, curvature, stacked(
-            slopes, modes.look.value)), ~curvature.exact)
+            slopes = stacked([(_log_det(self.data, precision, a) - _log_det(
+                self.data, precision, b)) / (2 * FIRST) for a, b in sides], modes.look.value)
+        moves = patients.moves(u, modes)
+        return self._scores(modes, curvature, moves, slopes[:, :k], slopes[:, k:],
+                            _weighed(curvature, moves)), ~curvature.exact
+
+    def _scores(self, modes: Modes, curvature: Curvature, moves: Moves, along: np.ndarray,
+                shared: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """(P, Q), gradients of 2 J + ln det H with the mode following u.
+
+        along : (P, K), slope of ln det H along the rough axes; shared : (P, S), in the shared
+            places, what it does by the predictions; own : (P, Q), what it does where phi and the
+            predictions are held
+        """
+        k = modes.phi.shape[1]
+        # a mode on a kink stays on it; beside one, third derivatives are none either
+        with np.errstate(invalid="ignore"):
+            smooth = curvature.exact & np.all(np.abs(along) < _KINK, axis=1)
+        along, shared = (np.where(smooth[:, None], x, 0.0) for x in (along, shared))
+        y = np.einsum("pkl,pml,pm->pk", curvature.turn, curvature.turn, along, optimize=True)
+        v = np.einsum("pkm,pm->pk", curvature.rough, y)
+        scores: np.ndarray = -2.0 * moves.height + own + np.einsum("pk,pkq->pq", v, moves.rising)
+        scores[:, self.patients.shared] += -2.0 * modes.look.gradient[:, k:] + shared \
+            + np.einsum("psm,pm->ps", curvature.mixed[:, k:], y)
+        return scores
 
 
-def _log_det(precision: Any, look: Look) -> Any:
+def _log_det(data: Arrays, precision: Any, look: Look) -> Any:
     """(P,), ln det H of FOCE and FOCEI, by the rows' own weights."""
-    of = np if isinstance(look.weight, np.ndarray) else jnp
     own = look.jacobian[..., :look.information.shape[-1]]
-    weighed = own * of.maximum(look.weight, 0.0)[..., None]
-    with np.errstate(all="ignore"):
-        return log_determinant(factor(precision, of.swapaxes(own, 1, 2) @ weighed), look.value)
+    with np.errstate(all="ignore"):  # where a solve failed
+        return log_determinant(factor(precision, information_of(data, look.weight, own)),
+                               look.value)
 
 
-def _first_order(at: Between, look: Look) -> np.ndarray:
+def _first_order(data: Arrays, at: Between, look: Look) -> np.ndarray:
     """(P,), FO with the constant: a normal y with what the predictions' slopes at the typical
     patient make of Omega. b' H^-1 b is what a mode of the linear model would gain."""
     k = look.information.shape[-1]
-    own = look.jacobian[..., :k]
-    information = np.swapaxes(own, 1, 2) @ (own * np.maximum(look.weight, 0.0)[..., None])
     with np.errstate(all="ignore"):
-        low = factor(at.precision, information)
+        low = factor(at.precision, information_of(data, look.weight, look.jacobian[..., :k]))
         gain = solve_lower(low, [look.gradient[:, i] for i in range(k)])
     return np.asarray(-2.0 * look.value - sum((x**2 for x in gain), np.zeros_like(look.value))
                       + log_determinant(low, look.value)
                       + sum(2.0 * np.log(row[i]) for i, row in enumerate(at.low)))
 
 
-def _scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array, look: Look,
-            curvature: Curvature, along: jax.Array, shared: jax.Array, extra: Any) -> jax.Array:
-    """(P, Q), gradients of 2 J + ln det H with the mode following u.
-
-    along : (P, K), slope of ln det H along the rough axes; shared : (P, S), in the shared places
-    extra : u -> (P,), what of ln det H depends on u at a fixed phi, predictions held
-    """
-    k = phi.shape[1]
-    # a mode on a kink stays on it; beside one, third derivatives are none either
-    smooth = curvature.exact & jnp.all(jnp.abs(along) < _KINK, axis=1)
-    along, shared = (jnp.where(smooth[:, None], x, 0.0) for x in (along, shared))
-    y = jnp.einsum("pkl,pml,pm->pk", curvature.turn, curvature.turn, along)
-    v = jnp.einsum("pkm,pm->pk", curvature.rough, y)
-
-    def value(u: jax.Array) -> jax.Array:
-        theta = to_theta(model, u)
-        rows, slope, _ = row_terms(model, data, theta, look.predicted)
-        density = rows.sum(axis=1) + patient_log_density(model, data, theta, phi)
-        gradient = jnp.einsum("pn,pnk->pk", slope, look.jacobian[..., :k])
-        rising = uphill(between(model, data, u), phi, gradient)
-        return -2.0 * density + extra(u) + jnp.einsum("pk,pk->p", v, rising)
-
-    scores = jax.jacfwd(value)(u)
-    moved = -2.0 * look.gradient[:, k:] + shared + jnp.einsum(
-        "psm,pm->ps", curvature.mixed[:, k:], y)
-    return scores.at[:, shared_places(model)].add(moved)
-
-
-def _focei_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
-                  look: Look, curvature: Curvature, slopes: jax.Array) -> jax.Array:
-    """slopes : (P, K + S), of ln det H along the rough axes and in the shared places."""
-    k = phi.shape[1]
-    return _scores(model, data, u, phi, look, curvature, slopes[:, :k], slopes[:, k:],
-                   lambda u: _weighed_log_det(model, data, u, look))
-
-
-def _weighed_log_det(model: PopulationModel, data: Arrays, u: jax.Array, look: Look) -> jax.Array:
-    """ln det H at the predictions of a look, as a function of u."""
-    _, _, weight = row_terms(model, data, to_theta(model, u), look.predicted)
-    return cast(jax.Array, _log_det(between(model, data, u).precision,
-                                    look._replace(weight=weight)))
-
-
-def _laplace_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array,
-                    look: Look, curvature: Curvature, bend: jax.Array, moved: jax.Array) \
-        -> jax.Array:
-    """bend : (P, K + S), slope of ln det H = tr(H^-1 dH), a sum of third derivatives of J along
-    the axes W of H^-1 = W W'; moved : (2 K, P, N), predictions to either side along them."""
-    k = phi.shape[1]
-
-    def trace(u: jax.Array) -> jax.Array:
-        theta = to_theta(model, u)
-
-        def rows(predicted: jax.Array) -> jax.Array:
-            return row_log_likelihood(model, data, theta, predicted).sum(axis=1)
-
-        second = (jax.vmap(rows)(moved) - rows(look.predicted)[None]).sum(axis=0) / _SECOND**2
-        smooth = -second + jnp.einsum("pkm,kl,plm->p", curvature.axes,
-                                      between(model, data, u).precision, curvature.axes)
-        return jnp.where(curvature.exact, smooth, _weighed_log_det(model, data, u, look))
-
-    bend = jnp.where(curvature.exact[:, None], bend, 0.0)
-    along = jnp.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
-    return _scores(model, data, u, phi, look, curvature, along, bend[:, k:], trace)
+def _weighed(curvature: Curvature, moves: Moves) -> np.ndarray:
+    """(P, Q): how ln det H of FOCEI moves where phi and the predictions are held."""
+    inverse = curvature.rough @ np.swapaxes(curvature.rough, 1, 2)
+    return np.asarray(np.einsum("pkl,pklq->pq", inverse, moves.information)
+                      + np.einsum("pkl,klq->pq", inverse, moves.precision))

@@ -3,7 +3,7 @@ direction, and draws from the asymptotic normal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -72,17 +72,24 @@ def _named(model: PopulationModel, direction: np.ndarray) -> str:
     return f"the likelihood is flat {together}{names}"
 
 
-def natural_scale(model: PopulationModel, u: np.ndarray, covariance: np.ndarray) \
-        -> tuple[dict[str, float], dict[str, float]]:
-    """Estimates and standard errors by name on the natural scale, by the delta method."""
+def natural_scale(model: PopulationModel, u: np.ndarray, covariances: Sequence[np.ndarray] = (),
+                  ends: np.ndarray | None = None) \
+        -> tuple[dict[str, float], list[dict[str, float]], dict[str, np.ndarray]]:
+    """Estimates by name on the natural scale, standard errors by the delta method of each
+    covariance (Q, Q), and what other u (M, Q) are there."""
     def free(u: jax.Array) -> dict[str, Any]:
         theta = to_theta(model, u)
         return {n: theta[n] for n in model.free}
 
-    values, slopes = jax.jit(free)(u), jax.jit(jax.jacfwd(free))(u)
-    variances = {n: float(np.asarray(s) @ covariance @ np.asarray(s)) for n, s in slopes.items()}
-    return {n: float(v) for n, v in values.items()}, {
-        n: float(np.sqrt(max(v, 0.0))) for n, v in variances.items()}
+    @jax.jit
+    def all_of_it(u: jax.Array, ends: jax.Array) -> Any:
+        return free(u), jax.jacfwd(free)(u), jax.vmap(free)(ends)
+
+    values, slopes, moved = all_of_it(u, np.zeros((0, len(u))) if ends is None else ends)
+    ses = [{n: float(np.sqrt(max(float(np.asarray(s) @ c @ np.asarray(s)), 0.0)))
+            for n, s in slopes.items()} for c in covariances]
+    return {n: float(v) for n, v in values.items()}, ses, {
+        n: np.asarray(v) for n, v in moved.items()}
 
 
 def normal_draws(u: np.ndarray, covariance: np.ndarray, draws: int, seed: int) -> np.ndarray:

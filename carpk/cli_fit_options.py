@@ -36,7 +36,11 @@ def command(
             help="the folder in which the fit gets its own; default: fits")] = None,
         dvid: Dvid = None, unit: Unit = None, column: Column = None,
         error: Annotated[list[str] | None, typer.Option(
-            help="residual error model of an output", metavar="C=proportional")] = None,
+            help="residual error model of an output, its tails, and the column whose levels have "
+            "errors of their own", metavar='"C=lognormal by ASSAY"')] = None,
+        correlate_errors: Annotated[list[str] | None, typer.Option(
+            help="two outputs whose errors are correlated where both are measured at the same "
+            "time, as two assays of one sample; may be repeated", metavar="C,B")] = None,
         spread: Annotated[list[str] | None, typer.Option(
             help="the parameters that vary between patients", metavar="Cmax,beta")] = None,
         covariate: Annotated[list[str] | None, typer.Option(
@@ -88,9 +92,9 @@ def command(
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
         covariates=covariate, time_varying=time_varying, occasions=occasions,
-        correlated=correlate, etas=etas, classes=classes, levels=level,
-        censoring=censoring, errors=error, fixed=fix, priors=prior, prior_from=prior_from,
-        steps=steps, solver=solver,
+        correlated=correlate, correlated_errors=correlate_errors, etas=etas, classes=classes,
+        levels=level, censoring=censoring, errors=error, fixed=fix, priors=prior,
+        prior_from=prior_from, steps=steps, solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup, "inits": inits,
                   "starts": starts},

@@ -33,7 +33,7 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
             table[name] = dict(_effect(text) for text in value)
         elif name == "levels":
             table[name] = dict(_level(text) for text in value)
-        elif name == "correlated":
+        elif name in ("correlated", "correlated_errors"):
             table[name] = "full" if value == ["full"] else [
                 [part.strip() for part in text.split(",") if part.strip()] for text in value]
         elif name in _PAIRED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,17 @@ from carpk.likelihood import (
     to_theta,
 )
 from carpk.population_model import PopulationModel
-from carpk.sensitivities import Look, dense, look_at, omegas, shared_places, typical_sds
+from carpk.sensitivities import (
+    Look,
+    dense,
+    information_of,
+    look_at,
+    omegas,
+    residual_places,
+    row_terms,
+    shared_places,
+    typical_sds,
+)
 from carpk.small_matrices import Rows, cholesky, inverse_of, solve_lower, solve_upper
 from carpk.solve import Arrays
 
@@ -23,6 +34,7 @@ _TOLERANCE = 1e-12  # Newton decrement: a mode within a millionth of its SD
 _MOST, _NEWTON = 60, 20  # rounds of the search by scoring, and by Newton's steps after it
 _KINK = 30.0  # times its scoring approximation: no curvature, but the jump of a slope
 FIRST = 1e-4  # of a posterior SD, in first differences: they lose 1e-8 of a third derivative
+_STEP = 1e-4  # on the real line of the population, for what follows it smoothly
 _STUCK = 1e10  # damping at which a patient has stopped moving
 _GUESSES, _WIDE = 200, 1.5  # draws a search may begin from, in SDs of the population
 _TOGETHER = 100  # draws of one call
@@ -64,6 +76,19 @@ class Curvature(NamedTuple):
     mixed: Any
 
 
+class Moves(NamedTuple):
+    """How things move with the Q population parameters where phi and the predictions are held.
+
+    height : (P, Q), log p(y, phi | population); rising : (P, K, Q), its gradient in phi
+    information : (P, K, K, Q), of the rows, by their own weights; precision : (K, K, Q), Omega^-1
+    """
+
+    height: np.ndarray
+    rising: np.ndarray
+    information: np.ndarray
+    precision: np.ndarray
+
+
 class Patients:
     """The patients of a model, with the programs that look at them.
 
@@ -77,7 +102,7 @@ class Patients:
 
     def __init__(self, model: PopulationModel, data: Arrays, interaction: bool = True) -> None:
         self.model, self.data, self.interaction = model, data, interaction
-        self.shared = shared_places(model)
+        self.shared, self.residual = shared_places(model), residual_places(model)
         self._look = jax.jit(lambda data, u, phi, sds: look_at(model, data, u, phi, sds))
         self._between = jax.jit(lambda data, u: between(model, data, u))
         self._density = jax.jit(lambda data, u, phi: patient_log_density(
@@ -85,6 +110,8 @@ class Patients:
         self._densities = jax.jit(lambda data, u, phi: _densities(model, data, u, phi))
         self._omegas = jax.jit(lambda u: omegas(model, to_theta(model, u)))
         self._sds = jax.jit(lambda data, u: typical_sds(model, data, u))
+        self._rows = jax.jit(lambda data, u, f, sds: row_terms(
+            model, data, to_theta(model, u), f, sds))
 
     def between(self, u: Any) -> Between:
         """Where the population puts the patients."""
@@ -97,9 +124,16 @@ class Patients:
 
     def look(self, u: Any, phi: Any) -> Look:
         """What there is to see at phi."""
-        seen: Look = jax.tree.map(np.asarray, self._look(
-            self.data, u, phi, None if self.interaction else self._sds(self.data, u)))
+        seen: Look = jax.tree.map(np.asarray, self._look(self.data, u, phi, self._held(u)))
         return seen
+
+    def rows(self, u: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`row_terms` of predictions (P, N)."""
+        value, slope, weight = self._rows(self.data, u, predicted, self._held(u))
+        return np.asarray(value), np.asarray(slope), np.asarray(weight)
+
+    def _held(self, u: Any) -> Any:
+        return None if self.interaction else self._sds(self.data, u)
 
     def height(self, u: Any, phi: Any, look: Look) -> np.ndarray:
         """(P,), log p(y, phi | population)."""
@@ -157,6 +191,28 @@ class Patients:
                             modes.look.gradient)
             return _exact(precision, low, rough, modes.look.value, mixed), sides
 
+    def by_residuals(self, u: Any, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """(..., R), the slopes of f in the R residual parameters."""
+        return differences(f, u, self.residual)
+
+    def moves(self, u: Any, modes: Modes) -> Moves:
+        """How things move with the population at these modes."""
+        every, k, look = np.arange(len(u)), modes.phi.shape[1], modes.look
+        own, none = look.jacobian[..., :k], np.zeros_like(modes.phi)
+        with np.errstate(invalid="ignore"):  # where a solve failed
+            height = differences(lambda u: np.asarray(self._density(
+                self.data, u, modes.phi)), u, every)
+            height[:, self.residual] += self.by_residuals(
+                u, lambda u: self.rows(u, look.predicted)[0].sum(axis=1))
+            rising = differences(lambda u: uphill(self.between(u), modes.phi, none), u, every)
+            rising[..., self.residual] += self.by_residuals(u, lambda u: np.einsum(
+                "pn,pnk->pk", self.rows(u, look.predicted)[1], own))
+            information = np.zeros((*look.information.shape, len(u)))
+            information[..., self.residual] = self.by_residuals(u, lambda u: information_of(
+                self.data, self.rows(u, look.predicted)[2], own))
+        return Moves(height, rising, information,
+                     differences(lambda u: self.between(u).precision, u, every))
+
     def _search(self, u: Any, phi: np.ndarray) -> Modes:
         """Rounds of one step for every patient."""
         at, damping = self.between(u), np.full(len(phi), 1e-3)
@@ -196,6 +252,12 @@ class Patients:
                 modes = patientwise(better, Modes(trial, seen, decrement), modes)
                 size = np.where(better, 1.0, 0.2 * size)
         return modes
+
+
+def differences(f: Callable[[np.ndarray], np.ndarray], u: Any, places: np.ndarray) -> np.ndarray:
+    """(..., len(places)), central differences of f in some places of u."""
+    steps = [_STEP * (np.arange(len(u)) == k) for k in places]
+    return stacked([(f(u + s) - f(u - s)) / (2 * _STEP) for s in steps], np.asarray(f(u)))
 
 
 def between(model: PopulationModel, data: Arrays, u: jax.Array) -> Between:

@@ -15,10 +15,12 @@ from carpk.cohort import Design
 from carpk.conditional import Patients
 from carpk.fitting import Fit
 from carpk.likelihood import data_of, from_theta, population_location
+from carpk.paired_errors import partners, rho_of
 from carpk.population_model import PopulationModel
 from carpk.posterior import phi_of
 from carpk.prediction import medians, own_classes
 from carpk.sensitivities import dense
+from carpk.separate_errors import units_of
 from carpk.solve import Arrays
 
 
@@ -64,12 +66,21 @@ def linearised_residuals(model: PopulationModel, seen: Design, values: Mapping[s
         here = seen.observed & (seen.lower == seen.upper) & (seen.output == k) & (not error.binary)
         f = jnp.asarray(predicted[here])
         away[here] = error.working(jnp.asarray(seen.upper[here])) - error.working(f)
-        sd[here] = error.sd(f, model.sigma(values, output))
+        own = {o: v[here] for o, v in units_of(model.separate, seen).items()}
+        sd[here] = error.sd(f, model.sigma(values, output, own))
+    place = partners(model.error_pairs, list(model.errors), seen)
     away += np.einsum("pnk,pk->pn", slope, eta)
     for k in range(len(seen.ids)):
         used = np.isfinite(away[k])
         spread = slope[k, used] @ factor
-        out[k, used] = whitened(away[k, used], spread @ spread.T + np.diag(sd[k, used] ** 2))
+        between = np.diag(sd[k] ** 2)
+        for a, b in model.error_pairs:
+            first = np.flatnonzero((seen.output[k] == list(model.errors).index(a))
+                                   & (place[k] != np.arange(len(place[k]))))
+            other = place[k, first]
+            between[first, other] = between[other, first] = \
+                values[rho_of((a, b))] * sd[k, first] * sd[k, other]
+        out[k, used] = whitened(away[k, used], spread @ spread.T + between[used][:, used])
     return out
 
 

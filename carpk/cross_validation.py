@@ -38,7 +38,7 @@ def kfold(fits: Mapping[str, Fit], refits: Mapping[str, Sequence[Fit]],
     The columns are those of `carpk.comparison.compare`; p_loo and pareto_k have no meaning here.
     weight: stacking, Yao et al. 2018, Bayesian Anal 13:917, of the patients' densities;
     unreliable: patients whose log density a few draws decide (Monte Carlo SE above 0.3).
-    RequestError where a fold holds the only patients of a covariate's level or of a study.
+    RequestError where a fold holds the only patients of a covariate's level, a study or an assay.
     """
     ids = list(next(iter(fits.values())).design.ids)
     densities, coarse = {}, {}
@@ -88,10 +88,11 @@ def _stacked(densities: np.ndarray) -> np.ndarray:
 
 def _must_know_levels(fit: Fit, refit: Fit, left: Sequence[str]) -> None:
     """A level of a covariate that only patients of the fold have has no coefficient without them,
-    a study no deviation."""
+    a study no deviation, an assay no error."""
     def known(of: Fit) -> dict[str, set[str]]:
-        return {e.column: {str(e.reference), *map(str, e.points)} for e in of.model.effects
-                if e.form == "category"} | {v.column: set(v.units) for v in of.model.levels}
+        return {s.column: set(s.units) for s in of.model.separate.values()} | {
+            e.column: {str(e.reference), *map(str, e.points)} for e in of.model.effects
+            if e.form == "category"} | {v.column: set(v.units) for v in of.model.levels}
 
     there = known(refit)
     found = [Problem("error", f"only patients of one fold have it ({', '.join(left)})",

@@ -236,6 +236,6 @@ def _unit(name: str, structure: StructuralModel, units: Mapping[int, str]) -> st
         unit = structure.parameter(name.removesuffix("_pop")).unit
         return given.get(unit, unit)
     for o in structure.outputs:
-        if name.startswith(f"sigma_{o.name}_") and name.endswith("_add"):
+        if name.startswith(f"sigma_{o.name}_add"):
             return given[o.unit]
     return "-"

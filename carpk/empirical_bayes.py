@@ -15,6 +15,7 @@ import numpy as np
 
 from carpk.conditional import (
     Patients,
+    differences,
     factor,
     inverse_transposed,
     patientwise,
@@ -22,14 +23,15 @@ from carpk.conditional import (
     scoring_step,
 )
 from carpk.correlated import correlations
-from carpk.likelihood import from_theta, log_jacobian, log_prior, population_location, to_theta
+from carpk.likelihood import from_theta, population_location, to_theta
+from carpk.paired_errors import rho_of, second_rows
 from carpk.population_model import PopulationModel
 from carpk.sensitivities import (
     Look,
     dense,
+    information_of,
     located_places,
-    moved_rows,
-    omegas,
+    residual_rows,
     shared_places,
 )
 from carpk.small_matrices import inverse_of
@@ -67,48 +69,6 @@ def start_shape(model: PopulationModel, data: Arrays) -> Start:
     return shape
 
 
-def _residual_step(model: PopulationModel, data: Arrays, u: jax.Array, f: jax.Array,
-                   row_variance: jax.Array) -> jax.Array:
-    """One scoring step on the residual errors. The predictions' uncertainty `row_variance`
-    (P, N) enters by taking each row a standard deviation above and below (else sigma would come
-    out too small); the information about the log of a sigma is two per row."""
-    places = [k for k, n in enumerate(model.free) if n.startswith("sigma_")]
-    away = jnp.sqrt(jnp.where(data["observed"], row_variance, 0.0))
-
-    def objective(u: jax.Array) -> jax.Array:
-        theta = to_theta(model, u)
-        value = sum((moved_rows(model, data, theta, f, side * away).sum() for side in (-1, 1)),
-                    jnp.zeros(()))
-        return 0.5 * value + log_prior(model, theta) + log_jacobian(model, u)
-
-    gradient, theta = jax.grad(objective)(u), to_theta(model, u)
-    for k in places:
-        name = model.free[k]
-        output = name.removeprefix("sigma_").rpartition("_")[0]
-        index = [o.name for o in model.structure.outputs].index(output)
-        rows = (data["observed"] & (data["output"] == index)).sum()
-        _, slope = jax.jvp(model.priors[name].scale.from_real, (u[k],), (jnp.ones(()),))
-        move = gradient[k] / (2.0 * jnp.maximum(rows, 1) * (slope / theta[name]) ** 2)
-        u = u.at[k].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
-    return u
-
-
-def _newton(model: PopulationModel, u: jax.Array, places: np.ndarray, gradient: jax.Array,
-            information: jax.Array) -> jax.Array:
-    """One Newton step of some places of u, their priors included; gradient, information of the
-    rest of the log density, (S,) and (S, S)."""
-    slopes, bends = [], []
-    for k in places:
-        density = model.priors[model.free[k]].log_density_real
-        slopes.append(jax.grad(density)(u[k]))
-        bends.append(jax.grad(jax.grad(density))(u[k]))
-    if not slopes:
-        return u
-    total = information - jnp.diag(jnp.minimum(jnp.stack(bends), 0.0)) + 1e-9 * jnp.eye(len(places))
-    move = jnp.linalg.solve(total, gradient + jnp.stack(slopes))
-    return u.at[places].add(jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0))
-
-
 def location_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Array) \
         -> tuple[jax.Array, jax.Array]:
     """Gradient (G,) and information (G, G) of log p(phi | population) in the G located places."""
@@ -123,30 +83,113 @@ def location_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax
             jnp.einsum("pkg,kl,plh->gh", slopes, precision, slopes))
 
 
-def _spreads(model: PopulationModel, theta: Any, away: jax.Array, covariance: jax.Array) \
-        -> dict[str, Any]:
-    """Omegas and correlations from the conditional modes, `away` (P, K) from their location, and
-    their covariances (P, K, K)."""
-    updated, patients = dict(theta), away.shape[0]
-    squares = jnp.einsum("pk,pl->kl", away, away) + covariance.sum(axis=0)
-    # as if two more patients had a spread of a third: it keeps omega off zero
-    whole = (squares + 2 * 0.1 * jnp.eye(len(model.sds))) / (patients + 2)
-    for name in dict.fromkeys(model.sds):
-        if name not in model.fixed:
-            updated[name] = jnp.sqrt(mean_variance(model, name, whole))
-    for block in model.blocks:
-        places = [model.spread.index(n) for n in block]
-        pairs = [(i, j) for k, i in enumerate(places) for j in places[:k]]
-        for name, (i, j) in zip(correlations(block), pairs, strict=True):
-            if name not in model.fixed:
-                updated[name] = whole[i, j] / jnp.sqrt(whole[i, i] * whole[j, j])
-    return updated
-
-
-def mean_variance(model: PopulationModel, name: str, whole: jax.Array) -> jax.Array:
+def mean_variance(model: PopulationModel, name: str, whole: Any) -> Any:
     """Of what has the SD `name`: a parameter's etas, or its kappas in all courses."""
     places = [k for k, n in enumerate(model.sds) if n == name]
-    return sum((whole[k, k] for k in places), jnp.zeros(())) / len(places)
+    return sum(whole[k, k] for k in places) / len(places)
+
+
+class _Population:
+    """The population's update by what there is to see of its patients."""
+
+    def __init__(self, patients: Patients) -> None:
+        model = self.model = patients.model
+        self.patients, self.data = patients, jax.tree.map(np.asarray, patients.data)
+        self.located, self.shared = located_places(model), shared_places(model)
+        self.theta = jax.jit(lambda u: to_theta(model, u))
+        self.u = jax.jit(lambda theta: from_theta(model, theta))
+        used = [*self.located, *self.shared, *patients.residual]
+        self.prior = jax.jit(lambda u: jnp.zeros(len(u)).at[np.array(used, int)].set(jnp.stack(
+            [model.priors[model.free[k]].log_density_real(u[k]) for k in used])))
+
+    def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
+            -> np.ndarray:
+        """u (Q,) by a look at phi, with each patient's covariance (P, K, K)."""
+        model, k = self.model, phi.shape[1]
+        own, shared = look.jacobian[..., :k], look.jacobian[..., k:]
+        omega = np.array([float(self.theta(u)[n]) for n in model.sds])
+        covariance = np.where(np.isfinite(covariance), covariance, np.diag(omega**2))
+        at = self.patients.between(u)
+        slopes = differences(lambda u: self.patients.between(u).mu, u, self.located)
+        weighed = np.einsum("pkg,kl->plg", slopes, at.precision)
+        new = self._newton(u, self.located, np.einsum("plg,pl->g", weighed, phi - at.mu),
+                           np.einsum("plg,plh->gh", weighed, slopes))
+        theta = self.theta(new)
+        new = np.asarray(self.u(self._spreads(
+            {n: np.asarray(v) for n, v in theta.items()}, phi - self.patients.between(new).mu,
+            covariance)))
+        new = self._residual_step(new, look.predicted, ((own @ covariance) * own).sum(axis=2))
+        return self._newton(new, self.shared, np.einsum("pn,pns->s", look.slope, shared),
+                            information_of(self.data, look.weight, shared).sum(axis=0))
+
+    def _newton(self, u: np.ndarray, places: np.ndarray, gradient: np.ndarray,
+                information: np.ndarray) -> np.ndarray:
+        """One Newton step of some places of u, their priors included; gradient, information of
+        the rest of the log density, (S,) and (S, S)."""
+        if not len(places):
+            return u
+        slopes, bends = self._of_prior(u)
+        total = information + np.diag(1e-9 - np.minimum(bends[places], 0.0))
+        if not (np.isfinite(total).all() and np.isfinite(gradient).all()):
+            return u  # a patient without a solution; the next look may have one
+        return _moved(u, places, np.linalg.solve(total, gradient + slopes[places]))
+
+    def _of_prior(self, u: np.ndarray, step: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
+        """Slopes and bends of the log priors (Q,) on the real line."""
+        low, here, high = (np.asarray(self.prior(u + s)) for s in (-step, 0.0, step))
+        return (high - low) / (2 * step), (high - 2 * here + low) / step**2
+
+    def _residual_step(self, u: np.ndarray, f: np.ndarray, row_variance: np.ndarray) -> np.ndarray:
+        """One scoring step on the residual errors. The predictions' uncertainty `row_variance`
+        (P, N) enters by taking each row a standard deviation above and below (else sigma would
+        come out too small); the information about the log of a sigma is two per row."""
+        model, data, patients = self.model, self.data, self.patients
+        away = np.sqrt(np.where(data["observed"], row_variance, 0.0))
+        log = np.isin(data["output"], [
+            k for k, e in enumerate(model.error_models().values()) if e.log_scale])
+        sides = [np.where(log, f * np.exp(s * away), f + s * away) for s in (-1, 1)]
+        gradient = 0.5 * patients.by_residuals(u, lambda u: np.sum(
+            [patients.rows(u, side)[0] for side in sides]))
+        slopes = differences(lambda u: np.array(
+            [float(self.theta(u)[model.free[k]]) for k in patients.residual]), u, patients.residual)
+        theta, known = self.theta(u), []
+        pairs = {rho_of(pair): pair for pair in model.error_pairs}
+        for k, slope in zip(patients.residual, np.diagonal(slopes), strict=True):
+            name = model.free[k]
+            if name in pairs:
+                rows = np.sum(second_rows([pairs[name]], list(model.errors), data))
+                known.append(max(float(rows), 1.0) * (1.0 + float(theta[name]) ** 2))
+            else:
+                rows = np.sum(residual_rows(model, data, name))
+                known.append(2.0 * max(float(rows), 1.0) * (slope / float(theta[name])) ** 2)
+        gradient = gradient + self._of_prior(u)[0][patients.residual]
+        return _moved(u, patients.residual, gradient / np.array(known))
+
+    def _spreads(self, theta: dict[str, np.ndarray], away: np.ndarray, covariance: np.ndarray) \
+            -> dict[str, np.ndarray]:
+        """Omegas and correlations from the conditional modes, `away` (P, K) from their location,
+        and their covariances (P, K, K)."""
+        model, updated = self.model, dict(theta)
+        # as if two more patients had a spread of a third: it keeps omega off zero
+        whole = (away.T @ away + covariance.sum(axis=0) + 2 * 0.1 * np.eye(len(model.sds))) \
+            / (len(away) + 2)
+        for name in dict.fromkeys(model.sds):
+            if name not in model.fixed:
+                updated[name] = np.sqrt(mean_variance(model, name, whole))
+        for block in model.blocks:
+            places = [model.spread.index(n) for n in block]
+            pairs = [(i, j) for k, i in enumerate(places) for j in places[:k]]
+            for name, (i, j) in zip(correlations(block), pairs, strict=True):
+                if name not in model.fixed:
+                    updated[name] = whole[i, j] / np.sqrt(whole[i, i] * whole[j, j])
+        return updated
+
+
+def _moved(u: np.ndarray, places: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """u with some places moved by half a unit at most, and not where the move is no number."""
+    new = u.copy()
+    new[places] += np.where(np.isfinite(move), np.clip(move, -0.5, 0.5), 0.0)
+    return new
 
 
 def _first(model: PopulationModel, name: str) -> float:
@@ -184,8 +227,8 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
         theta[f"omega_{n}"] = model.fixed.get(f"omega_{n}", max(theta[f"omega_{n}"], 0.7))
     theta |= begin or {}
     patients = patients or Patients(model, data)
-    learnt = jax.jit(lambda data, *args: _learnt(model, data, *args))
-    u: Any = np.asarray(jax.jit(lambda theta: from_theta(model, theta))(theta))
+    known = _Population(patients)
+    u = np.asarray(known.u(theta))
     phi = patients.best_of_draws(u, seed)
     look, damping = patients.look(u, phi), np.full(len(phi), 0.1)
 
@@ -193,7 +236,7 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     while count < (30 if held else 8) or (moved > 0.003 and count < rounds):
         better, new, seen, covariance = _turned(patients, u, phi, look, damping)
         before, count = u, count + 1
-        u = u if held else np.asarray(learnt(data, u, look, phi, covariance))
+        u = u if held else known.update(u, look, phi, covariance)
         moved = float(np.max(np.abs(u - before), initial=0.0))
         phi, look = new, seen if held else patients.look(u, new)
         damping = np.clip(damping * np.where(better, 0.2, 8.0), 1e-9, 1e6)
@@ -218,22 +261,6 @@ def _turned(patients: Patients, u: np.ndarray, phi: np.ndarray, look: Look, damp
             axes @ np.swapaxes(axes, 1, 2)
 
 
-def _learnt(model: PopulationModel, data: Arrays, u: jax.Array, look: Look, phi: jax.Array,
-            covariance: jax.Array) -> jax.Array:
-    """The population by what there is to see at phi, with each patient's covariance (P, K, K)."""
-    k = phi.shape[1]
-    own, shared = look.jacobian[..., :k], look.jacobian[..., k:]
-    covariance = jnp.where(jnp.isfinite(covariance), covariance,
-                           jnp.diag(omegas(model, to_theta(model, u)) ** 2)[None])
-    new = _newton(model, u, located_places(model), *location_scores(model, data, u, phi))
-    away = phi - population_location(model, data, to_theta(model, new))[0]
-    new = from_theta(model, _spreads(model, to_theta(model, new), away, covariance))
-    new = _residual_step(model, data, new, look.predicted,
-                         jnp.einsum("pnk,pkl,pnl->pn", own, covariance, own))
-    return _newton(model, new, shared_places(model), jnp.einsum("pn,pns->s", look.slope, shared),
-                   jnp.einsum("pn,pns,pnt->st", jnp.maximum(look.weight, 0.0), shared, shared))
-
-
 def _begun(model: PopulationModel, data: Arrays, u: np.ndarray, phi: np.ndarray, look: Look,
            count: int) -> Start:
     """The start, with what each output's rows say."""
@@ -241,8 +268,10 @@ def _begun(model: PopulationModel, data: Arrays, u: np.ndarray, phi: np.ndarray,
     gradient, information = [], []
     with np.errstate(invalid="ignore"):
         for o in range(len(model.structure.outputs)):
+            # of pairs what a row says of itself: it is for coordinates only
+            weight = look.weight if look.weight.ndim == 2 else look.weight[..., 0]
             slope, weight = (np.where(output == o, x, 0.0)[..., None]
-                             for x in (look.slope, np.maximum(look.weight, 0.0)))
+                             for x in (look.slope, np.maximum(weight, 0.0)))
             gradient.append((slope * own).sum(axis=1))
             information.append(np.swapaxes(own, 1, 2) @ (weight * own))
         first, second = np.stack(gradient, axis=1), np.stack(information, axis=1)

@@ -20,7 +20,7 @@ from carpk.approximations import Approximation
 from carpk.asymptotics import Uncertainty, uncertainty
 from carpk.cohort import quantification_limits
 from carpk.geometry import noncentred
-from carpk.likelihood import population_location, predicted_rows, to_theta
+from carpk.likelihood import drawn_rows, population_location, predicted_rows, to_theta
 from carpk.population_model import PopulationModel
 from carpk.solve import Arrays
 
@@ -99,11 +99,8 @@ def new_cohort(model: PopulationModel, data: Arrays, u: jax.Array, key: jax.Arra
     theta, (between, within) = to_theta(model, u), jax.random.split(key)
     mu, low = population_location(model, data, theta)
     phi = noncentred(jax.random.normal(between, mu.shape), mu, low)[0] if model.sds else mu
-    y = predicted = predicted_rows(model, data, theta, phi)
-    for k, (output, error) in enumerate(model.error_models().items()):
-        noisy = error.draw(jax.random.fold_in(within, k), predicted, model.sigma(theta, output))
-        y = jnp.where(data["output"] == k, noisy, y)
-    return y, phi
+    predicted = predicted_rows(model, data, theta, phi)
+    return drawn_rows(model, data, theta, predicted, within), phi
 
 
 def censored_below(data: Arrays, y: np.ndarray, limit: np.ndarray) -> Arrays:

@@ -36,6 +36,7 @@ from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve, solve_error
 from carpk.priors import Prior
 from carpk.problems import Problem, RequestError
+from carpk.separate_errors import Separate
 from carpk.structure import StructuralModel
 
 _VERSIONS = ("carpk", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
@@ -221,6 +222,8 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         request["classes"] = asked.mixture.written if asked.mixture else "1"
     if asked.levels:
         request["levels"] = {level.column: list(level.parameters) for level in asked.levels}
+    if asked.error_pairs:
+        request["correlated_errors"] = [list(p) for p in asked.error_pairs]
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
     stamp = json.dumps([request, cohort.sha256, code], sort_keys=True).encode()
@@ -248,6 +251,8 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "etas": chosen.etas,
             "mixture": dataclasses.asdict(chosen.mixture) if chosen.mixture else None,
             "levels": [dataclasses.asdict(level) for level in chosen.levels],
+            "separate": {o: dataclasses.asdict(s) for o, s in chosen.separate.items()},
+            "error_pairs": [list(p) for p in chosen.error_pairs],
             "time_varying": dict(chosen.time_varying),
             "occasions": list(chosen.occasions), "courses": chosen.courses,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
@@ -317,7 +322,10 @@ def _read(folder: Path) -> Fit:
         resolved.get("courses", 0), None if "earlier" not in resolved else Earlier(
             resolved["earlier"]["written"], {n: priors[n] for n in resolved["earlier"]["names"]},
             tuple(map(tuple, resolved["earlier"]["correlation"]))),
-        Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None)
+        Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None,
+        {o: Separate(s["column"], tuple(s["units"]))
+         for o, s in resolved.get("separate", {}).items()},
+        tuple((a, b) for a, b in resolved.get("error_pairs", ())))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

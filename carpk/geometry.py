@@ -18,7 +18,7 @@ from carpk.likelihood import (
     to_theta,
 )
 from carpk.population_model import PopulationModel
-from carpk.sensitivities import located_places, omegas
+from carpk.sensitivities import located_places, omegas, residual_rows
 from carpk.small_matrices import (
     Rows,
     cholesky,
@@ -79,8 +79,8 @@ def to_phi(model: PopulationModel, data: Arrays, theta: Mapping[str, Any], z: ja
         return noncentred(z, mu, low)
     # the information of an output's rows scales with its residual variance while that moves
     information, linear = jnp.zeros(()), jnp.zeros(())
-    for k, (output, error) in enumerate(model.error_models().items()):
-        names = [f"sigma_{output}_{s}" for s in error.sigmas]
+    for k, output in enumerate(model.error_models()):
+        names = [n for n, r in model.residuals.items() if r.output == output]
         weight = (start["theta"][names[0]] / theta[names[0]]) ** 2 if len(names) == 1 else 1.0
         information = information + weight * start["information"][:, k]
         linear = linear + weight * start["linear"][:, k]
@@ -153,22 +153,20 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
     patients = start.phi.shape[0]
     known = start.information.sum(axis=1) + jnp.diag(omega**-2)[None]
     left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if model.sds else omega
-    rows = [(data["observed"] & (data["output"] == k)).sum()
-            for k in range(len(model.structure.outputs))]
     located = dict(zip(located_places(model), _located_sds(model, start, data, omega, left),
                        strict=True))
     sds = []
     for k, name in enumerate(model.free):
         _, slope = jax.jvp(model.priors[name].scale.from_real, (start.u[k],), (jnp.ones(()),))
-        kind, _, rest = name.partition("_")
+        kind = name.partition("_")[0]
         if k in located:
             sd = located[k]
         elif name in model.sds:
             i, each = model.sds.index(name), model.sds.count(name)
             sd = (omega[i] + left[i] / omega[i]) / (2 * patients * each) ** 0.5 / slope
         elif kind == "sigma":
-            output = [o.name for o in model.structure.outputs].index(rest.rpartition("_")[0])
-            sd = theta[name] / jnp.sqrt(jnp.maximum(2 * rows[output], 2)) / slope
+            rows = residual_rows(model, data, name).sum()
+            sd = theta[name] / jnp.sqrt(jnp.maximum(2 * rows, 2)) / slope
         else:
             sd = jnp.asarray(0.3 if kind != "corr" else patients**-0.5)
         sds.append(jnp.clip(sd, 0.01, 2.0))

@@ -41,7 +41,7 @@ def criteria(model: PopulationModel, ofv: float, constant: float, patients: int,
     4
     """
     count = len(model.free)
-    shared = len(shared_places(model)) + sum(n.startswith("sigma_") for n in model.free)
+    shared = len(shared_places(model)) + sum(n.startswith(("sigma_", "rho_")) for n in model.free)
     total = ofv + constant
     return {"ofv": ofv, "minus_two_log_likelihood": total, "aic": total + 2.0 * count,
             "bic": total + count * math.log(rows),

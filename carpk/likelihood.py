@@ -12,8 +12,10 @@ from carpk.changes import changing_parameters, effects_over_time, epochs_of, mov
 from carpk.classes import shares_log_density
 from carpk.cohort import Design
 from carpk.correlated import correlations
+from carpk.paired_errors import correlated_noise, paired_rows, partners, rho_of
 from carpk.population_model import PopulationModel
 from carpk.priors import lkj_log_density, lkj_log_volume
+from carpk.separate_errors import units_of
 from carpk.small_matrices import (
     Rows,
     cholesky,
@@ -28,33 +30,75 @@ from carpk.tails import TAILS
 def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                        predicted: jax.Array) -> jax.Array:
     """(P, N): each observation's log density or, where censored, log probability; 0 on padding.
+    Of a pair of correlated errors one of both rows is given the other; see `paired_rows`.
 
     predicted : (P, N), unit of each row's output
     """
-    rows = jnp.zeros_like(predicted)
+    rows, sds = jnp.zeros_like(predicted), {}
     for k, (output, error) in enumerate(model.error_models().items()):
         here = data["observed"] & (data["output"] == k)
         # rows of other outputs and padding get values that are finite under any error model
         safe = jnp.where(here, predicted, 1.0)
         lower, upper = (jnp.where(here, data[end], 1.0) for end in ("lower", "upper"))
-        sigma = model.sigma(theta, output)
+        sigma = model.sigma(theta, output, data.get("separate"))
         value = error.log_likelihood(lower, upper, safe, sigma)
         if model.censoring == "M4" and not (error.log_scale or error.binary):
             # given that every level is above 0
             none = jnp.zeros_like(safe)
             value = value - error.log_likelihood(none, none + jnp.inf, safe, sigma)
         rows = jnp.where(here, value, rows)
+        if model.error_pairs:
+            sds[output] = error.sd(safe, sigma)
+    for pair in model.error_pairs:
+        value, here = paired_rows(pair, model.error_models(), data, theta[rho_of(pair)], predicted,
+                                  sds)
+        rows = jnp.where(here, value, rows)
     return rows
+
+
+def drawn_rows(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any],
+               predicted: jax.Array, key: jax.Array) -> jax.Array:
+    """(P, N): a simulated measurement of each row.
+
+    data : output (P, N) and `read_by_errors`; predicted : (P, N)
+    """
+    y, errors, noise = predicted, model.error_models(), {}
+    first_of = {b: (a, b) for a, b in model.error_pairs}
+    for k, (output, error) in enumerate(errors.items()):
+        sigma = model.sigma(theta, output, data.get("separate"))
+        if error.binary:
+            noisy = error.draw(jax.random.fold_in(key, k), predicted, sigma)
+        else:
+            noise[output] = error.tails.draw(jax.random.fold_in(key, k), predicted.shape)
+            if output in first_of:
+                pair = first_of[output]
+                noise[output] = correlated_noise(noise[output], noise[pair[0]],
+                                                 theta[rho_of(pair)], data)
+            noisy = error.at_residual(noise[output], predicted, sigma)
+        y = jnp.where(data["output"] == k, noisy, y)
+    return y
+
+
+def read_by_errors(model: PopulationModel, design: Design) -> Arrays:
+    """What errors read of a design beside its rows: of separate ones the level of each row, of
+    correlated ones the place of its partner."""
+    found: Arrays = {}
+    if model.separate:
+        found["separate"] = {k: jnp.asarray(v) for k, v in units_of(model.separate, design).items()}
+    if model.error_pairs:
+        found["partner"] = jnp.asarray(partners(model.error_pairs, list(model.errors), design))
+    return found
 
 
 def data_of(model: PopulationModel, design: Design) -> Arrays:
     """What a compiled program reads of a design: `arrays`, the columns of the effects and, where
     parameters change in a patient, its epochs."""
     epochs = epochs_of(model, design)
-    data = {**arrays(design, model.structure, model.steps, epochs=epochs,
-                     changing=changing_parameters(model)),
-            "effects": {k: jnp.asarray(v) for k, v in
-                        model.effect_columns(design.covariates).items()}}
+    data: Arrays = {**arrays(design, model.structure, model.steps, epochs=epochs,
+                             changing=changing_parameters(model)),
+                    "effects": {k: jnp.asarray(v) for k, v in
+                                model.effect_columns(design.covariates).items()},
+                    **read_by_errors(model, design)}
     return data if epochs is None else {**data, "over_time": {
         k: jnp.asarray(v) for k, v in effects_over_time(model, design, epochs).items()}}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 
 from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
-from carpk.conditional import Curvature, Modes, between, uphill
+from carpk.conditional import Curvature, Modes, Patients
 from carpk.empirical_bayes import Start
 from carpk.expected_information import as_asked
 from carpk.information_criteria import criteria
@@ -20,7 +20,6 @@ from carpk.likelihood import to_theta
 from carpk.multistart import Ended, agreed, dispersed
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
-from carpk.sensitivities import row_terms, shared_places
 from carpk.solve import Arrays
 from carpk.starting_values import began, start_from
 from carpk.tails import TAILS
@@ -274,14 +273,13 @@ def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \
         -> dict[str, dict[str, float]]:
     """By name: estimate, se, lower95, upper95 (from the real line, so that they keep to the
     bounds), and se_sandwich."""
-    values, ses = natural_scale(model, u, known.covariance)
-    _, robust = natural_scale(model, u, known.sandwich)
     half = 1.959963984540054 * np.sqrt(np.diagonal(known.covariance))
-    ends = [jax.jit(lambda u: to_theta(model, u))(u + sign * half) for sign in (-1.0, 1.0)]
+    values, (ses, robust), ends = natural_scale(model, u, (known.covariance, known.sandwich),
+                                                np.stack([u - half, u + half]))
     joint = {n for n in model.free if n.startswith("corr_")}  # ends of partial ones would mislead
     table = {}
     for n in model.free:
-        low, high = (float(e[n]) for e in ends)
+        low, high = (float(e) for e in ends[n])
         if n in joint:
             wide = 1.959963984540054 * ses[n] / max(1.0 - values[n]**2, 1e-12)
             low, high = (float(np.tanh(np.arctanh(values[n]) + s * wide)) for s in (-1, 1))
@@ -295,10 +293,9 @@ def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Modes,
         -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Population values (1, draws) by name, and phi (1, draws, P, K): of each drawn population the
     modes that follow it, and around them the normal of their curvature."""
-    model, data = approximation.model, approximation.data
+    model = approximation.model
     curvature, _ = approximation.patients.curvature(u, modes)
-    follows = np.asarray(jax.jit(lambda data, *args: _following(model, data, *args))(
-        data, u, modes, curvature))
+    follows = _following(approximation.patients, u, modes, curvature)
     drawn = normal_draws(u, known.covariance, draws, seed)
     axes = np.asarray(curvature.axes)
     random = np.random.default_rng([seed, 1])
@@ -310,22 +307,15 @@ def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Modes,
     return {n: np.asarray(theta[n])[None] for n in model.free}, phi[None]
 
 
-def _following(model: PopulationModel, data: Arrays, u: jax.Array, modes: Modes,
-               curvature: Curvature) -> jax.Array:
+def _following(patients: Patients, u: np.ndarray, modes: Modes, curvature: Curvature) \
+        -> np.ndarray:
     """(P, K, Q): how the modes move with the population; 0 where the curvature is unusable."""
-    k, look = modes.phi.shape[1], modes.look
-
-    def rising(u: jax.Array) -> jax.Array:
-        theta = to_theta(model, u)
-        _, slope, _ = row_terms(model, data, theta, look.predicted)
-        gradient = jnp.einsum("pn,pnk->pk", slope, look.jacobian[..., :k])
-        return cast(jax.Array, uphill(between(model, data, u), modes.phi, gradient))
-
-    cross = jnp.einsum("pkq,pkm->pmq", jax.jacfwd(rising)(u), curvature.axes)
-    shared = jnp.einsum("psm,pml->pls", curvature.mixed[:, k:], curvature.turn)
-    moved = jnp.einsum("pkm,pmq->pkq", curvature.axes,
-                       cross.at[:, :, shared_places(model)].add(shared))
-    return jnp.where(jnp.isfinite(moved), moved, 0.0)
+    k = modes.phi.shape[1]
+    cross = np.einsum("pkq,pkm->pmq", patients.moves(u, modes).rising, curvature.axes)
+    cross[:, :, patients.shared] += np.einsum("psm,pml->pls", curvature.mixed[:, k:],
+                                              curvature.turn)
+    moved = np.einsum("pkm,pmq->pkq", curvature.axes, cross)
+    return np.where(np.isfinite(moved), moved, 0.0)
 
 
 def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,

@@ -15,12 +15,14 @@ from scipy.stats import chi2
 
 from carpk.approximations import Approximation
 from carpk.comparison import differences, unlike_data
+from carpk.error_models import without_column
 from carpk.fitting import Fit
 from carpk.information_criteria import criteria
 from carpk.likelihood import data_of, from_theta
 from carpk.marginal import SAMPLING, Objective, evaluated
 from carpk.population_model import correlations
 from carpk.problems import Problem, RequestError
+from carpk.separate_errors import stem
 
 _SIMPLER = {"combined": ("additive", "proportional"), "combined_sum": ("additive", "proportional")}
 FIT_COLUMNS = ("fit", "method", "parameters", "ofv", "ofv_se", "minus_two_log_likelihood", "aic",
@@ -135,16 +137,33 @@ def added(small: Fit, large: Fit) -> tuple[str, ...] | None:
             or (a.censoring, a.etas, dict(a.time_varying)) != (
                 b.censoring, b.etas, dict(b.time_varying)) \
             or not {e.key: e for e in a.effects}.items() <= {e.key: e for e in b.effects}.items() \
-            or any(e != b.errors[o] and e not in _SIMPLER.get(b.errors[o], ())
-                   for o, e in a.errors.items()):
+            or not all(_simpler(e, b.errors[o]) for o, e in a.errors.items()):
         return None
     ours, theirs = _values(small), _values(large)
+    own = set(a.free)
+    for n in _made_equal(small, large):  # one of several that the small model takes to be equal
+        shared = stem(*b.residuals[n][:2])
+        if shared in ours:
+            ours[n] = ours.pop(shared)
+            own = own - {shared} | {n}
     for name in {*ours, *theirs}:
         mine, other = ours.get(name, 0.0), theirs.get(name, 0.0)
         if other is not None and (mine is None or mine != other):
             return None
-    more = tuple(n for n in b.free if n not in a.free)
+    more = tuple(n for n in b.free if n not in own)
     return more or None
+
+
+def _simpler(small: str, large: str) -> bool:
+    """Whether an error model is another, or one with something of it held."""
+    (plain, by), (other, column) = without_column(small), without_column(large)
+    return (plain == other or plain in _SIMPLER.get(other, ())) and by in ("", column)
+
+
+def _made_equal(small: Fit, large: Fit) -> list[str]:
+    """The residual parameters that are separate in the large model and shared in the small one."""
+    return [n for n, r in large.model.residuals.items()
+            if r.unit and stem(r.output, r.sigma) in small.model.names]
 
 
 def _test(smaller: str, larger: str, small: Fit, large: Fit,
@@ -156,7 +175,7 @@ def _test(smaller: str, larger: str, small: Fit, large: Fit,
     se = math.hypot(found[smaller]["ofv_se"], found[larger]["ofv_se"])
     held = _values(small)
     bound = [n for n in more if n.startswith(("omega_", "gamma_", "sigma_"))
-             and held.get(n, 0.0) == 0.0]
+             and held.get(n, 0.0) == 0.0 and n not in _made_equal(small, large)]
     notes = []
     if dofv < -max(0.01, 3.0 * se):
         notes.append("the larger model fits worse: its search stopped short")

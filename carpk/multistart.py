@@ -54,7 +54,7 @@ def dispersed(model: PopulationModel, u: np.ndarray, starts: int, seed: int) -> 
 
 def _size(model: PopulationModel, name: str) -> float:
     kind, _, _ = name.partition("_")
-    if kind == "corr":
+    if kind in ("corr", "rho"):
         return 0.5
     if kind in ("omega", "gamma", "sigma"):
         return float(np.log(2.0))

@@ -15,17 +15,20 @@ import pandas as pd
 
 from carpk import registry
 from carpk.censoring import METHODS
-from carpk.classes import Mixture, asked_mixture, published_classes, wrong_shares
+from carpk.classes import Mixture, asked_mixture, wrong_shares
 from carpk.correlated import asked_blocks, correlations, half_fixed
 from carpk.covariate_models import CovariateEffect
-from carpk.earlier import Earlier, asked_earlier
+from carpk.earlier import Earlier
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
 from carpk.epochs import OCCASION, RULES
-from carpk.error_models import ErrorModel, error_model
-from carpk.horseshoe import Horseshoe, asked_horseshoe
+from carpk.error_models import ErrorModel, error_model, without_column
+from carpk.horseshoe import Horseshoe
 from carpk.levels import Level, asked_levels
+from carpk.paired_errors import Pair, asked_pairs, rho_of
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError, unknown
+from carpk.separate_errors import Residual, Separate, asked_separate, residuals, sigma_of, stem
+from carpk.stated_values import Nameable, given_priors, held_values, joint_priors
 from carpk.structure import Parameter, Solver, StructuralModel
 
 
@@ -45,7 +48,9 @@ class PopulationModel:
     `time_varying` says by which rule of `carpk.epochs` a column changes in a patient; `occasions`
     are the parameters that differ, by gamma_CL, between the `courses` a patient has at most;
     `earlier` is the posterior of another fit that some of the priors are the marginals of, and
-    `horseshoe` the prior of the coefficients together.
+    `horseshoe` the prior of the coefficients together. `separate` says of outputs by which column
+    their residual errors are, with `sigma_C_log_qPCR`; those of the outputs of `error_pairs` are
+    correlated within a sample, by `rho_A_B`.
     """
 
     structure: StructuralModel
@@ -66,6 +71,8 @@ class PopulationModel:
     courses: int = 0
     earlier: Earlier | None = None
     horseshoe: Horseshoe | None = None
+    separate: Mapping[str, Separate] = field(default_factory=dict)
+    error_pairs: tuple[Pair, ...] = ()
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -100,12 +107,24 @@ class PopulationModel:
                 *(f"omega_{n}" for n in self.spread),
                 *(n for block in self.blocks for n in correlations(block)),
                 *(f"gamma_{n}" for n in self.occasions),
-                *(f"sigma_{o}_{s}" for o, e in self.error_models().items() for s in e.sigmas))
+                *self.residuals, *map(rho_of, self.error_pairs))
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """What names of population parameters begin with that a cohort completes."""
+        return (*(e.stem for e in self.effects),
+                *(level.stem(n) for level in self.levels for n in level.parameters),
+                *(f"{stem(o, s)}_" for o in self.separate for s in self.error_models()[o].sigmas))
 
     @property
     def free(self) -> tuple[str, ...]:
         """The population parameters that are estimated."""
         return tuple(n for n in self.names if n not in self.fixed)
+
+    @property
+    def residuals(self) -> dict[str, Residual]:
+        """What each residual parameter is of, by its name."""
+        return residuals(self.error_models(), self.separate)
 
     def error_models(self) -> dict[str, ErrorModel]:
         """The residual error model of each output."""
@@ -125,7 +144,8 @@ class PopulationModel:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns of the file that the model reads beside the inputs of its structure."""
-        return tuple(dict.fromkeys((*self.covariates, *self.rules)))
+        return tuple(dict.fromkeys((*self.covariates, *self.rules,
+                                    *(s.column for s in self.separate.values()))))
 
     @property
     def moved(self) -> frozenset[str]:
@@ -185,14 +205,17 @@ class PopulationModel:
             values[p.name] = jnp.broadcast_to(value, phi.shape[:1])
         return values
 
-    def sigma(self, theta: Mapping[str, Any], output: str) -> SimpleNamespace:
-        """The residual parameters of one output, read as `sigma.add`."""
-        model = self.error_models()[output]
-        return SimpleNamespace(**{s: theta[f"sigma_{output}_{s}"] for s in model.sigmas})
+    def sigma(self, theta: Mapping[str, Any], output: str,
+              units: Mapping[str, Any] | None = None) -> SimpleNamespace:
+        """The residual parameters of one output, read as `sigma.add`; units : where some are
+        separate, of `separate_errors.units_of`, at the rows that are looked at."""
+        return sigma_of(theta, self.error_models()[output], output, self.separate.get(output),
+                        units)
 
 
 def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None = None,
                spread: Iterable[str] | None = None,
+               correlated_errors: Iterable[Iterable[str]] = (),
                covariates: Mapping[str, str] | Iterable[str] = (),
                correlated: str | Iterable[Iterable[str]] = (), etas: str = "normal",
                classes: str | None = None, censoring: str = "M3",
@@ -204,8 +227,10 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         -> PopulationModel:
     """A population model from a structural model, its name or the path of its file.
 
-    errors : {output: error model}, and its tails, "lognormal student_t"; the model file's own
-        where not given.
+    errors : {output: error model}, its tails, and the column by whose levels (assays, studies) it
+        is separate, "lognormal student_t by ASSAY"; the model file's own where not given.
+    correlated_errors : pairs of outputs whose errors are correlated where both are measured at
+        the same time in a patient, as two assays of one sample; see `carpk.paired_errors`
     spread : the parameters that vary between patients; the model file's where not given.
     covariates : {"Cmax ~ DOSE": "power"}, or "power(3.1)" with a reference, else the patients'
         median or most frequent level; or formulas, ["Cmax ~ log(DOSE) + RESPONSE"]
@@ -243,18 +268,17 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     outputs = [o.name for o in structure.outputs]
     chosen = {o.name: o.error for o in structure.outputs} | dict(errors or {})
     found += [unknown("output", o, outputs) for o in chosen if o not in outputs]
-    for written in chosen.values():
-        try:
-            error_model(written)
-        except RequestError as refused:
-            found += refused.problems
+    separate, more = asked_separate(chosen)
+    pairs, paired = asked_pairs({o.name: error_model(chosen[o.name]) for o in structure.outputs},
+                              correlated_errors, censoring) if not more else ((), [])
+    found += more + paired
     vary = tuple(spread) if spread is not None else \
         tuple(p.name for p in structure.parameters if p.omega is not None)
     found += [unknown("parameter", n, known) for n in vary if n not in known]
     effects, problems = asked_effects(structure, covariates)
     blocks, more = asked_blocks(vary, correlated)
     found += problems + more
-    stated, earlier, sparse, effects, problems = _joint(priors, effects)
+    stated, earlier, sparse, effects, problems = joint_priors(priors, effects)
     found += problems
     if etas not in ("normal", "student_t"):
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
@@ -271,16 +295,19 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         raise RequestError(found)
     structure = dataclasses.replace(
         structure, solver=solver or structure.solver, outputs=tuple(
-            dataclasses.replace(o, error=chosen[o.name]) for o in structure.outputs))
+            dataclasses.replace(o, error=without_column(chosen[o.name])[0])
+            for o in structure.outputs))
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
                             censoring=censoring, etas=etas, mixture=mixture,
                             levels=above, time_varying=rules, occasions=again, earlier=earlier,
-                            horseshoe=sparse)
+                            horseshoe=sparse, separate=separate,
+                            error_pairs=pairs)
     found = [Problem("error", "a rule for a column that no covariate effect reads",
                      f"they read {', '.join(asked.covariates) or 'none'}", column="time_varying",
                      found=n) for n in rules if n not in asked.covariates]
-    values, reasons, problems = _held(asked, fixed or {}, set(free))
-    given, more = _given(asked, stated)
+    nameable = Nameable(structure, mixture, asked.names, asked.stems)
+    values, reasons, problems = held_values(nameable, fixed or {}, set(free))
+    given, more = given_priors(nameable, stated)
     found += problems + more
     found += [Problem("error", "both fixed and given a prior",
                       "drop one; `free` frees what the model file fixes", column=n)
@@ -300,95 +327,3 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     return dataclasses.replace(asked, spread=still, occasions=again, blocks=blocks, priors=given,
                                fixed=values, steps=steps,
                                reasons={**reasons, **dict.fromkeys(given, "asked for")})
-
-
-def _known(asked: PopulationModel, name: str) -> bool:
-    """Whether a population parameter may be meant: levels and knots are the cohort's."""
-    stems = (*(e.stem for e in asked.effects),
-             *(level.stem(n) for level in asked.levels for n in level.parameters))
-    return name in asked.names or name.startswith(stems)
-
-
-def _whole(asked: PopulationModel, name: str) -> str:
-    """`CL` stands for `CL_pop` in a request."""
-    return f"{name}_pop" if f"{name}_pop" in asked.names else name
-
-
-def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[str],
-          free: set[str]) -> tuple[dict[str, float], dict[str, str], list[Problem]]:
-    """Fixed values, why each is fixed, and what of the request was not understood."""
-    structure = asked.structure
-    freed = {_whole(asked, n) for n in free}
-    found = [unknown("population parameter", n, asked.names)
-             for n in sorted(freed - set(asked.names))]
-    held = {n: v for n, v in structure.held.items() if n in asked.names and n not in freed}
-    values = {n: value for n, (value, _) in held.items()}
-    reasons = {n: f"held at the model file's value: {why}" for n, (_, why) in held.items()}
-    wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed, "published")
-    for short, value in wanted.items():
-        name = _whole(asked, short)
-        if not _known(asked, name):
-            found.append(unknown("population parameter", name, asked.names))
-            continue
-        number = _published(asked, name) if value == "published" else _number(value)
-        if number is None:
-            found.append(Problem("error", "not a number, nor a value the model file gives",
-                                 "write the value to hold it at", column=name,
-                                 found=str(value)))
-            continue
-        values[name] = number
-        reasons[name] = "held at the model file's value on request" \
-            if value == "published" else "fixed on request"
-    return values, reasons, found
-
-
-def _joint(priors: Mapping[str, Prior | str] | str | None, effects: tuple[CovariateEffect, ...]) \
-        -> tuple[dict[str, Prior | str], Earlier | None, Horseshoe | None,
-                 tuple[CovariateEffect, ...], list[Problem]]:
-    """Priors by name, those of many parameters together, the effects as the latter have them, and
-    what is wrong."""
-    stated: dict[str, Prior | str] = {"from": priors} if isinstance(priors, str) \
-        else dict(priors or {})
-    source = stated.pop("from", None)
-    earlier, effects, found = asked_earlier(None if source is None else str(source), effects)
-    sparse, more = asked_horseshoe(stated.pop("covariates", None))
-    return stated, earlier, sparse, effects, found + more
-
-
-def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \
-        -> tuple[dict[str, Prior], list[Problem]]:
-    """The priors a request states, and what of it was not understood."""
-    given: dict[str, Prior] = {}
-    found: list[Problem] = []
-    for short, prior in priors.items():
-        name = _whole(asked, short)
-        if not _known(asked, name):
-            found.append(unknown("population parameter", name, asked.names))
-            continue
-        try:
-            given[name] = Prior.parse(prior) if isinstance(prior, str) else prior
-            if given[name].family == "horseshoe":
-                found.append(Problem("error", "a horseshoe is of all coefficients together",
-                                     'priors = {covariates = "horseshoe"}', column=name))
-        except RequestError as refused:
-            found += [dataclasses.replace(p, column=name) for p in refused.problems]
-    return given, found
-
-
-def _number(value: float | str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
-def _published(asked: PopulationModel, name: str) -> float | None:
-    structure, of_classes = asked.structure, published_classes(asked.structure, asked.mixture)
-    if name in of_classes:
-        return of_classes[name]
-    if name.endswith("_pop"):
-        return structure.parameter(name.removesuffix("_pop")).typical
-    if name.startswith("omega_"):
-        omega = structure.parameter(name.removeprefix("omega_")).omega
-        return omega.omega if omega else None
-    return None

@@ -19,6 +19,7 @@ from scipy.special import logsumexp
 from carpk.cohort import NOTHING_CHANGES, Design
 from carpk.likelihood import (
     class_log_densities,
+    drawn_rows,
     population_location,
     predicted_rows,
     row_log_likelihood,
@@ -233,10 +234,12 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
 def _changes(model: PopulationModel, design: Design) -> dict[str, Any]:
     """The rows of the columns that change in a patient."""
     rows = design.changing
-    return {f"change_{n}": (("change",), _plain(rows[n]) if n in model.rules else v)
+    read = (*model.rules, *(s.column for s in model.separate.values()
+                            if s.column in design.varying and s.column not in model.rules))
+    return {f"change_{n}": (("change",), _plain(rows[n]) if v is None else v)
             for n, v in (("ID", rows["ID"].to_numpy(object)), ("line", rows["line"].to_numpy()),
                          ("TIME", rows["TIME"].to_numpy(float)),
-                         *((n, None) for n in model.rules))} if model.rules else {}
+                         *((n, None) for n in dict.fromkeys(read)))} if read else {}
 
 
 def _changing(constant: xr.Dataset) -> pd.DataFrame:
@@ -311,11 +314,7 @@ def _predictive(model: PopulationModel, data: Arrays, theta: Mapping[str, np.nda
         def one(draw: Any) -> Any:
             values = {**fixed(model), **draw[0]}
             predicted = predicted_rows(model, data, values, draw[1])
-            simulated = predicted
-            for k, (output, error) in enumerate(model.error_models().items()):
-                noisy = error.draw(jax.random.fold_in(draw[2], k), predicted,
-                                   model.sigma(values, output))
-                simulated = jnp.where(data["output"] == k, noisy, simulated)
+            simulated = drawn_rows(model, data, values, predicted, draw[2])
             return predicted[rows], simulated[rows]
         return jax.lax.map(one, (theta, phi, keys))
 

@@ -16,6 +16,7 @@ from carpk.error_models import ErrorModel
 from carpk.fitting import Fit
 from carpk.likelihood import data_of, population_location, predicted_rows
 from carpk.posterior import fixed, phi_of
+from carpk.separate_errors import units_of
 from carpk.solve import Arrays
 
 _CURVE_DRAWS = 200  # twice as many move the edge of a 90 % band by less than its line's width
@@ -217,9 +218,11 @@ def _typical(fit: Fit) -> np.ndarray:
 
 def _weighted_residuals(fit: Fit, table: pd.DataFrame) -> np.ndarray:
     values, out = medians(fit), np.full(len(table), np.nan)
+    units = {o: v[fit.design.observed]
+             for o, v in units_of(fit.model.separate, fit.design).items()}
     for output, error in fit.model.error_models().items():
         rows = ((table["output"] == output) & (table["censored"] == 0)).to_numpy()
-        sigma = fit.model.sigma(values, output)
+        sigma = fit.model.sigma(values, output, {o: v[rows] for o, v in units.items()})
         out[rows] = residuals(error, table["DV"][rows].to_numpy(),
                               table["IPRED"][rows].to_numpy(), sigma)
     return out

@@ -21,7 +21,7 @@ from carpk.classes import drawn_classes
 from carpk.cohort import quantification_limits
 from carpk.fitting import Fit
 from carpk.geometry import noncentred
-from carpk.likelihood import data_of, population_location, predicted_rows
+from carpk.likelihood import data_of, drawn_rows, population_location, predicted_rows
 from carpk.posterior import fixed
 from carpk.prediction import predictions, some_draws
 from carpk.problems import Problem, RequestError
@@ -80,11 +80,7 @@ def new_measurements(model: Any, data: Arrays, theta: Any, key: jax.Array) -> ja
     z = TAILS[model.etas].draw(between, mu.shape)
     phi = noncentred(z, mu, low)[0] if model.sds else z
     predicted = predicted_rows(model, data, theta, phi)
-    y = predicted
-    for k, (output, error) in enumerate(model.error_models().items()):
-        noisy = error.draw(jax.random.fold_in(within, k), predicted, model.sigma(theta, output))
-        y = jnp.where(data["output"] == k, noisy, y)
-    return y
+    return drawn_rows(model, data, theta, predicted, within)
 
 
 def limits(fit: Fit) -> np.ndarray:

@@ -19,9 +19,11 @@ from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
 from carpk.likelihood import data_of, predicted_rows
 from carpk.occasions import courses_of
+from carpk.paired_errors import pair_problems, rho_of
 from carpk.population_model import PopulationModel
 from carpk.priors import Prior
 from carpk.problems import DataError, Problem, RequestError, errors
+from carpk.separate_errors import resolved_separate
 from carpk.solve import arrays, predict
 from carpk.structure import StructuralModel
 from carpk.units import same_unit
@@ -60,16 +62,16 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
                 _all_default(structure, design, p.requires):
             fixed[name] = p.typical
             reasons[name] = f"no patient has {p.requires}: the data say nothing about it"
-    for output, error in model.error_models().items():
-        for s in error.sigmas:
-            name = f"sigma_{output}_{s}"
-            scale = _spread_of_dv(structure, design, output) if s in error.in_units else 1.0
-            if s == "power":  # 0 is additive, 1 proportional; beyond 2 nobody has been
-                priors[name] = Prior("normal", (1.0, 0.5))
-                continue
-            priors[name] = Prior("halfnormal", (scale,))
-            if s in error.in_units:
-                reasons.setdefault(name, "default: scaled to the SD of the observed DV")
+    for name, (output, s, _) in model.residuals.items():
+        in_units = s in model.error_models()[output].in_units
+        scale = _spread_of_dv(structure, design, output) if in_units else 1.0
+        if s == "power":  # 0 is additive, 1 proportional; beyond 2 nobody has been
+            priors[name] = Prior("normal", (1.0, 0.5))
+            continue
+        priors[name] = Prior("halfnormal", (scale,))
+        if in_units:
+            reasons.setdefault(name, "default: scaled to the SD of the observed DV")
+    priors |= {rho_of(pair): Prior("lkj", (2.0,)) for pair in model.error_pairs}
     for p in structure.parameters:
         if f"{p.name}_pop" in fixed:
             continue
@@ -140,6 +142,9 @@ def with_effects(model: PopulationModel, design: Design) \
         design.varying, source)
     levels, more = resolved_levels(model.levels, design.covariates, design.varying, source)
     found += more
+    separate, more = resolved_separate(
+        model.separate, [o.name for o in model.structure.outputs], design, source)
+    found += more + pair_problems(model.error_pairs, list(model.errors), design, source)
     courses, more = courses_of(model, design, source)
     found += more
     changing, more = ((), []) if errors(more) else resolved_over_time(model, design, source)
@@ -148,12 +153,16 @@ def with_effects(model: PopulationModel, design: Design) \
         raise DataError(found)
     by_key = {e.key: e for e in (*still, *changing)}
     effects = tuple(by_key[e.key] for e in model.effects)
-    whole = dataclasses.replace(model, effects=effects, levels=levels, courses=courses)
+    whole = dataclasses.replace(model, effects=effects, levels=levels, courses=courses,
+                                separate=separate)
     unknown = [n for n in (*model.priors, *model.fixed) if n not in whole.names]
     if unknown:
-        raise RequestError(Problem("error", "no such coefficient", "these there are: " + ", ".join(
-            (*(n for e in effects for n in coefficients(e)),
-             *(n for level in levels for n in level.names))), column=n) for n in unknown)
+        there = (*(n for e in effects for n in coefficients(e)),
+                 *(n for level in levels for n in level.names),
+                 *(n for n, r in whole.residuals.items() if r.unit))
+        raise RequestError(Problem("error", "no such coefficient or level",
+                                   f"these there are: {', '.join(there)}", column=n)
+                           for n in unknown)
     return whole, tuple(found)
 
 

@@ -16,7 +16,7 @@ from carpk.accuracy import Mesh, meshes_of, solved
 from carpk.classes import drawn_classes
 from carpk.cohort import Cohort, Design, design
 from carpk.geometry import noncentred
-from carpk.likelihood import population_location
+from carpk.likelihood import drawn_rows, population_location, read_by_errors
 from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve
 from carpk.priors import Prior
@@ -79,6 +79,11 @@ def prior_predictive(model: PopulationModel, cohort: Cohort, *, cohorts: int = 1
                                    "drop time_varying and occasions, or see `carpk.simulate`",
                                    column="--prior"))
     before = design(cohort, structure)
+    moving = [s.column for s in model.separate.values() if s.column in before.varying]
+    if moving:
+        raise RequestError(Problem("error", "changes within a patient, and no planned sample says "
+                                   "whose error it has", "let the assays share one error here",
+                                   column=moving[0]))
     resolved, _ = resolve(model, before, cohort.units)
     resolved = choose_steps(resolved, before)
     if planned:
@@ -98,15 +103,16 @@ def prior_predictive(model: PopulationModel, cohort: Cohort, *, cohorts: int = 1
     predicted = _wherever_solved(structure, mesh, lambda m: solved(
         structure, seen, values, m).predicted)
     own = {n: jnp.repeat(v, each)[:, None] for n, v in theta.items()}
-    dv = jnp.asarray(predicted)
-    for k, output in enumerate(resolved.errors):
-        dv = jnp.where(seen.output == k, _measured(
-            resolved, output, jax.random.fold_in(within, k), predicted, own), dv)
+    read = read_by_errors(resolved, seen)
+    dv = drawn_rows(resolved, {"output": seen.output, **read}, own, jnp.asarray(predicted), within)
     time = grid(float(seen.time[seen.observed].max()))
     outputs = list(resolved.errors)
     paths = _wherever_solved(structure, mesh, lambda m: np.concatenate(list(curves(
         structure, seen, values, time, m)[0].values()), axis=1))
-    levels = {o: np.asarray(_measured(resolved, o, jax.random.fold_in(noise, k), path, own))
+    still = {o: v[:, :1] for o, v in read.get("separate", {}).items()}  # of a patient
+    errors = resolved.error_models()
+    levels = {o: np.asarray(errors[o].draw(jax.random.fold_in(noise, k), jnp.asarray(path),
+                                           resolved.sigma(own, o, still)))
               for k, (o, path) in enumerate(zip(outputs, np.split(paths, len(outputs), axis=1),
                                                 strict=True))}
     drawn = Simulated(pd.DataFrame(values, index=pd.Index(seen.ids, name="ID", dtype=object)),
@@ -150,19 +156,13 @@ def _patients(model: PopulationModel, seen: Design, theta: dict[str, jax.Array],
     return {n: np.asarray(v).reshape(-1) for n, v in one(theta, columns, z, keys).items()}
 
 
-def _measured(model: PopulationModel, output: str, key: jax.Array, predicted: Any,
-              own: dict[str, jax.Array]) -> jax.Array:
-    """Levels with residual error."""
-    return model.error_models()[output].draw(
-        key, jnp.asarray(predicted), model.sigma(own, output))
-
-
 def _by_typical_levels(model: PopulationModel, seen: Design) -> PopulationModel:
     """The model with the priors of residual errors in an output's unit scaled to the SD of what
     the typical patient would show, there being no data."""
     structure, priors, reasons = model.structure, dict(model.priors), dict(model.reasons)
-    units = [(k, o, f"sigma_{o}_{s}") for k, (o, e) in enumerate(model.error_models().items())
-             for s in e.in_units]
+    errors = model.error_models()
+    units = [(list(errors).index(r.output), r.output, n) for n, r in model.residuals.items()
+             if r.sigma in errors[r.output].in_units]
     scaled = [(k, o, n) for k, o, n in units if model.reasons.get(n, "").startswith("default")]
     if not scaled:
         return model

@@ -65,9 +65,9 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, spread, covariates, time_varying, occasions, correlated, etas, classes, levels,
-        censoring, fixed, free, priors, steps, solver : as in `carpk.population`; priors =
-        "fits/RUN:0.5" also as {from = ...}, the folder like other paths
+    errors, correlated_errors, spread, covariates, time_varying, occasions, correlated, etas,
+        classes, levels, censoring, fixed, free, priors, steps, solver : as in `carpk.population`;
+        priors = "fits/RUN:0.5" also as {from = ...}, the folder like other paths
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -83,6 +83,7 @@ class Request(_Table):
     spread: list[str] | None = None
     covariates: dict[str, str] | list[str] = {}
     correlated: str | list[list[str]] = []
+    correlated_errors: list[list[str]] = []
     censoring: str = "M3"
     etas: str = "normal"
     classes: str | None = None
@@ -118,6 +119,7 @@ class Request(_Table):
         """The population model that is asked for."""
         try:
             return population(self.model, errors=self.errors, spread=self.spread,
+                              correlated_errors=self.correlated_errors,
                               covariates=self.covariates, correlated=self.correlated,
                               censoring=self.censoring, etas=self.etas, classes=self.classes,
                               levels=self.levels, time_varying=self.time_varying,

@@ -17,7 +17,7 @@ from carpk.classes import drawn_classes, published_classes, shares_drawn
 from carpk.cohort import Design
 from carpk.correlated import correlations
 from carpk.geometry import noncentred
-from carpk.likelihood import class_shift, population_location
+from carpk.likelihood import class_shift, drawn_rows, population_location, read_by_errors
 from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
 from carpk.priors import lkj_draw
@@ -161,11 +161,8 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
             **patient, **moves(model, population, phi)})
     predicted, mesh, moved_by_mesh = solved(model.structure, design, {
         n: np.asarray(v) for n, v in over.items()}, mesh, epochs, changing_parameters(model))
-    dv = jnp.asarray(predicted)
-    for k, (output, error) in enumerate(model.error_models().items()):
-        noisy = error.draw(jax.random.fold_in(within, k), jnp.asarray(predicted),
-                           model.sigma(population, output))
-        dv = jnp.where(design.output == k, noisy, dv)
+    dv = drawn_rows(model, {"output": design.output, **read_by_errors(model, design)}, population,
+                    jnp.asarray(predicted), within)
     return Simulated(
         pd.DataFrame({n: np.asarray(v) for n, v in patient.items()},
                      index=pd.Index(design.ids, name="ID", dtype=object)),

@@ -17,6 +17,7 @@ from carpk.mixture_start import start_of
 from carpk.noncompartmental import area
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
+from carpk.sensitivities import residual_rows
 from carpk.solve import Arrays, predict
 
 WORDS = ("", "data", "typical")
@@ -230,8 +231,9 @@ def _residuals(model: PopulationModel, data: Arrays, predicted: np.ndarray) -> d
     """Residual SDs by the median distance of what was measured from predictions (P, N)."""
     measured = np.asarray(data["observed"] & (data["lower"] == data["upper"]))
     theta: dict[str, float] = {}
-    for o, (output, error) in enumerate(model.error_models().items()):
-        rows = measured & (np.asarray(data["output"]) == o) & np.isfinite(predicted)
+    for name, (output, of, _) in model.residuals.items():
+        error = model.error_models()[output]
+        rows = measured & np.asarray(residual_rows(model, data, name)) & np.isfinite(predicted)
         y, f = np.asarray(data["upper"])[rows], predicted[rows]
         if rows.sum() < 5:
             continue
@@ -242,8 +244,8 @@ def _residuals(model: PopulationModel, data: Arrays, predicted: np.ndarray) -> d
         if relative.size:
             share = float(np.clip(_MAD * np.median(np.abs(relative)), 0.05, 1.0))
             sizes |= {"log": share, "prop": share}
-        theta |= {f"sigma_{output}_{n}": sizes[n] for n in error.sigmas
-                  if sizes.get(n, 0.0) > 0 and "power" not in error.sigmas}
+        if sizes.get(of, 0.0) > 0 and "power" not in error.sigmas:
+            theta[name] = sizes[of]
     return theta
 
 

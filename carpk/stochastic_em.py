@@ -21,7 +21,14 @@ from carpk.likelihood import (
     to_theta,
 )
 from carpk.population_model import PopulationModel
-from carpk.sensitivities import located_places, omegas, row_terms, shared_places
+from carpk.sensitivities import (
+    information_of,
+    located_places,
+    omegas,
+    residual_places,
+    row_terms,
+    shared_places,
+)
 from carpk.small_matrices import multiplied
 from carpk.solve import Arrays
 
@@ -245,7 +252,7 @@ def _spread(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array
 def _scored(model: PopulationModel, data: Arrays, u: jax.Array, state: State, gain: jax.Array) \
         -> jax.Array:
     """A scoring step for residual errors, and one for the shared places, on the chains."""
-    residual = np.array([k for k, n in enumerate(model.free) if n.startswith("sigma_")], int)
+    residual = residual_places(model)
     if len(residual):
         def rows(v: jax.Array) -> jax.Array:
             theta = to_theta(model, u.at[residual].set(v))
@@ -268,7 +275,7 @@ def _scored(model: PopulationModel, data: Arrays, u: jax.Array, state: State, ga
             _, slope, weight = row_terms(model, data, to_theta(model, u), f)
             jacobian = jnp.where(data["observed"][..., None], jacobian, 0.0)
             return (jnp.einsum("pn,pns->s", slope, jacobian),
-                    jnp.einsum("pn,pns,pnt->st", jnp.maximum(weight, 0.0), jacobian, jacobian))
+                    information_of(data, weight, jacobian).sum(axis=0))
 
         gradient, information = jax.vmap(terms)(state.phi)
         u = u.at[shared].add(gain * _step(gradient.sum(axis=0), information.sum(axis=0)))

@@ -29,6 +29,7 @@ from carpk.information_criteria import CONVENTIONS, MEANINGS
 from carpk.likelihood import log_prior
 from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
+from carpk.paired_errors import rho_of
 from carpk.prediction import quantiles, some_draws
 from carpk.priors import Prior
 from carpk.structure import named
@@ -269,12 +270,17 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
         return {"kind": "correlation", "unit": "-", "meaning": "correlation of the etas of "
                 + " and ".join(next((a, b) for block in fit.model.blocks for a in block
                                     for b in block if f"corr_{a}_{b}" == name))}
+    pair = next((p for p in fit.model.error_pairs if name == rho_of(p)), None)
+    if pair is not None:
+        return {"kind": "correlation", "unit": "-", "meaning": "correlation of the residuals of "
+                f"{pair[0]} and {pair[1]} in one sample"}
     if name in fit.model.names and kind == "sigma":
-        output, _, part = rest.rpartition("_")
+        output, part, own = fit.model.residuals[name]
         error = fit.model.error_models()[output]
         unit = structure.output(output).unit if part in error.in_units else "-"
         return {"kind": "residual", "unit": given.get(unit, unit),
-                "meaning": f"{output}: {error.sigmas[part]}"}
+                "meaning": f"{output}: {error.sigmas[part]}"
+                + (f", {fit.model.separate[output].column} {own}" if own else "")}
     if name in fit.model.names and kind in ("omega", "gamma"):
         p = structure.parameter(rest)
         scale = {"log": f"ln {rest}", "logit": f"logit {rest}", "identity": rest}[p.link]

@@ -34,7 +34,7 @@ def expected(again, simulated):
     u = np.asarray(from_theta(again.model, ELSEWHERE))
     parts = simulated_information(again.approximation, u, slopes_of, 1, simulated)
     known = uncertainty(again.model, 2 * parts.mean(axis=0), np.ones((2, 3)))
-    return natural_scale(again.model, u, known.covariance)[1]
+    return natural_scale(again.model, u, (known.covariance,))[1][0]
 
 
 # of squared scores of a variance, with a kurtosis of 15: noise of an SE sqrt(14 / n) / 2
@@ -48,7 +48,7 @@ def test_it_is_that_of_the_closed_form_where_the_observed_is_far_off(again, simu
     u = np.asarray(from_theta(again.model, ELSEWHERE))
     hessian = hessian_of(lambda u: slopes_of(again.approximation, u, again.phi).sum(axis=0), u,
                          np.full(3, 0.1))
-    observed = natural_scale(again.model, u, np.linalg.pinv(0.5 * hessian))[1]
+    observed = natural_scale(again.model, u, (np.linalg.pinv(0.5 * hessian),))[1][0]
     assert abs(np.log(observed["omega_a"] / exact["omega_a"])) > 6 * noise
 
 

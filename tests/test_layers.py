@@ -15,7 +15,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
     "examples noncompartmental models/*",
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "
-    "classes levels population_model occasions changes",
+    "classes levels separate_errors paired_errors stated_values population_model occasions changes",
     "thresholds dosing solve accuracy likelihood preparation sensitivities conditional "
     "empirical_bayes mixture_start geometry "
     "approximations importance asymptotics information_criteria expected_information simulation "

@@ -27,6 +27,7 @@ class ErrorModel:
     sigmas : names and meanings; `sd(pred, sigma)` reads them as `sigma.<name>`.
     log_scale : the residual is added to ln(pred); `sd` is then in log units.
     binary : DV is 0 or 1 and the prediction its probability; `sd` is then that of DV.
+    constant : the SD does not follow the prediction.
     in_units : sigmas that carry the output's unit (their prior scales with the data).
     tails : the shape of residual / SD; of heavier ones the SD is the scale.
     """
@@ -38,6 +39,7 @@ class ErrorModel:
     in_units: tuple[str, ...] = ()
     binary: bool = False
     tails: Tails = TAILS["normal"]
+    constant: bool = False
 
     def working(self, pred: Any) -> Any:
         """The prediction on the scale the residual is added to."""
@@ -53,7 +55,10 @@ class ErrorModel:
         if self.binary:
             p = between_0_and_1(pred)
             return jnp.where(upper > 0.5, jnp.log(p), jnp.log1p(-p))
-        location, sd = self.working(pred), self.sd(pred, sigma)
+        return self.log_likelihood_at(lower, upper, self.working(pred), self.sd(pred, sigma))
+
+    def log_likelihood_at(self, lower: Any, upper: Any, location: Any, sd: Any) -> jax.Array:
+        """The same where the residual is around a location, with an SD, on its own scale."""
         measured = lower == upper
         y = jnp.where(measured, upper, 1.0)
         z = ((jnp.log(y) if self.log_scale else y) - location) / sd
@@ -93,8 +98,11 @@ class ErrorModel:
         if self.binary:
             drawn = jax.random.uniform(key, jnp.shape(pred)) < pred
             return jnp.where(jnp.isfinite(pred), drawn.astype(float), jnp.nan)
-        noise = self.sd(pred, sigma) * self.tails.draw(key, jnp.shape(pred))
-        value = self.working(pred) + noise
+        return self.at_residual(self.tails.draw(key, jnp.shape(pred)), pred, sigma)
+
+    def at_residual(self, z: Any, pred: Any, sigma: Any) -> jax.Array:
+        """The measurement whose residual is z SDs."""
+        value = self.working(pred) + self.sd(pred, sigma) * z
         return jnp.exp(value) if self.log_scale else value
 
 
@@ -103,14 +111,28 @@ def between_0_and_1(pred: Any) -> jax.Array:
     return jnp.clip(pred, _EDGE, 1.0 - _EDGE)
 
 
+def without_column(written: str) -> tuple[str, str]:
+    """An error model without the column by whose levels it is separate, and that column.
+
+    >>> without_column("lognormal student_t by ASSAY")
+    ('lognormal student_t', 'ASSAY')
+    """
+    plain, _, column = written.strip().partition(" by ")
+    return plain.strip(), column.strip()
+
+
 def error_model(written: str) -> ErrorModel:
-    """An error model by its name, and the tails that may follow it: "lognormal student_t".
+    """An error model by its name, the tails that may follow it, and the column by which it is
+    separate: "lognormal student_t by ASSAY".
 
     >>> error_model("lognormal cauchy").title
     'additive on the log scale, Cauchy'
     """
-    name, _, tails = written.strip().partition(" ")
+    plain, column = without_column(written)
+    name, _, tails = plain.partition(" ")
     model: ErrorModel = registry.load("error_models", name)
+    if column:
+        model = dataclasses.replace(model, title=f"{model.title}, separate by {column}")
     if not tails:
         return model
     shape = TAILS.get(tails.strip()) if not model.binary else None

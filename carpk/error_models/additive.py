@@ -7,4 +7,5 @@ ERROR_MODEL = ErrorModel(
     sigmas={"add": "SD of DV around the prediction"},
     sd=lambda pred, sigma: sigma.add,
     in_units=("add",),
+    constant=True,
 )

@@ -7,4 +7,5 @@ ERROR_MODEL = ErrorModel(
     sigmas={"log": "SD of ln DV around ln prediction"},
     sd=lambda pred, sigma: sigma.log,
     log_scale=True,
+    constant=True,
 )
