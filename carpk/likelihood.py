@@ -7,11 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from carpk.changes import changing_parameters, effects_over_time, epochs_of, moves, over_time
 from carpk.classes import shares_log_density
 from carpk.cohort import Design
 from carpk.correlated import correlations
+from carpk.error_models import Ends
 from carpk.paired_errors import correlated_noise, paired_rows, partners, rho_of
 from carpk.population_model import PopulationModel
 from carpk.priors import lkj_log_density, lkj_log_volume
@@ -35,17 +37,18 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
     predicted : (P, N), unit of each row's output
     """
     rows, sds = jnp.zeros_like(predicted), {}
+    ends: Ends = "none" if "all_measured" in data else "one" if "one_ended" in data else "both"
     for k, (output, error) in enumerate(model.error_models().items()):
         here = data["observed"] & (data["output"] == k)
         # rows of other outputs and padding get values that are finite under any error model
         safe = jnp.where(here, predicted, 1.0)
         lower, upper = (jnp.where(here, data[end], 1.0) for end in ("lower", "upper"))
         sigma = model.sigma(theta, output, data.get("separate"))
-        value = error.log_likelihood(lower, upper, safe, sigma)
+        value = error.log_likelihood(lower, upper, safe, sigma, ends)
         if model.censoring == "M4" and not (error.log_scale or error.binary):
             # given that every level is above 0
             none = jnp.zeros_like(safe)
-            value = value - error.log_likelihood(none, none + jnp.inf, safe, sigma)
+            value = value - error.log_likelihood(none, none + jnp.inf, safe, sigma, "one")
         rows = jnp.where(here, value, rows)
         if model.error_pairs:
             sds[output] = error.sd(safe, sigma)
@@ -99,6 +102,12 @@ def data_of(model: PopulationModel, design: Design) -> Arrays:
                     "effects": {k: jnp.asarray(v) for k, v in
                                 model.effect_columns(design.covariates).items()},
                     **read_by_errors(model, design)}
+    censored = design.observed & (design.lower != design.upper)
+    # that there is nothing to be read is part of what a program is compiled for
+    if not censored.any():
+        data["all_measured"] = jnp.zeros(len(design.ids))
+    elif not (censored & np.isfinite(design.lower) & np.isfinite(design.upper)).any():
+        data["one_ended"] = jnp.zeros(len(design.ids))
     return data if epochs is None else {**data, "over_time": {
         k: jnp.asarray(v) for k, v in effects_over_time(model, design, epochs).items()}}
 

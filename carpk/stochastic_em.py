@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve
 
+from carpk.conditional import differences
 from carpk.correlated import correlations
-from carpk.empirical_bayes import Start, location_scores, mean_variance
+from carpk.empirical_bayes import Start, mean_variance
 from carpk.likelihood import (
     from_theta,
     patient_log_density,
@@ -22,6 +24,7 @@ from carpk.likelihood import (
 )
 from carpk.population_model import PopulationModel
 from carpk.sensitivities import (
+    dense,
     information_of,
     located_places,
     omegas,
@@ -29,7 +32,7 @@ from carpk.sensitivities import (
     row_terms,
     shared_places,
 )
-from carpk.small_matrices import multiplied
+from carpk.small_matrices import inverse_of, multiplied
 from carpk.solve import Arrays
 
 BLOCK = 50  # iterations of one call, and between two looks at where the estimates stand
@@ -69,6 +72,8 @@ class Programs:
 
     def __init__(self, model: PopulationModel) -> None:
         self.block = jax.jit(lambda data, *args: _block(model, data, *args))
+        self.located = jax.jit(lambda data, u: population_location(
+            model, data, to_theta(model, u))[0])
         self.predicted = jax.jit(lambda data, u, phi: predicted_rows(
             model, data, to_theta(model, u), phi))
 
@@ -91,16 +96,17 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
     block moves nothing.
     """
     programs = programs or Programs(model)
-    run = functools.partial(programs.block, data)
+    run, located = functools.partial(programs.block, data), located_places(model)
     state = _first(programs, data, start, chains)
     axes = _axes(model, data, start)
-    keys = jax.random.key(seed)
+    chance = np.random.default_rng(seed)
     count, stationary = 0, bool(burn_in)
     centres: list[np.ndarray] = []
     most = burn_in or 1000
     while count < most:
         hot = count < 3 * BLOCK
-        state, passed = run(state, axes, jax.random.fold_in(keys, count),
+        slopes = differences(lambda u: np.asarray(programs.located(data, u)), state.u, located)
+        state, passed = run(state, axes, slopes, _chances(chance, state),
                             np.full(BLOCK, 1.0 if hot else _MEMORY),
                             np.full(BLOCK, _COOLING if hot else 0.0), np.ones(BLOCK))
         count += BLOCK
@@ -115,7 +121,8 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
     most, wandering, last = smoothing or 1000, sd, np.asarray(state.u)
     while smoothed < most:
         gains = 1.0 / (1.0 + smoothed + np.arange(BLOCK))
-        state, _ = run(state, axes, jax.random.fold_in(keys, count), gains, np.zeros(BLOCK),
+        slopes = differences(lambda u: np.asarray(programs.located(data, u)), state.u, located)
+        state, _ = run(state, axes, slopes, _chances(chance, state), gains, np.zeros(BLOCK),
                        np.zeros(BLOCK))
         count, smoothed = count + BLOCK, smoothed + BLOCK
         told(count)
@@ -154,74 +161,89 @@ def _axes(model: PopulationModel, data: Arrays, start: Start) -> np.ndarray:
     return np.linalg.cholesky(np.linalg.inv(whole)) * 2.4 / max(k, 1)**0.5
 
 
-def _block(model: PopulationModel, data: Arrays, state: State, axes: jax.Array, key: jax.Array,
-           gains: jax.Array, floors: jax.Array, adapting: jax.Array) -> tuple[State, jax.Array]:
-    """BLOCK iterations, and u after each."""
+def _chances(chance: np.random.Generator, state: State) -> tuple[np.ndarray, np.ndarray]:
+    """What a block draws: normals (BLOCK, proposals, C, P, K), and logs of uniforms without the
+    last axis. A generator outside the program keeps that small."""
+    shape = (BLOCK, 1 + _WALKS, *state.phi.shape)
+    return chance.normal(size=shape), -chance.exponential(size=shape[:-1])
+
+
+def _block(model: PopulationModel, data: Arrays, state: State, axes: jax.Array,
+           slopes: jax.Array, chances: tuple[jax.Array, jax.Array], gains: jax.Array,
+           floors: jax.Array, adapting: jax.Array) -> tuple[State, jax.Array]:
+    """BLOCK iterations, and u after each.
+
+    slopes : (P, K, G), of where phi lies in the located places: exact where these enter linearly
+    """
     def one(state: State, given: Any) -> tuple[State, jax.Array]:
-        key, gain, floor, adapt = given
-        state = _moved(model, data, state, axes, key, adapt)
-        state = _learnt(model, data, state, gain, floor)
+        chances, gain, floor, adapt = given
+        state = _moved(model, data, state, axes, chances, adapt)
+        state = _learnt(model, data, state, slopes, gain, floor)
         return state, state.u
 
-    return jax.lax.scan(one, state, (jax.random.split(key, len(gains)), gains, floors, adapting))
+    return jax.lax.scan(one, state, (chances, gains, floors, adapting))
 
 
-def _moved(model: PopulationModel, data: Arrays, state: State, axes: jax.Array, key: jax.Array,
-           adapt: jax.Array) -> State:
+def _moved(model: PopulationModel, data: Arrays, state: State, axes: jax.Array,
+           chances: tuple[jax.Array, jax.Array], adapt: jax.Array) -> State:
     """Every chain of every patient by one proposal from the population and some walks."""
     theta = to_theta(model, state.u)
     mu, low = population_location(model, data, theta)
-    chains, patients, k = state.phi.shape
+    k = state.phi.shape[2]
 
-    def seen(phi: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        predicted = predicted_rows(model, data, theta, phi)
+    def seen(phi: jax.Array, predicted: jax.Array) -> tuple[jax.Array, jax.Array]:
         rows = row_log_likelihood(model, data, theta, predicted).sum(axis=1)
-        return predicted, rows, patient_log_density(model, data, theta, phi)
+        return rows, patient_log_density(model, data, theta, phi)
 
-    likelihood = jax.vmap(lambda f: row_log_likelihood(model, data, theta, f).sum(axis=1))(
-        state.predicted)
-    density = jax.vmap(lambda phi: patient_log_density(model, data, theta, phi))(state.phi)
-
-    def proposal(i: Any, carry: Any) -> Any:
+    def proposal(carry: Any, given: Any) -> Any:
+        """The first stays where it is, to see how likely that is by now, the second is from the
+        population."""
         phi, predicted, likelihood, density, size = carry
-        noise, luck = jax.random.split(jax.random.fold_in(key, i))
-        z = jax.random.normal(noise, (chains, patients, k))
+        i, z, luck = given
         fresh = mu[None] + jnp.stack(multiplied(low, [z[..., j] for j in range(k)]), axis=-1)
         near = phi + jnp.exp(size)[None, :, None] * jnp.einsum("pkl,cpl->cpk", axes, z)
-        trial = jnp.where(i == 0, fresh, near)
-        f, rows, prior = jax.vmap(seen)(trial)
-        gained = rows - likelihood + jnp.where(i == 0, 0.0, prior - density)
-        taken = jnp.log(jax.random.uniform(luck, (chains, patients))) < gained  # NaN: refused
-        size = size + jnp.where(i == 0, 0.0, adapt * 0.3 * (taken.mean(axis=0) - _ACCEPTED))
+        trial = jnp.where(i == 0, phi, jnp.where(i == 1, fresh, near))
+        f = jax.lax.cond(i == 0, lambda: predicted, lambda: jax.vmap(
+            lambda phi: predicted_rows(model, data, theta, phi))(trial))
+        rows, prior = jax.vmap(seen)(trial, f)
+        gained = rows - likelihood + jnp.where(i == 1, 0.0, prior - density)
+        taken = (luck < gained) | (i == 0)  # NaN: refused
+        size = size + jnp.where(i < 2, 0.0, adapt * 0.3 * (taken.mean(axis=0) - _ACCEPTED))
         return (jnp.where(taken[..., None], trial, phi), jnp.where(taken[..., None], f, predicted),
-                jnp.where(taken, rows, likelihood), jnp.where(taken, prior, density), size)
+                jnp.where(taken, rows, likelihood), jnp.where(taken, prior, density), size), None
 
-    phi, predicted, _, _, size = jax.lax.fori_loop(
-        0, 1 + _WALKS, proposal, (state.phi, state.predicted, likelihood, density, state.size))
+    z, luck = (jnp.concatenate([x[:1], x]) for x in chances)
+    none = jnp.zeros(state.phi.shape[:2])
+    (phi, predicted, _, _, size), _ = jax.lax.scan(
+        proposal, (state.phi, state.predicted, none, none, state.size),
+        (jnp.arange(2 + _WALKS), z, luck))
     return state._replace(phi=phi, predicted=predicted, size=size)
 
 
-def _learnt(model: PopulationModel, data: Arrays, state: State, gain: jax.Array,
-            floor: jax.Array) -> State:
+def _learnt(model: PopulationModel, data: Arrays, state: State, slopes: jax.Array,
+            gain: jax.Array, floor: jax.Array) -> State:
     """The population by the chains: locations and spreads in closed form from the moments of
     phi, what the predictions and residuals depend on directly by a scoring step."""
     first = state.first + gain * (state.phi.mean(axis=0) - state.first)
     outer = jnp.einsum("cpk,cpl->pkl", state.phi, state.phi) / state.phi.shape[0]
     second = state.second + gain * (outer - state.second)
-    u = _located(model, data, state.u, first)
+    u = _located(model, data, state.u, first, slopes)
     u = _spread(model, data, u, first, second, floor)
     u = _scored(model, data, u, state, gain)
     return state._replace(u=u, first=first, second=second)
 
 
-def _located(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array) -> jax.Array:
+def _located(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array,
+             slopes: jax.Array) -> jax.Array:
     """Typical values and coefficients: generalised least squares of the mean phi, exact where
     they enter linearly."""
     places = located_places(model)
     if not len(places):
         return u
-    gradient, information = location_scores(model, data, u, first)
-    move = jnp.linalg.solve(information + 1e-12 * jnp.eye(len(places)), gradient)
+    mu, low = population_location(model, data, to_theta(model, u))
+    weighed = jnp.einsum("pkg,kl->plg", slopes, dense(inverse_of(low)))
+    move = solve(jnp.einsum("plg,plh->gh", weighed, slopes) + 1e-12 * jnp.eye(len(places)),
+                 jnp.einsum("plg,pl->g", weighed, first - mu), assume_a="pos")
     return u.at[places].add(jnp.where(jnp.isfinite(move), move, 0.0))
 
 
@@ -286,7 +308,7 @@ def _step(gradient: jax.Array, information: jax.Array) -> jax.Array:
     """information^-1 gradient, no longer than half a unit in any place; 0 if it is no number."""
     scale = jnp.sqrt(jnp.maximum(jnp.diagonal(information), 1e-12))
     unit = information / (scale[:, None] * scale[None, :]) + 1e-6 * jnp.eye(len(scale))
-    move = jnp.linalg.solve(unit, gradient / scale) / scale
+    move = solve(unit, gradient / scale, assume_a="pos") / scale
     return jnp.where(jnp.isfinite(move), jnp.clip(move, -0.5, 0.5), 0.0)
 
 

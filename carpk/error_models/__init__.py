@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from carpk.tails import TAILS, Tails
 # a level of exactly zero (a state before its first inflow) has no logarithm; this one has,
 # and lies so far below any limit that its censored probability is one
 _TINY = 1e-290
+Ends = Literal["none", "one", "both"]
 _EDGE = 1e-12  # from 0 and from 1, of a probability
 
 
@@ -45,19 +46,22 @@ class ErrorModel:
         """The prediction on the scale the residual is added to."""
         return jnp.log(jnp.maximum(pred, _TINY)) if self.log_scale else pred
 
-    def log_likelihood(self, lower: Any, upper: Any, pred: Any, sigma: Any) -> jax.Array:
+    def log_likelihood(self, lower: Any, upper: Any, pred: Any, sigma: Any,
+                       ends: Ends = "both") -> jax.Array:
         """Log density of a measured row (lower = upper = DV), log probability of a censored one.
 
         lower, upper, pred : the same shape, unit of the output; -inf and +inf are open ends.
         On the log scale a lower end at or below 0 is open. Finite with a finite gradient at
         any distance from the limit.
+        ends : how many ends censored rows have at most; programs for fewer are smaller
         """
         if self.binary:
             p = between_0_and_1(pred)
             return jnp.where(upper > 0.5, jnp.log(p), jnp.log1p(-p))
-        return self.log_likelihood_at(lower, upper, self.working(pred), self.sd(pred, sigma))
+        return self.log_likelihood_at(lower, upper, self.working(pred), self.sd(pred, sigma), ends)
 
-    def log_likelihood_at(self, lower: Any, upper: Any, location: Any, sd: Any) -> jax.Array:
+    def log_likelihood_at(self, lower: Any, upper: Any, location: Any, sd: Any,
+                          ends: Ends = "both") -> jax.Array:
         """The same where the residual is around a location, with an SD, on its own scale."""
         measured = lower == upper
         y = jnp.where(measured, upper, 1.0)
@@ -65,11 +69,11 @@ class ErrorModel:
         density = self.tails.log_density(z) - jnp.log(sd)
         if self.log_scale:
             density = density - jnp.log(y)
-        return jnp.where(measured, density,
-                         self._log_interval(lower, upper, measured, location, sd))
+        return density if ends == "none" else jnp.where(
+            measured, density, self._log_interval(lower, upper, measured, location, sd, ends))
 
     def _log_interval(self, lower: Any, upper: Any, measured: Any, location: Any,
-                      sd: Any) -> jax.Array:
+                      sd: Any, ends: Ends) -> jax.Array:
         """ln P(lower < Y < upper), each branch fed only with values that are finite in it."""
         has_low = ~measured & jnp.isfinite(lower) & ((lower > 0.0) | (not self.log_scale))
         has_high = ~measured & jnp.isfinite(upper)
@@ -89,8 +93,8 @@ class ErrorModel:
             gap = jnp.where(both, jnp.minimum(far - near, -1e-300), -1.0)
             return near + jnp.where(both, jnp.log(-jnp.expm1(gap)), 0.0)
 
-        # few cohorts have such rows, and a tail costs more than the rest of a row
-        value = jax.lax.cond(both.any(), two_sided, lambda: near)
+        # a tail costs more than the rest of a row
+        value = near if ends == "one" else jax.lax.cond(both.any(), two_sided, lambda: near)
         return jnp.where(has_low | has_high, value, 0.0)
 
     def draw(self, key: jax.Array, pred: Any, sigma: Any) -> jax.Array:
