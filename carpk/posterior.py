@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from carpk.solve import Arrays
 
 # draws kept for predictive bands: more would not move a 95 % band a reader could see
 _PREDICTIVE_DRAWS = 400
+_TOGETHER = 200  # draws of one call
 _DOSES = ("dose_time", "dose_amount", "dose_duration", "dose_state", "dose_line")
 
 
@@ -183,11 +184,14 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     """
     chains, draws = phi.shape[:2]
     rows = np.nonzero(design.observed)
-    log_likelihood, failed = _every_draw(model, data, theta, phi, rows)
+    every, key = _evaluation(model, data, rows), jax.random.key(seed)
+    log_likelihood, failed = every(theta, phi, jax.random.split(key, chains * draws),
+                                   "log_likelihood", "failed")
     thin = max(1, -(-chains * draws // _PREDICTIVE_DRAWS))
     some = slice(None, None, thin)
-    ipred, simulated = _predictive(model, data, {n: v[:, some] for n, v in theta.items()},
-                                   phi[:, some], rows, seed)
+    ipred, simulated = every(
+        {n: v[:, some] for n, v in theta.items()}, phi[:, some],
+        jax.random.split(key, chains * len(range(draws)[some])), "predicted", "simulated")
     patient = {"patient": list(design.ids)}
     index = {"chain": np.arange(chains), "draw": np.arange(draws)}
     thinned = {"chain": index["chain"], "draw": index["draw"][some]}
@@ -204,7 +208,7 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     constant = {
         "time": (observation, design.time[rows]), "output": (observation, design.output[rows]),
         "line": (observation, design.line[rows]), "patient_index": (observation, rows[0]),
-        "failed_solves": (("patient",), failed),
+        "failed_solves": (("patient",), failed.sum(axis=(0, 1))),
         **{f"input_{n}": (("patient",), v) for n, v in design.inputs.items()},
         **{f"covariate_{n}": (("patient",), _plain(design.covariates[n]))
            for n in design.covariates},
@@ -286,44 +290,38 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
             {n: np.asarray(v).reshape(phi.shape[:3]) for n, v in values.items()})
 
 
-def _every_draw(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
-                phi: np.ndarray, rows: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihood (chain, draw, observation), and per patient the draws that did not solve."""
-    @jax.jit
-    def evaluate(theta: Arrays, phi: jax.Array, data: Arrays) -> Any:
-        def one(draw: Any) -> Any:
-            values = {**fixed(model), **draw[0]}
-            predicted = predicted_rows(model, data, values, draw[1])
-            failed = (~jnp.isfinite(predicted) & data["observed"]).any(axis=1)
-            return row_log_likelihood(model, data, values, predicted)[rows], failed
-        return jax.lax.map(one, (theta, phi))
-
-    shape = phi.shape[:2]
-    flat = {n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}
-    value, failed = evaluate(flat, jnp.asarray(
-        phi.reshape(shape[0] * shape[1], *phi.shape[2:])), data)
-    return np.asarray(value).reshape(*shape, -1), np.asarray(failed).sum(axis=0)
-
-
-def _predictive(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
-                phi: np.ndarray, rows: tuple[np.ndarray, ...], seed: int) \
-        -> tuple[np.ndarray, np.ndarray]:
-    """Individual predictions and simulated measurements, (chain, draw, observation)."""
+def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ...]) \
+        -> Callable[..., list[np.ndarray]]:
+    """A function of population values (chain, draw), phi (chain, draw, P, K), keys (chain * draw,)
+    and the names of what is wanted, each (chain, draw, ...): `log_likelihood`, `predicted` and a
+    `simulated` measurement of each observation, and which patients' solve `failed`. Its one
+    program takes some draws at a time."""
     @jax.jit
     def evaluate(theta: Arrays, phi: jax.Array, keys: jax.Array, data: Arrays) -> Any:
         def one(draw: Any) -> Any:
             values = {**fixed(model), **draw[0]}
             predicted = predicted_rows(model, data, values, draw[1])
-            simulated = drawn_rows(model, data, values, predicted, draw[2])
-            return predicted[rows], simulated[rows]
+            return {"log_likelihood": row_log_likelihood(model, data, values, predicted)[rows],
+                    "failed": (~jnp.isfinite(predicted) & data["observed"]).any(axis=1),
+                    "predicted": predicted[rows],
+                    "simulated": drawn_rows(model, data, values, predicted, draw[2])[rows]}
         return jax.lax.map(one, (theta, phi, keys))
 
-    shape = phi.shape[:2]
-    flat = {n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()}
-    keys = jax.random.split(jax.random.key(seed), shape[0] * shape[1])
-    predicted, simulated = evaluate(flat, jnp.asarray(
-        phi.reshape(shape[0] * shape[1], *phi.shape[2:])), keys, data)
-    return np.asarray(predicted).reshape(*shape, -1), np.asarray(simulated).reshape(*shape, -1)
+    def every(theta: Mapping[str, np.ndarray], phi: np.ndarray, keys: jax.Array,
+              *wanted: str) -> list[np.ndarray]:
+        shape = phi.shape[:2]
+        total = shape[0] * shape[1]
+        flat = ({n: v.reshape(-1) for n, v in theta.items()},
+                phi.reshape(total, *phi.shape[2:]), keys)
+        found = []
+        for first in range(0, total, _TOGETHER):
+            # the last are filled up with the first, so that they need no program of their own
+            some = np.arange(first, first + _TOGETHER) % total
+            out = evaluate(*jax.tree.map(lambda x, some=some: x[some], flat), data)
+            found.append([np.asarray(out[n])[:total - first] for n in wanted])
+        return [np.concatenate(v).reshape(*shape, -1) for v in zip(*found, strict=True)]
+
+    return every
 
 
 def phi_of(model: PopulationModel, draws: xr.Dataset) -> np.ndarray:
