@@ -13,10 +13,9 @@ from scipy import integrate, optimize, special, stats
 from carpk import tables
 from carpk.cohort import design
 from carpk.conditional import information_of, row_terms
-from carpk.conditional_residuals import cwres
-from carpk.empirical_bayes import moved_rows
+from carpk.conditional_residuals import linearised_residuals
 from carpk.fitting import fit, load_fit
-from carpk.likelihood import data_of, row_log_likelihood
+from carpk.likelihood import data_of
 from carpk.nonmem import read_csv
 from carpk.paired_errors import log_rectangle
 from carpk.population_model import population
@@ -38,6 +37,7 @@ MODEL = StructuralModel(
 '''
 PAIR = (("A", "B"),)
 RHO = 0.6
+RECTANGLES = jax.jit(log_rectangle)
 
 
 @pytest.fixture
@@ -63,31 +63,30 @@ def far(low, high, k, rho):
 
 def test_the_probability_of_two_censored_rows_is_scipys_near_and_that_of_quadrature_far():
     random = np.random.default_rng(1)
-    rho, k, a, b = np.tanh(random.normal(size=12)), *random.normal(size=(3, 12))
+    rho, k, a, b = np.tanh(random.normal(size=10)), *random.normal(size=(3, 10))
     low, high = np.minimum(a, b), np.maximum(a, b)
     low[::3], high[1::3] = -np.inf, np.inf
-    for r, x, lower, upper, found in zip(rho, k, low, high, np.asarray(
-            log_rectangle(low, high, k, rho)), strict=True):
+    cases = [(-np.inf, -40.0, -40.0, 0.5), (-np.inf, -40.0, 40.0, -0.9), (40.0, np.inf, -40.0, 0.3),
+             (-np.inf, 40.0, -40.0, 0.8), (-41.0, -40.0, -30.0, -0.7), (3.0, np.inf, -20.0, 0.99)]
+    ours = np.asarray(RECTANGLES(*np.hstack([[low, high, k, rho], np.array(cases).T])))
+    for r, x, lower, upper, found in zip(rho, k, low, high, ours[:10], strict=True):
         both = stats.multivariate_normal(cov=[[1, r], [r, 1]])
         expected = both.cdf([min(upper, 40), x]) - both.cdf([max(lower, -40), x])
         assert np.exp(found) == pytest.approx(expected, abs=1e-12)
-    cases = [(-np.inf, -40.0, -40.0, 0.5), (-np.inf, -40.0, 40.0, -0.9), (40.0, np.inf, -40.0, 0.3),
-             (-np.inf, 40.0, -40.0, 0.8), (-41.0, -40.0, -30.0, -0.7), (3.0, np.inf, -20.0, 0.99)]
-    ours = np.asarray(log_rectangle(*np.array(cases).T))
-    assert ours == pytest.approx([far(*c) for c in cases], abs=1e-7)
+    assert ours[10:] == pytest.approx([far(*c) for c in cases], abs=1e-7)
 
 
 def test_its_gradient_is_that_of_differences_and_finite_at_forty_sds():
     at = np.array([[-0.4, 0.8, 0.3, 0.6], [-np.inf, -40.0, -40.0, -0.5],
                    [-np.inf, 40.0, -40.0, 0.9], [1.0, np.inf, -2.0, 0.2]])
-    slopes = np.stack(jax.jacrev(lambda x: log_rectangle(*x.T))(
-        jnp.asarray(at)))[np.arange(4), np.arange(4)]
+    slopes = np.stack(jax.jit(jax.grad(lambda *x: log_rectangle(*x).sum(), argnums=(0, 1, 2, 3)))(
+        *at.T), axis=1)
     assert np.isfinite(slopes).all()
-    for row, found in zip(at, slopes, strict=True):
-        for k in np.flatnonzero(np.isfinite(row)):
-            step = 1e-5 * np.eye(4)[k]
-            rise = float(log_rectangle(*(row + step)) - log_rectangle(*(row - step))) / 2e-5
-            assert found[k] == pytest.approx(rise, rel=1e-4, abs=2e-4)
+    steps = 1e-5 * np.repeat(np.eye(4), 4, axis=0)  # by argument, then by case
+    above, below = (np.asarray(RECTANGLES(*(np.tile(at, (4, 1)) + d).T))
+                    for d in (steps, -steps))
+    expected = np.nan_to_num(((above - below) / 2e-5).reshape(4, 4).T)
+    assert slopes == pytest.approx(expected, rel=1e-4, abs=2e-4)
 
 
 # what each assay says of a sample: the level, and where the truth lies
@@ -147,42 +146,34 @@ def by_hand(made, log, f, sds, rho):
     return total
 
 
-@pytest.mark.parametrize("log", [(True, False), (True, True)])
-def test_every_combination_of_censoring_has_the_density_of_scipy_and_its_curvature(two, log):
+def test_every_combination_of_censoring_has_the_density_of_scipy_and_its_curvature(two):
+    log = (True, False)
     made, model, data = samples(two, log)
     names = [f"sigma_{o}_{'log' if x else 'add'}" for o, x in zip("AB", log, strict=True)]
-    theta = {"a_pop": 2.0, "omega_a": 1.0, **dict(zip(names, (0.7, 0.9), strict=True)),
-             "rho_A_B": RHO}
+    theta = {"a_pop": 2.0, "omega_a": 1.0, **dict(zip(names, (0.7, 0.9), strict=True))}
     random = np.random.default_rng(4)
     f = np.asarray(made.observations["DVID"].map(
         lambda d: np.exp(2.0) if log[d - 1] else 2.0)) * (1 + 0.1 * random.normal(
             size=len(made.observations)))
-    rows = row_log_likelihood(model, data, theta, jnp.asarray(f[None]))
-    assert float(rows.sum()) == pytest.approx(by_hand(made, log, f, (0.7, 0.9), RHO), abs=1e-7)
-
-    @jax.jit
-    def derivatives(data, f):
-        def whole(shift):
-            return moved_rows(model, data, theta, f, shift[None]).sum()
-
-        none = jnp.zeros(f.shape[1])
-        return row_terms(model, data, theta, f), jax.grad(whole)(none), jax.hessian(whole)(none)
-
-    (_, slope, weight), gradient, hessian = derivatives(data, jnp.asarray(f[None]))
-    assert np.asarray(slope[0]) == pytest.approx(np.asarray(gradient), abs=1e-9)
+    terms = jax.jit(lambda data, f, rho: row_terms(model, data, {
+        **theta, "rho_A_B": rho}, f[None]))
+    for rho in (0.0, -0.9, RHO):
+        value, _, weight = terms(data, f, rho)
+        assert float(value.sum()) == pytest.approx(by_hand(made, log, f, (0.7, 0.9), rho), abs=1e-7)
     each = jnp.eye(f.size)[None]  # as if every prediction were a parameter of its own
-    assert np.asarray(information_of(data, weight, each)[0]) == pytest.approx(
-        -np.asarray(hessian), abs=1e-9)
-
-
-def test_without_correlation_a_pair_is_two_rows(two):
-    made, model, data = samples(two, (True, False))
-    theta = {"a_pop": 2.0, "omega_a": 1.0, "sigma_A_log": 0.7, "sigma_B_add": 0.9, "rho_A_B": 0.0}
-    apart = population(two, errors={"A": "lognormal", "B": "additive"})
-    f = jnp.asarray(np.where(made.observations["DVID"] == 1, 7.0, 2.0)[None])
-    expected = row_log_likelihood(apart, data, theta, f).sum()
-    assert float(row_log_likelihood(model, data, theta, f).sum()) == pytest.approx(
-        float(expected), abs=1e-8)
+    information = np.asarray(information_of(data, weight, each)[0])
+    for k, dvid in enumerate(made.observations["DVID"]):
+        sides = []
+        for step in (1e-4, -1e-4):
+            moved = f.copy()
+            moved[k] = f[k] * np.exp(step) if log[dvid - 1] else f[k] + step
+            sides.append(terms(data, moved, RHO))
+        (up, up_slope, _), (down, down_slope, _) = sides
+        rise = float(up.sum() - down.sum()) / 2e-4
+        middle = float(up_slope[0, k] + down_slope[0, k]) / 2
+        assert middle == pytest.approx(rise, abs=1e-6)
+        assert information[k] == pytest.approx(
+            -np.asarray(up_slope[0] - down_slope[0]) / 2e-4, abs=1e-6)
 
 
 def test_simulated_errors_are_correlated_in_a_sample_and_not_beyond(two):
@@ -250,37 +241,74 @@ def pairs():
     return t, np.round(own + e[..., 0], 3), np.round(0.5 * own + 0.1 * t + e[..., 1], 3)
 
 
+def exactly(t, x):
+    """The normal distribution of a patient's rows, those of A first; x : a_pop, the logs of
+    omega_a, sigma_A_add and sigma_B_add, and atanh rho."""
+    load, sds = np.repeat([1.0, 0.5], 4), np.repeat(np.exp(x[2:4]), 4)
+    within = np.diag(sds**2)
+    within[range(4), range(4, 8)] = within[range(4, 8), range(4)] = \
+        np.tanh(x[4]) * sds[0] * sds[4]
+    return stats.multivariate_normal(load * x[0] + np.r_[0 * t, 0.1 * t], np.exp(
+        2 * x[1]) * np.outer(load, load) + within)
+
+
+def read(folder):
+    """The cohort of `pairs`."""
+    t, a, b = pairs()
+    pd.DataFrame([(i + 1, t[j], (a, b)[d][i, j], d + 1) for i in range(8) for j in range(4)
+                  for d in range(2)], columns=["ID", "TIME", "DV", "DVID"]).to_csv(
+        folder / "pairs.csv", index=False)
+    return read_csv(folder / "pairs.csv")
+
+
+def test_conditional_weighted_residuals_are_decorrelated_within_samples_too(two, tmp_path):
+    t, a, b = pairs()
+    seen = design(read(tmp_path), two)
+    model, _ = resolve(population(two, correlated_errors=PAIR), seen, {})
+    found = linearised_residuals(model, seen, {
+        "a_pop": 9.0, "omega_a": 1.5, "sigma_A_add": 0.9, "sigma_B_add": 0.4, "rho_A_B": RHO})
+    at = exactly(t, [9.0, *np.log([1.5, 0.9, 0.4]), np.arctanh(RHO)])
+    value, vector = np.linalg.eigh(at.cov)
+    expected = (np.hstack([a, b]) - at.mean) @ (vector @ np.diag(value**-0.5) @ vector.T)
+    assert found.reshape(8, 4, 2) == pytest.approx(
+        expected.reshape(8, 2, 4).transpose(0, 2, 1), abs=1e-6)
+
+
+@pytest.mark.slow  # a minute, most of it compilation
 def test_a_fit_by_focei_is_the_exact_maximum_and_is_kept(two, tmp_path):
     t, a, b = pairs()
-    y, load = np.hstack([a, b]), np.repeat([1.0, 0.5], 4)
-    pd.DataFrame([(i + 1, t[j], y[i, 4 * d + j], d + 1) for i in range(8) for j in range(4)
-                  for d in range(2)], columns=["ID", "TIME", "DV", "DVID"]).to_csv(
-        tmp_path / "pairs.csv", index=False)
-
-    def normal(x):
-        sds = np.repeat(np.exp(x[2:4]), 4)
-        within = np.diag(sds**2)
-        within[range(4), range(4, 8)] = within[range(4, 8), range(4)] = \
-            np.tanh(x[4]) * sds[0] * sds[4]
-        return stats.multivariate_normal(load * x[0] + np.r_[0 * t, 0.1 * t], np.exp(
-            2 * x[1]) * np.outer(load, load) + within)
-
-    best = optimize.minimize(lambda x: -2 * normal(x).logpdf(y).sum() - 64 * np.log(2 * np.pi),
-                             [10, 0.5, 0, 0, 0], method="BFGS", options={"gtol": 1e-7})
+    best = optimize.minimize(
+        lambda x: -2 * exactly(t, x).logpdf(np.hstack([a, b])).sum() - 64 * np.log(2 * np.pi),
+        [10, 0.5, 0, 0, 0], method="BFGS", options={"gtol": 1e-7})
     exact = dict(zip(("a_pop", "omega_a", "sigma_A_add", "sigma_B_add", "rho_A_B"), (
         best.x[0], *np.exp(best.x[1:4]), np.tanh(best.x[4])), strict=True))
-    made = fit(population(two, correlated_errors=PAIR), read_csv(tmp_path / "pairs.csv"), "focei",
-               seed=1)
-    assert made.manifest["convergence"]["measures"]["ofv"] == pytest.approx(best.fun, abs=1e-5)
+    made = fit(population(two, correlated_errors=PAIR), read(tmp_path), "focei", seed=1)
+    # the search ends where 1e-5 of OFV are to be gained
+    assert made.manifest["convergence"]["measures"]["ofv"] == pytest.approx(best.fun, abs=1e-4)
     found = {n: v["estimate"] for n, v in made.manifest["estimates"].items()}
     assert found == pytest.approx(exact, rel=2e-3)
     again = load_fit(made.save(tmp_path))
     assert again.model.error_pairs == PAIR
     said = tables.parameters(again).set_index("parameter").loc["rho_A_B"]
     assert said["meaning"] == "correlation of the residuals of A and B in one sample"
-    at = normal([found["a_pop"], *(np.log(found[n]) for n in list(found)[1:4]),
-                 np.arctanh(found["rho_A_B"])])
-    value, vector = np.linalg.eigh(at.cov)
-    expected = (y - at.mean) @ (vector @ np.diag(value**-0.5) @ vector.T)
-    assert cwres(again).reshape(8, 4, 2) == pytest.approx(
-        expected.reshape(8, 2, 4).transpose(0, 2, 1), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("estimator", ["focei", "laplace", "saem", "svi", "nuts"])
+def test_every_estimator_recovers_the_correlation_of_errors_with_censored_rows(
+        two, tmp_path, estimator):
+    times = [(str(i + 1), t, 1.0, 1.0, 1.0, d) for i in range(40) for t in range(5) for d in (1, 2)]
+    asked = population(two, errors={"A": "lognormal"}, correlated_errors=PAIR)
+    seen = design(cohort(times), asked.structure)
+    drawn = simulate(asked, seen, {"a_pop": 10.0, "omega_a": 2.0, "sigma_A_log": 0.25,
+                                   "sigma_B_add": 1.0, "rho_A_B": RHO}, seed=3)
+    rows = pd.DataFrame(times, columns=["ID", "TIME", "DV", "LOW", "HIGH", "DVID"])
+    limit = rows["DVID"].map({1: 8.0, 2: 4.5})
+    dv = drawn.dv.ravel()
+    rows.assign(DV=np.maximum(dv, limit), CENS=(dv < limit).astype(int)).drop(
+        columns=["LOW", "HIGH"]).to_csv(tmp_path / "hidden.csv", index=False)
+    found = fit(asked, read_csv(tmp_path / "hidden.csv"), estimator, seed=1)
+    draws = found.posterior["posterior"].dataset
+    print(estimator, {n: round(float(draws[n].median()), 3) for n in found.model.free})
+    assert float(draws["rho_A_B"].median()) == pytest.approx(RHO, abs=0.15)
+    assert float(draws["sigma_A_log"].median()) == pytest.approx(0.25, abs=0.05)

@@ -190,7 +190,7 @@ def test_a_fit_by_focei_is_the_exact_maximum_and_its_tables_know_the_assays(tmp_
         ("omega_a", "sigma_C_add_A", "sigma_C_add_B"), np.exp(best.x[1:]), strict=True))}
     made = fit(population(str(tmp_path / "level.py"), errors={"C": "additive by ASSAY"}),
                read(tmp_path, table), "focei", seed=1)
-    assert made.manifest["convergence"]["measures"]["ofv"] == pytest.approx(best.fun, abs=1e-5)
+    assert made.manifest["convergence"]["measures"]["ofv"] == pytest.approx(best.fun, abs=1e-4)
     found = {n: v["estimate"] for n, v in made.manifest["estimates"].items()}
     assert found == pytest.approx(exact, rel=1e-3)
     again = load_fit(made.save(tmp_path))
