@@ -19,6 +19,7 @@ from carpk.likelihood import data_of
 from carpk.nonmem import read_csv
 from carpk.paired_errors import log_rectangle
 from carpk.population_model import population
+from carpk.prediction import medians, predictions
 from carpk.preparation import resolve
 from carpk.problems import DataError, RequestError
 from carpk.registry import find_model
@@ -232,7 +233,7 @@ def test_a_request_states_it_and_few_samples_are_reported(two):
 
 
 def pairs():
-    """Of the model: eight patients with four samples each, of which A has two labs."""
+    """Of the model: eight patients with four samples each."""
     random = np.random.default_rng(7)
     covariance = [[1.0, 0.6 * 0.5], [0.6 * 0.5, 0.25]]
     own = 10 + 2 * random.normal(size=(8, 1))
@@ -241,13 +242,17 @@ def pairs():
     return t, np.round(own + e[..., 0], 3), np.round(0.5 * own + 0.1 * t + e[..., 1], 3)
 
 
+NAMES = ("a_pop", "omega_a", "sigma_A_add_x", "sigma_A_add_y", "sigma_B_add", "rho_A_B")
+ASKED = {"errors": {"A": "additive by LAB"}, "correlated_errors": PAIR}
+
+
 def exactly(t, x):
-    """The normal distribution of a patient's rows, those of A first; x : a_pop, the logs of
-    omega_a, sigma_A_add and sigma_B_add, and atanh rho."""
-    load, sds = np.repeat([1.0, 0.5], 4), np.repeat(np.exp(x[2:4]), 4)
+    """The normal distribution of a patient's rows, those of A first, which two labs measure in
+    turn; x : of NAMES, SDs by their logs, rho by atanh."""
+    load, sds = np.repeat([1.0, 0.5], 4), np.exp(np.r_[x[2:4], x[2:4], [x[4]] * 4])
     within = np.diag(sds**2)
     within[range(4), range(4, 8)] = within[range(4, 8), range(4)] = \
-        np.tanh(x[4]) * sds[0] * sds[4]
+        np.tanh(x[5]) * sds[:4] * sds[4:]
     return stats.multivariate_normal(load * x[0] + np.r_[0 * t, 0.1 * t], np.exp(
         2 * x[1]) * np.outer(load, load) + within)
 
@@ -255,42 +260,54 @@ def exactly(t, x):
 def read(folder):
     """The cohort of `pairs`."""
     t, a, b = pairs()
-    pd.DataFrame([(i + 1, t[j], (a, b)[d][i, j], d + 1) for i in range(8) for j in range(4)
-                  for d in range(2)], columns=["ID", "TIME", "DV", "DVID"]).to_csv(
-        folder / "pairs.csv", index=False)
+    pd.DataFrame([(i + 1, t[j], (a, b)[d][i, j], d + 1, "xy"[j % 2]) for i in range(8)
+                  for j in range(4) for d in range(2)], columns=["ID", "TIME", "DV", "DVID", "LAB"]
+                 ).to_csv(folder / "pairs.csv", index=False)
     return read_csv(folder / "pairs.csv")
 
 
 def test_conditional_weighted_residuals_are_decorrelated_within_samples_too(two, tmp_path):
     t, a, b = pairs()
     seen = design(read(tmp_path), two)
-    model, _ = resolve(population(two, correlated_errors=PAIR), seen, {})
-    found = linearised_residuals(model, seen, {
-        "a_pop": 9.0, "omega_a": 1.5, "sigma_A_add": 0.9, "sigma_B_add": 0.4, "rho_A_B": RHO})
-    at = exactly(t, [9.0, *np.log([1.5, 0.9, 0.4]), np.arctanh(RHO)])
+    model, _ = resolve(population(two, **ASKED), seen, {})
+    values = (9.0, 1.5, 0.9, 0.6, 0.4, RHO)
+    found = linearised_residuals(model, seen, dict(zip(NAMES, values, strict=True)))
+    at = exactly(t, [9.0, *np.log(values[1:5]), np.arctanh(RHO)])
     value, vector = np.linalg.eigh(at.cov)
     expected = (np.hstack([a, b]) - at.mean) @ (vector @ np.diag(value**-0.5) @ vector.T)
     assert found.reshape(8, 4, 2) == pytest.approx(
         expected.reshape(8, 2, 4).transpose(0, 2, 1), abs=1e-6)
 
 
+def test_a_fit_with_labs_and_samples_is_kept_and_its_tables_know_them(two, tmp_path, near_typical):
+    again = load_fit(near_typical(population(two, **ASKED), read(tmp_path)).save(tmp_path))
+    assert again.model.error_pairs == PAIR
+    assert again.model.separate["A"].units == ("x", "y")
+    assert again.model.names == NAMES
+    assert list(again.posterior["constant_data"].dataset["change_LAB"].values) == [
+        *"xxyyxxyy"] * 8
+    said = tables.parameters(again).set_index("parameter")["meaning"]
+    assert said["sigma_A_add_x"] == "A: SD of DV around the prediction, LAB x"
+    assert said["rho_A_B"] == "correlation of the residuals of A and B in one sample"
+    rows, middle = predictions(again), medians(again)
+    names = np.where(rows["output"] == "B", "sigma_B_add", np.tile(
+        np.repeat(NAMES[2:4], 2), 16))
+    assert rows["IWRES"].to_numpy() == pytest.approx(
+        ((rows["DV"] - rows["IPRED"]) / [middle[n] for n in names]).to_numpy(), rel=1e-9)
+
+
 @pytest.mark.slow  # a minute, most of it compilation
-def test_a_fit_by_focei_is_the_exact_maximum_and_is_kept(two, tmp_path):
+def test_a_fit_by_focei_is_the_exact_maximum(two, tmp_path):
     t, a, b = pairs()
     best = optimize.minimize(
         lambda x: -2 * exactly(t, x).logpdf(np.hstack([a, b])).sum() - 64 * np.log(2 * np.pi),
-        [10, 0.5, 0, 0, 0], method="BFGS", options={"gtol": 1e-7})
-    exact = dict(zip(("a_pop", "omega_a", "sigma_A_add", "sigma_B_add", "rho_A_B"), (
-        best.x[0], *np.exp(best.x[1:4]), np.tanh(best.x[4])), strict=True))
-    made = fit(population(two, correlated_errors=PAIR), read(tmp_path), "focei", seed=1)
+        [10, 0.5, 0, 0, 0, 0], method="BFGS", options={"gtol": 1e-7})
+    exact = dict(zip(NAMES, (best.x[0], *np.exp(best.x[1:5]), np.tanh(best.x[5])), strict=True))
+    made = fit(population(two, **ASKED), read(tmp_path), "focei", seed=1)
     # the search ends where 1e-5 of OFV are to be gained
     assert made.manifest["convergence"]["measures"]["ofv"] == pytest.approx(best.fun, abs=1e-4)
     found = {n: v["estimate"] for n, v in made.manifest["estimates"].items()}
     assert found == pytest.approx(exact, rel=2e-3)
-    again = load_fit(made.save(tmp_path))
-    assert again.model.error_pairs == PAIR
-    said = tables.parameters(again).set_index("parameter").loc["rho_A_B"]
-    assert said["meaning"] == "correlation of the residuals of A and B in one sample"
 
 
 @pytest.mark.slow
