@@ -14,7 +14,13 @@ from carpk.classes import shares_log_density
 from carpk.cohort import Design
 from carpk.correlated import correlations
 from carpk.error_models import Ends
-from carpk.paired_errors import correlated_noise, paired_rows, partners, rho_of
+from carpk.paired_errors import (
+    correlated_noise,
+    may_both_hide,
+    paired_rows,
+    partners,
+    rho_of,
+)
 from carpk.population_model import PopulationModel
 from carpk.priors import lkj_log_density, lkj_log_volume
 from carpk.separate_errors import units_of
@@ -36,9 +42,11 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
 
     predicted : (P, N), unit of each row's output
     """
-    rows, sds = jnp.zeros_like(predicted), {}
+    rows, paired = jnp.zeros_like(predicted), {n for pair in model.error_pairs for n in pair}
     ends: Ends = "none" if "all_measured" in data else "one" if "one_ended" in data else "both"
     for k, (output, error) in enumerate(model.error_models().items()):
+        if output in paired:
+            continue
         here = data["observed"] & (data["output"] == k)
         # rows of other outputs and padding get values that are finite under any error model
         safe = jnp.where(here, predicted, 1.0)
@@ -50,11 +58,10 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
             none = jnp.zeros_like(safe)
             value = value - error.log_likelihood(none, none + jnp.inf, safe, sigma, "one")
         rows = jnp.where(here, value, rows)
-        if model.error_pairs:
-            sds[output] = error.sd(safe, sigma)
     for pair in model.error_pairs:
+        sigmas = {n: model.sigma(theta, n, data.get("separate")) for n in pair}
         value, here = paired_rows(pair, model.error_models(), data, theta[rho_of(pair)], predicted,
-                                  sds)
+                                  sigmas)
         rows = jnp.where(here, value, rows)
     return rows
 
@@ -89,7 +96,10 @@ def read_by_errors(model: PopulationModel, design: Design) -> Arrays:
     if model.separate:
         found["separate"] = {k: jnp.asarray(v) for k, v in units_of(model.separate, design).items()}
     if model.error_pairs:
-        found["partner"] = jnp.asarray(partners(model.error_pairs, list(model.errors), design))
+        outputs = list(model.errors)
+        found["partner"] = jnp.asarray(partners(model.error_pairs, outputs, design))
+        if may_both_hide(model.error_pairs, outputs, design):  # else that program is not needed
+            found["both_hidden"] = jnp.ones(len(design.ids))
     return found
 
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.lax import stop_gradient
 from jax.scipy.special import log_ndtr
 
 from carpk.cohort import Design
@@ -141,65 +139,68 @@ def correlated_noise(z: Any, first: Any, rho: Any, data: Mapping[str, Any]) -> j
 
 
 def paired_rows(pair: Pair, errors: Mapping[str, ErrorModel], data: Mapping[str, Any], rho: Any,
-                predicted: jax.Array, sds: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
-    """Log-likelihoods (P, N) of a pair's rows that have partners, and which those are (P, N).
+                predicted: jax.Array, sigmas: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+    """Log-likelihoods (P, N) of the rows of a pair's outputs, and which those are (P, N).
 
-    data : observed, lower, upper, output, partner, (P, N) each; sds : (P, N) by output
+    data : observed, lower, upper, output, partner, (P, N) each; sigmas : of each output
     A row is taken given its partner where that is measured and the row is censored or of the
     second output; a row of the first holds what two censored rows have together.
     """
     def of_partner(x: Any) -> jax.Array:
         return jnp.take_along_axis(x, data["partner"], axis=1)
 
-    both = [with_partner(data) & (data["output"] == list(errors).index(n)) for n in pair]
-    paired, second = both[0] | both[1], both[1]
-    safe = jnp.where(paired, predicted, 1.0)
-    lower, upper = (jnp.where(paired, data[end], 1.0) for end in ("lower", "upper"))
+    here = [data["observed"] & (data["output"] == list(errors).index(n)) for n in pair]
+    rows, second, paired = here[0] | here[1], here[1], with_partner(data)
+    safe = jnp.where(rows, predicted, 1.0)
+    lower, upper = (jnp.where(rows, data[end], 1.0) for end in ("lower", "upper"))
     measured = lower == upper
-    location, sd, ends = jnp.zeros_like(safe), jnp.ones_like(safe), []
-    for here, n in zip(both, pair, strict=True):
-        location = jnp.where(here, errors[n].working(safe), location)
-        sd = jnp.where(here, sds[n], sd)
-    for end in (lower, upper):
-        at = end
-        for here, n in zip(both, pair, strict=True):
-            if errors[n].log_scale:
-                at = jnp.where(here, jnp.where(end > 0.0, jnp.log(jnp.maximum(end, 1e-290)),
-                                               -jnp.inf), at)
-        inside = jnp.isfinite(at)
-        ends.append(jnp.where(inside, (jnp.where(inside, at, location) - location) / sd, at))
-    z = jnp.where(measured, ends[1], 0.0)
-    given = paired & of_partner(measured) & (second | ~measured)
-    left = jnp.sqrt(1.0 - rho**2)
-    location = location + jnp.where(given, rho * sd * of_partner(z), 0.0)
-    sd = jnp.where(given, sd * left, sd)
+    location, sd, ends = jnp.zeros_like(safe), jnp.ones_like(safe), [lower, upper]
+    for own, n in zip(here, pair, strict=True):
+        location = jnp.where(own, errors[n].working(safe), location)
+        sd = jnp.where(own, errors[n].sd(safe, sigmas[n]), sd)
+        if errors[n].log_scale:
+            ends = [jnp.where(own, jnp.where(end > 0.0, jnp.log(jnp.maximum(end, 1e-290)),
+                                             -jnp.inf), end) for end in ends]
+    inside = [jnp.isfinite(end) for end in ends]
+    ends = [jnp.where(known, (jnp.where(known, end, location) - location) / sd, end)
+            for known, end in zip(inside, ends, strict=True)]
+    given = rows & paired & of_partner(measured) & (second | ~measured)
+    moved = location + jnp.where(given, rho * sd * of_partner(
+        jnp.where(measured, ends[1], 0.0)), 0.0)
+    left = jnp.where(given, sd * jnp.sqrt(1.0 - rho**2), sd)
     value = jnp.zeros_like(safe)
-    for here, n in zip(both, pair, strict=True):
-        rows = errors[n].log_likelihood_at(
-            jnp.where(here, lower, 1.0), jnp.where(here, upper, 1.0),
-            jnp.where(here, location, 0.0), jnp.where(here, sd, 1.0))
-        value = jnp.where(here, rows, value)
-    hidden = paired & ~measured & ~of_partner(measured)
+    for own, n in zip(here, pair, strict=True):
+        value = jnp.where(own, errors[n].log_likelihood_at(
+            jnp.where(own, lower, 1.0), jnp.where(own, upper, 1.0), jnp.where(own, moved, 0.0),
+            jnp.where(own, left, 1.0)), value)
+    if "both_hidden" not in data:
+        return value, rows
+    hidden = rows & paired & ~measured & ~of_partner(measured)
+    once = hidden & ~second
     mine = [jnp.where(hidden, e, 0.0) for e in ends]
     other = [of_partner(e) for e in mine]
-    once = hidden & ~second  # what is computed at the other row is not used
-
-    def together() -> jax.Array:
-        # x is the one with both ends, if any; y is mirrored where it lies above its limit
-        swap = jnp.isfinite(other[0]) & jnp.isfinite(other[1]) & once
-        low, high = (jnp.where(once, jnp.where(swap, b, a), e)
-                     for a, b, e in zip(mine, other, (-1.0, 1.0), strict=True))
-        y_low, y_high = (jnp.where(once, jnp.where(swap, a, b), 0.0)
-                         for a, b in zip(mine, other, strict=True))
-        above = ~jnp.isfinite(y_high)
-        k = jnp.where(above, -jnp.where(jnp.isfinite(y_low), y_low, -_FAR), y_high)
-        return log_rectangle(low, high, k, jnp.where(above, -rho, rho))
-
-    # few cohorts have such pairs, and an integral costs more than the rest of a row
-    joint = jax.lax.cond(once.any(), together, lambda: jnp.zeros_like(safe))
-    return jnp.where(hidden, jnp.where(second, 0.0, joint), value), paired
+    # x is the one with both ends, if any; y is mirrored where it lies above its limit
+    swap = jnp.isfinite(other[0]) & jnp.isfinite(other[1])
+    low, high = (jnp.where(once, jnp.where(swap, b, a), e)
+                 for a, b, e in zip(mine, other, (-1.0, 1.0), strict=True))
+    y_low, y_high = (jnp.where(once, jnp.where(swap, a, b), 0.0)
+                     for a, b in zip(mine, other, strict=True))
+    above = ~jnp.isfinite(y_high)
+    k = jnp.where(above, -jnp.where(jnp.isfinite(y_low), y_low, -_FAR), y_high)
+    joint = log_rectangle(low, high, k, jnp.where(above, -rho, rho))
+    return jnp.where(hidden, jnp.where(second, 0.0, joint), value), rows
 
 
+def may_both_hide(pairs: Iterable[Pair], outputs: list[str], design: Design) -> bool:
+    """Whether both rows of a sample may be censored, in the design or in what is simulated of it:
+    both outputs have limits."""
+    limited = design.censored | (design.observed & np.isfinite(
+        -np.inf if design.lloq is None else design.lloq))
+    return any(all((limited & (design.output == outputs.index(n))).any() for n in pair)
+               for pair in pairs)
+
+
+@jax.custom_jvp
 def log_rectangle(low: Any, high: Any, k: Any, rho: Any) -> jax.Array:
     """ln P(low < X < high, Y < k) of standard normal X and Y with correlation rho, elementwise.
 
@@ -210,43 +211,62 @@ def log_rectangle(low: Any, high: Any, k: Any, rho: Any) -> jax.Array:
     0.333333333333
     """
     low, high, k, rho = jnp.broadcast_arrays(*(jnp.asarray(v) for v in (low, high, k, rho)))
+    s = jnp.sqrt(1.0 - rho**2)
 
-    def log_integrand(x: Any, k: Any, rho: Any) -> Any:
-        return -0.5 * x**2 - 0.5 * _LOG_2PI + log_ndtr((k - rho * x) / jnp.sqrt(1.0 - rho**2))
-
-    # where the nodes lie changes nothing but the error of the sum: no derivative is taken of it
-    a, b, c, r = (stop_gradient(v) for v in (low, high, k, rho))
-    s = jnp.sqrt(1.0 - r**2)
-
-    def slopes(x: Any) -> tuple[Any, Any]:
-        """First and second derivative of the log of the integrand."""
-        z = (c - r * x) / s
-        mills = jnp.exp(-0.5 * z**2 - 0.5 * _LOG_2PI - log_ndtr(z))
-        return -x - r / s * mills, -1.0 - (r / s) ** 2 * mills * (z + mills)
+    def log_integrand(x: Any) -> tuple[Any, Any, Any]:
+        """With its first and second derivative in x."""
+        z = (k - rho * x) / s
+        below, density = log_ndtr(z), -0.5 * z**2 - 0.5 * _LOG_2PI
+        mills = jnp.exp(density - below)
+        return (below - 0.5 * x**2 - 0.5 * _LOG_2PI, -x - rho / s * mills,
+                -1.0 - (rho / s) ** 2 * mills * (z + mills))
 
     def uphill(_: Any, x: Any) -> Any:
-        slope, bend = slopes(x)
+        _, slope, bend = log_integrand(x)
         return x - slope / bend
 
-    top = jnp.clip(jax.lax.fori_loop(0, _ROUNDS, uphill, jnp.zeros_like(a)), a, b)
-    highest = log_integrand(top, c, r)
+    top = jnp.clip(jax.lax.fori_loop(0, _ROUNDS, uphill, jnp.zeros_like(low)), low, high)
+    highest = log_integrand(top)[0]
 
     def nearer(_: Any, x: Any) -> Any:
-        short = log_integrand(x, c, r) - highest + _DROP
-        return jnp.where(short < 0.0, x - short / slopes(x)[0], x)
+        value, slope, _ = jax.vmap(log_integrand)(x)
+        short = value - highest[None] + _DROP
+        return jnp.where(short < 0.0, x - short / slope, x)
 
-    ends = [jax.lax.fori_loop(0, _ROUNDS, nearer, top + side * _REACH) for side in (-1.0, 1.0)]
-    # the true bounds move with what they are computed from, unless nothing is left out there
-    first = jnp.where(ends[0] > a, ends[0], low)
-    last = jnp.where(ends[1] < b, ends[1], high)
-    safe = jnp.where(jnp.abs(r) > 1e-6, r, 1e-6)
-    inner = [jnp.clip((c + side * jnp.sign(safe) * _KINK * s) / safe, stop_gradient(first),
-                      stop_gradient(last)) for side in (-1.0, 1.0)]
-    nodes, weights = (jnp.reshape(v, (-1, *[1] * a.ndim)) for v in (_NODES, _WEIGHTS))
-    total = jnp.zeros_like(highest)
-    for left, right in pairwise((first, *inner, last)):
-        half = 0.5 * (right - left)
-        x = left[None] + half[None] * (1.0 + nodes)
-        rows = jnp.exp(log_integrand(x, k[None], rho[None]) - highest[None])
-        total = total + half * (weights * rows).sum(axis=0)
-    return highest + jnp.log(total)
+    first, last = jax.lax.fori_loop(0, _ROUNDS, nearer, jnp.stack([top - _REACH, top + _REACH]))
+    first, last = jnp.maximum(first, low), jnp.minimum(last, high)
+    safe = jnp.where(jnp.abs(rho) > 1e-6, rho, 1e-6)
+    parts = jnp.stack([first, *(jnp.clip((k + side * jnp.sign(safe) * _KINK * s) / safe, first,
+                                         last) for side in (-1.0, 1.0)), last])
+    nodes, weights = (jnp.reshape(v, (-1, *[1] * parts.ndim)) for v in (_NODES, _WEIGHTS))
+    half = 0.5 * jnp.diff(parts, axis=0)[None]
+    x = parts[None, :-1] + half * (1.0 + nodes)
+    rows = jax.vmap(jax.vmap(lambda x: jnp.exp(log_integrand(x)[0] - highest)))(x)
+    return highest + jnp.log((half * weights * rows).sum(axis=(0, 1)))
+
+
+@log_rectangle.defjvp
+def _slopes(at: tuple[Any, ...], along: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Plackett's identity gives the slope in rho, densities on the sides those in the ends."""
+    low, high, k, rho = at
+    value, s = log_rectangle(low, high, k, rho), jnp.sqrt(1.0 - rho**2)
+
+    def side(end: Any) -> tuple[Any, Any, Any]:
+        """ln of the probability's slopes in one end and, there, in rho; and where y is then."""
+        known = jnp.isfinite(end)
+        x = jnp.where(known, end, 0.0)
+        z, y = (k - rho * x) / s, (x - rho * k) / s
+        density = -0.5 * x**2 - 0.5 * _LOG_2PI
+        return (jnp.where(known, jnp.exp(density + log_ndtr(z) - value), 0.0),
+                jnp.where(known, jnp.exp(density - 0.5 * z**2 - 0.5 * _LOG_2PI - value) / s, 0.0),
+                jnp.where(known, y, jnp.sign(end) * 1e8))
+
+    (in_low, rho_low, y_low), (in_high, rho_high, y_high) = side(low), side(high)
+    mirrored = y_low > 0.0  # in the left tail a difference is exact
+    ends = jnp.where(mirrored, -y_low, y_high), jnp.where(mirrored, -y_high, y_low)
+    density = -0.5 * k**2 - 0.5 * _LOG_2PI - value
+    in_k = jnp.exp(density + log_ndtr(ends[0])) - jnp.exp(density + log_ndtr(ends[1]))
+    parts = (-in_low, in_high, in_k, rho_high - rho_low)
+    return value, sum((slope * jnp.where(jnp.isfinite(end), d, 0.0)
+                       for slope, end, d in zip(parts, at, along, strict=True)),
+                      jnp.zeros_like(value))

@@ -160,17 +160,17 @@ def row_derivatives(model: PopulationModel, data: Arrays, theta: Any, predicted:
         return value, slope, bend, None
     paired, second = with_partner(data), second_rows(
         model.error_pairs, list(model.error_models()), data)
-    directions = jnp.where(second, 0.0, 1.0), jnp.where(second, 1.0, 0.0)
+    directions = jnp.stack([jnp.where(second, 0.0, 1.0), jnp.where(second, 1.0, 0.0)])
 
     def together(shift: jax.Array) -> jax.Array:
         rows = moved(shift)
         return rows + jnp.where(paired, jnp.take_along_axis(rows, data["partner"], axis=1), 0.0)
 
     def own_slopes(shift: jax.Array) -> jax.Array:
-        first, other = (jax.jvp(together, (shift,), (d,))[1] for d in directions)
+        first, other = jax.vmap(lambda d: jax.jvp(together, (shift,), (d,))[1])(directions)
         return jnp.where(second, other, first)
 
-    (slope, first), (_, other) = (jax.jvp(own_slopes, (zero,), (d,)) for d in directions)
+    (slope, _), (first, other) = jax.vmap(lambda d: jax.jvp(own_slopes, (zero,), (d,)))(directions)
     return (moved(zero), slope, jnp.where(second, other, first),
             jnp.where(paired, jnp.where(second, first, other), 0.0))
 
