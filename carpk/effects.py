@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -128,17 +128,23 @@ def _terms(parameter: str, right: str, refused: Refused) \
 
 def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffect],
                      table: pd.DataFrame, varying: Mapping[str, tuple[Problem, ...]],
-                     source: str) -> tuple[tuple[CovariateEffect, ...], list[Problem]]:
+                     source: str, modelled: Collection[str] = ()) \
+        -> tuple[tuple[CovariateEffect, ...], list[Problem]]:
     """The effects with form, reference and points, and everything that is wrong with the columns
     they read.
 
     table : index ID, one value per patient of the file's columns; varying : columns that change
-        within a patient, and where
+        within a patient, and where; modelled : columns whose missing values are
     """
     made, found, told = [], [], set[str]()
     for asked in effects:
         effect = with_form(asked, table)
-        problems = column_problems(effect, table, varying, source)
+        here = table[table[effect.column].notna()] \
+            if effect.column in modelled and effect.column in table else table
+        problems = column_problems(effect, here, varying, source)
+        if not len(here):
+            problems.append(Problem("error", "no patient has a value", "leave it out", source,
+                                    column=effect.column))
         new = [p for p in problems if str(p) not in told]
         told |= {str(p) for p in new}
         found += new
@@ -146,14 +152,14 @@ def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffe
             continue
         form = covariate_model(effect)
         try:
-            x = form.read(table, effect)
+            x = form.read(here, effect)
         except Exception as failure:  # a formula may raise anything
             found.append(Problem("error", f"the term cannot be evaluated: {failure}",
                                  "np.sqrt(X), X:Y and I(X**2) are read; categories stand alone",
                                  source, column=effect.key))
             continue
         whole = form.found(x, effect)
-        found += _value_problems(whole, table, x, source)
+        found += _value_problems(whole, here, x, source)
         made.append(whole)
     return tuple(made), found
 
@@ -183,8 +189,9 @@ def column_problems(effect: CovariateEffect, table: pd.DataFrame,
             continue
         column = table[name]
         found += [Problem("error", f"missing, and {effect.key} needs it",
-                          "fill it in, or take the patient out of the file", source, patient=i,
-                          column=name) for i in column.index[column.isna()]]
+                          f'fill it in, model it (missing = {{{name} = "model"}}), or take the '
+                          "patient out of the file", source, patient=i, column=name)
+                  for i in column.index[column.isna()]]
         if form.numeric and not pd.api.types.is_numeric_dtype(column):
             values = pd.to_numeric(column, errors="coerce")
             found += [Problem("error", f"not a number, and {effect.form} needs one",

@@ -32,6 +32,7 @@ from carpk.estimators import Convergence, Progress, with_settings
 from carpk.horseshoe import Horseshoe
 from carpk.levels import Level
 from carpk.likelihood import data_of
+from carpk.missing import Given, Missing
 from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve, solve_error
 from carpk.priors import Prior
@@ -221,6 +222,8 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         request["classes"] = asked.mixture.written if asked.mixture else "1"
     if asked.levels:
         request["levels"] = {level.column: list(level.parameters) for level in asked.levels}
+    if asked.missing:
+        request["missing"] = {gap.column: "model" for gap in asked.missing}
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
     stamp = json.dumps([request, cohort.sha256, code], sort_keys=True).encode()
@@ -248,6 +251,7 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "etas": chosen.etas,
             "mixture": dataclasses.asdict(chosen.mixture) if chosen.mixture else None,
             "levels": [dataclasses.asdict(level) for level in chosen.levels],
+            "missing": [dataclasses.asdict(gap) for gap in chosen.missing],
             "time_varying": dict(chosen.time_varying),
             "occasions": list(chosen.occasions), "courses": chosen.courses,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
@@ -317,7 +321,10 @@ def _read(folder: Path) -> Fit:
         resolved.get("courses", 0), None if "earlier" not in resolved else Earlier(
             resolved["earlier"]["written"], {n: priors[n] for n in resolved["earlier"]["names"]},
             tuple(map(tuple, resolved["earlier"]["correlation"]))),
-        Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None)
+        Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None,
+        tuple(Missing(**{**v, "levels": tuple(v["levels"]), "patients": tuple(v["patients"]),
+                         "given": tuple(Given(**g) for g in v["given"])})
+              for v in resolved.get("missing", ())))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from carpk import registry
+from carpk.asked_values import Names, given_priors, held_values
 from carpk.censoring import METHODS
-from carpk.classes import Mixture, asked_mixture, published_classes, wrong_shares
+from carpk.classes import Mixture, asked_mixture, wrong_shares
 from carpk.correlated import asked_blocks, correlations, half_fixed
 from carpk.covariate_models import CovariateEffect
 from carpk.earlier import Earlier, asked_earlier
@@ -24,6 +25,7 @@ from carpk.epochs import OCCASION, RULES
 from carpk.error_models import ErrorModel, error_model
 from carpk.horseshoe import Horseshoe, asked_horseshoe
 from carpk.levels import Level, asked_levels
+from carpk.missing import Missing, asked_missing
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError, unknown
 from carpk.structure import Parameter, Solver, StructuralModel
@@ -45,7 +47,8 @@ class PopulationModel:
     `time_varying` says by which rule of `carpk.epochs` a column changes in a patient; `occasions`
     are the parameters that differ, by gamma_CL, between the `courses` a patient has at most;
     `earlier` is the posterior of another fit that some of the priors are the marginals of, and
-    `horseshoe` the prior of the coefficients together.
+    `horseshoe` the prior of the coefficients together; `missing` are the covariates whose missing
+    values are modelled, with mean_WT, sd_WT and z_WT_17, see `carpk.missing`.
     """
 
     structure: StructuralModel
@@ -66,6 +69,7 @@ class PopulationModel:
     courses: int = 0
     earlier: Earlier | None = None
     horseshoe: Horseshoe | None = None
+    missing: tuple[Missing, ...] = ()
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -97,6 +101,7 @@ class PopulationModel:
                 *(self.horseshoe.names if self.horseshoe else ()),
                 *(self.mixture.names if self.mixture else ()),
                 *(n for level in self.levels for n in level.names),
+                *(n for gap in self.missing for n in gap.names),
                 *(f"omega_{n}" for n in self.spread),
                 *(n for block in self.blocks for n in correlations(block)),
                 *(f"gamma_{n}" for n in self.occasions),
@@ -137,13 +142,30 @@ class PopulationModel:
         """What the coefficients of each effect multiply, (P, C) by the effect's key, and those of
         each level; without the effects that change in a patient.
 
-        covariates : index ID, the columns of the file; no value that an effect reads is missing
+        covariates : index ID, the columns of the file; 0 of a missing value that is modelled, and
+            no other that an effect reads is missing
         """
         columns = {}
         for e in (e for e in self.effects if not self.changes(e)):
-            form = covariate_model(e)
-            columns[e.key] = form.columns(form.read(covariates, e), e)
-        return columns | {level.key: level.columns(covariates) for level in self.levels}
+            form, gap = covariate_model(e), self.gap(e)
+            if gap is None:
+                columns[e.key] = np.asarray(form.columns(form.read(covariates, e), e))
+                continue
+            lacking = gap.lacking(covariates)
+            there = np.asarray(form.columns(form.read(covariates[~lacking], e), e))
+            columns[e.key] = np.zeros((len(lacking), there.shape[1]))
+            columns[e.key][~lacking] = there
+        return columns | {level.key: level.columns(covariates) for level in self.levels} | {
+            gap.key: gap.rows(covariates) for gap in self.missing}
+
+    def gap(self, effect: CovariateEffect) -> Missing | None:
+        """Of an effect whose column has missing values that are modelled, these."""
+        return next((m for m in self.missing if m.column == effect.column), None)
+
+    @property
+    def hidden(self) -> tuple[Missing, ...]:
+        """The categories whose missing levels are summed over."""
+        return tuple(m for m in self.missing if m.kind == "category")
 
     def changes(self, effect: CovariateEffect) -> bool:
         """Whether an effect changes in a patient: one of the columns it reads does."""
@@ -159,11 +181,18 @@ class PopulationModel:
         at = self.scale(parameter).to_real(theta[f"{parameter}_pop"])
         for e in self.effects:
             if e.parameter == parameter and e.key in columns:
-                form = covariate_model(e)
-                at = at + form.shift(columns[e.key], [theta[n] for n in form.names(e)])
+                at = at + self.shift(e, theta, columns)
         for level in self.levels:
             at = at + level.shift(columns[level.key], theta, parameter)
         return at
+
+    def shift(self, effect: CovariateEffect, theta: Mapping[str, Any], columns: Mapping[str, Any]) \
+            -> Any:
+        """(P,), what one effect adds on its parameter's link scale; see `location`."""
+        form, gap, own = covariate_model(effect), self.gap(effect), columns[effect.key]
+        if gap is not None:
+            own = gap.filled(effect, own, columns[gap.key], theta)
+        return form.shift(own, [theta[n] for n in form.names(effect)])
 
     def patient_values(self, theta: Mapping[str, Any], columns: Mapping[str, Any], phi: Any) \
             -> dict[str, Any]:
@@ -198,6 +227,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                classes: str | None = None, censoring: str = "M3",
                levels: Mapping[str, str | Iterable[str]] | None = None,
                time_varying: Mapping[str, str] | None = None, occasions: Iterable[str] = (),
+               missing: Mapping[str, str] | None = None,
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | str | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -224,6 +254,9 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         a window while it is off, else the median of the patients' values at time 0
     occasions : the parameters that differ between the occasions of a patient, which the column
         OCC numbers; see `carpk.occasions`. gamma_CL is the SD between them on the link scale
+    missing : {column: "model"} of covariates that some patients lack, which are refused otherwise.
+        A number is normal (its logarithm under a power) given the covariates no patient lacks, a
+        category is summed over its levels; see `carpk.missing`
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
@@ -253,15 +286,14 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     found += [unknown("parameter", n, known) for n in vary if n not in known]
     effects, problems = asked_effects(structure, covariates)
     blocks, more = asked_blocks(vary, correlated)
-    found += problems + more
-    stated, earlier, sparse, effects, problems = _joint(priors, effects)
-    found += problems
+    stated, earlier, sparse, effects, last = _joint(priors, effects)
+    found += problems + more + last
     if etas not in ("normal", "student_t"):
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
-    above, more = asked_levels(structure, levels or {}, effects)
-    found += more
+    above, problems = asked_levels(structure, levels or {}, effects)
     mixture, more = asked_mixture(structure, classes, vary)
-    found += more
+    gaps, last = asked_missing(missing or {}, effects, time_varying or {})
+    found += problems + more + last
     if censoring not in METHODS:
         found.append(unknown("censoring method", censoring, METHODS))
     rules, again = dict(time_varying or {}), tuple(dict.fromkeys(occasions))
@@ -275,12 +307,15 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
                             censoring=censoring, etas=etas, mixture=mixture,
                             levels=above, time_varying=rules, occasions=again, earlier=earlier,
-                            horseshoe=sparse)
+                            horseshoe=sparse, missing=gaps)
     found = [Problem("error", "a rule for a column that no covariate effect reads",
                      f"they read {', '.join(asked.covariates) or 'none'}", column="time_varying",
                      found=n) for n in rules if n not in asked.covariates]
-    values, reasons, problems = _held(asked, fixed or {}, set(free))
-    given, more = _given(asked, stated)
+    names = Names(structure, mixture, asked.names, (
+        *(e.stem for e in effects), *(v.stem(n) for v in above for n in v.parameters),
+        *(stem for gap in gaps for stem in gap.stems)))
+    values, reasons, problems = held_values(names, fixed or {}, set(free))
+    given, more = given_priors(names, stated)
     found += problems + more
     found += [Problem("error", "both fixed and given a prior",
                       "drop one; `free` frees what the model file fixes", column=n)
@@ -302,46 +337,6 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                                reasons={**reasons, **dict.fromkeys(given, "asked for")})
 
 
-def _known(asked: PopulationModel, name: str) -> bool:
-    """Whether a population parameter may be meant: levels and knots are the cohort's."""
-    stems = (*(e.stem for e in asked.effects),
-             *(level.stem(n) for level in asked.levels for n in level.parameters))
-    return name in asked.names or name.startswith(stems)
-
-
-def _whole(asked: PopulationModel, name: str) -> str:
-    """`CL` stands for `CL_pop` in a request."""
-    return f"{name}_pop" if f"{name}_pop" in asked.names else name
-
-
-def _held(asked: PopulationModel, fixed: Mapping[str, float | str] | Iterable[str],
-          free: set[str]) -> tuple[dict[str, float], dict[str, str], list[Problem]]:
-    """Fixed values, why each is fixed, and what of the request was not understood."""
-    structure = asked.structure
-    freed = {_whole(asked, n) for n in free}
-    found = [unknown("population parameter", n, asked.names)
-             for n in sorted(freed - set(asked.names))]
-    held = {n: v for n, v in structure.held.items() if n in asked.names and n not in freed}
-    values = {n: value for n, (value, _) in held.items()}
-    reasons = {n: f"held at the model file's value: {why}" for n, (_, why) in held.items()}
-    wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed, "published")
-    for short, value in wanted.items():
-        name = _whole(asked, short)
-        if not _known(asked, name):
-            found.append(unknown("population parameter", name, asked.names))
-            continue
-        number = _published(asked, name) if value == "published" else _number(value)
-        if number is None:
-            found.append(Problem("error", "not a number, nor a value the model file gives",
-                                 "write the value to hold it at", column=name,
-                                 found=str(value)))
-            continue
-        values[name] = number
-        reasons[name] = "held at the model file's value on request" \
-            if value == "published" else "fixed on request"
-    return values, reasons, found
-
-
 def _joint(priors: Mapping[str, Prior | str] | str | None, effects: tuple[CovariateEffect, ...]) \
         -> tuple[dict[str, Prior | str], Earlier | None, Horseshoe | None,
                  tuple[CovariateEffect, ...], list[Problem]]:
@@ -353,42 +348,3 @@ def _joint(priors: Mapping[str, Prior | str] | str | None, effects: tuple[Covari
     earlier, effects, found = asked_earlier(None if source is None else str(source), effects)
     sparse, more = asked_horseshoe(stated.pop("covariates", None))
     return stated, earlier, sparse, effects, found + more
-
-
-def _given(asked: PopulationModel, priors: Mapping[str, Prior | str]) \
-        -> tuple[dict[str, Prior], list[Problem]]:
-    """The priors a request states, and what of it was not understood."""
-    given: dict[str, Prior] = {}
-    found: list[Problem] = []
-    for short, prior in priors.items():
-        name = _whole(asked, short)
-        if not _known(asked, name):
-            found.append(unknown("population parameter", name, asked.names))
-            continue
-        try:
-            given[name] = Prior.parse(prior) if isinstance(prior, str) else prior
-            if given[name].family == "horseshoe":
-                found.append(Problem("error", "a horseshoe is of all coefficients together",
-                                     'priors = {covariates = "horseshoe"}', column=name))
-        except RequestError as refused:
-            found += [dataclasses.replace(p, column=name) for p in refused.problems]
-    return given, found
-
-
-def _number(value: float | str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
-def _published(asked: PopulationModel, name: str) -> float | None:
-    structure, of_classes = asked.structure, published_classes(asked.structure, asked.mixture)
-    if name in of_classes:
-        return of_classes[name]
-    if name.endswith("_pop"):
-        return structure.parameter(name.removesuffix("_pop")).typical
-    if name.startswith("omega_"):
-        omega = structure.parameter(name.removeprefix("omega_")).omega
-        return omega.omega if omega else None
-    return None

@@ -22,6 +22,7 @@ from carpk.likelihood import (
     population_location,
     predicted_rows,
     row_log_likelihood,
+    with_own_levels,
 )
 from carpk.population_model import PopulationModel
 from carpk.solve import Arrays
@@ -270,6 +271,9 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
                            enumerate(jax.nn.softmax(each, axis=1).T)}
                 known = {**data, "classes": jax.nn.one_hot(
                     jax.random.categorical(draw[2], each), each.shape[1], dtype=float)}
+            if model.hidden:
+                known = with_own_levels(model, known, values, draw[1],
+                                        jax.random.fold_in(draw[2], 1))
             mu, _ = population_location(model, known, values)
             patients = model.patient_values(values, data["effects"], mu)
             return mu, {**{n: patients[n] for n in alone}, **classes}
@@ -365,7 +369,8 @@ def design_of(stored: xr.DataTree) -> Design:
         inputs={str(n).removeprefix("input_"): constant[n].values for n in constant.data_vars
                 if str(n).startswith("input_")},
         excluded=pd.DataFrame(), warnings=(), covariates=pd.DataFrame(
-            {str(n).removeprefix("covariate_"): constant[n].values for n in constant.data_vars
+            {str(n).removeprefix("covariate_"): np.where(v == "", None, v)
+             if (v := constant[n].values).dtype.kind in "OUT" else v for n in constant.data_vars
              if str(n).startswith("covariate_")}, index=pd.Index(ids, dtype=object, name="ID")),
         dose_time=constant["dose_time"].values, dose_amount=constant["dose_amount"].values,
         dose_duration=constant["dose_duration"].values, dose_state=constant["dose_state"].values,

@@ -18,6 +18,7 @@ from carpk.earlier import adopted
 from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
 from carpk.likelihood import data_of, predicted_rows
+from carpk.missing import missing_priors, resolved_missing
 from carpk.occasions import courses_of
 from carpk.population_model import PopulationModel
 from carpk.priors import Prior
@@ -51,6 +52,8 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
         priors |= class_priors(structure, model.mixture, reasons)
     for level in model.levels:
         priors |= level_priors(structure, level, reasons)
+    for gap in model.missing:
+        priors |= missing_priors(gap, reasons)
     of_classes = published_classes(structure, model.mixture)
     for block in model.blocks:
         priors |= dict.fromkeys(correlations(block), Prior("lkj", (2.0,)))
@@ -137,7 +140,10 @@ def with_effects(model: PopulationModel, design: Design) \
     source = next((p.file for p in design.warnings if p.file), "")
     still, found = resolved_effects(
         model.structure, [e for e in model.effects if not model.changes(e)], design.covariates,
-        design.varying, source)
+        design.varying, source, [m.column for m in model.missing])
+    gaps, more = ((), []) if errors(found) else resolved_missing(
+        model.missing, still, model.spread, design.covariates, source)
+    found += more
     levels, more = resolved_levels(model.levels, design.covariates, design.varying, source)
     found += more
     courses, more = courses_of(model, design, source)
@@ -148,12 +154,14 @@ def with_effects(model: PopulationModel, design: Design) \
         raise DataError(found)
     by_key = {e.key: e for e in (*still, *changing)}
     effects = tuple(by_key[e.key] for e in model.effects)
-    whole = dataclasses.replace(model, effects=effects, levels=levels, courses=courses)
+    whole = dataclasses.replace(model, effects=effects, levels=levels, courses=courses,
+                                missing=gaps)
     unknown = [n for n in (*model.priors, *model.fixed) if n not in whole.names]
     if unknown:
         raise RequestError(Problem("error", "no such coefficient", "these there are: " + ", ".join(
             (*(n for e in effects for n in coefficients(e)),
-             *(n for level in levels for n in level.names))), column=n) for n in unknown)
+             *(n for level in levels for n in level.names),
+             *(n for gap in gaps for n in gap.names))), column=n) for n in unknown)
     return whole, tuple(found)
 
 
@@ -165,7 +173,8 @@ def _covariate_priors(model: PopulationModel, design: Design, reasons: dict[str,
         moving = effects_over_time(model, design, epochs)
         still |= {k: v[epochs.lasting()].reshape(-1, v.shape[-1]) for k, v in moving.items()}
     for e in model.effects:
-        columns = still[e.key]
+        columns, gap = still[e.key], model.gap(e)
+        columns = columns if gap is None else columns[~gap.lacking(design.covariates)]
         link = model.structure.parameter(e.parameter)
         size = max(abs(link.typical), 1.0) if link.link == "identity" else 1.0
         for k, name in enumerate(coefficients(e)):

@@ -19,6 +19,7 @@ from carpk.correlated import correlations
 from carpk.empirical_bayes import dense
 from carpk.geometry import noncentred
 from carpk.likelihood import class_shift, population_location
+from carpk.missing import with_levels
 from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
 from carpk.priors import lkj_draw
@@ -99,10 +100,12 @@ def drawn_from_prior(model: PopulationModel, seed: int) -> dict[str, float]:
 
 
 def _new_units(model: PopulationModel, seed: int) -> dict[str, float]:
-    """A b for every unit of the levels above the patients: `theta` knows those of a fit."""
+    """A b for every unit of the levels above the patients, and a z for every missing number:
+    `theta` knows those of a fit."""
     random = np.random.default_rng((seed, 1))
-    return {n: random.normal() for level in model.levels for p in level.parameters
-            for n in level.deviations(p)}
+    return {n: random.normal() for n in (
+        *(b for level in model.levels for p in level.parameters for b in level.deviations(p)),
+        *(z for gap in model.missing for z in gap.deviations))}
 
 
 def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,
@@ -142,6 +145,8 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     between, within = jax.random.split(jax.random.key(seed))
     here = drawn_classes(model.mixture, {"time": design.time, "effects": columns}, population,
                          jax.random.fold_in(between, 1))
+    here = with_levels(model.missing, model.effects, here, population,
+                       jax.random.fold_in(between, 2))
     mu, low = population_location(model, here, population)
     z = TAILS[model.etas].draw(between, mu.shape)
     held = {n: jnp.asarray(v, dtype=float) for n, v in (own or {}).items()}
