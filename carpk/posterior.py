@@ -254,6 +254,12 @@ def _plain(column: pd.Series) -> np.ndarray:
         else column.fillna("").astype(str).to_numpy(dtype=object)
 
 
+def _written(column: np.ndarray) -> np.ndarray:
+    """The inverse of `_plain`."""
+    return column if column.dtype.kind == "f" else np.array(
+        [v or None for v in column], dtype=object)
+
+
 def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
                phi: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(chain, draw, patient, parameter): where each draw's population puts each patient's phi;
@@ -369,9 +375,9 @@ def design_of(stored: xr.DataTree) -> Design:
         inputs={str(n).removeprefix("input_"): constant[n].values for n in constant.data_vars
                 if str(n).startswith("input_")},
         excluded=pd.DataFrame(), warnings=(), covariates=pd.DataFrame(
-            {str(n).removeprefix("covariate_"): np.where(v == "", None, v)
-             if (v := constant[n].values).dtype.kind in "OUT" else v for n in constant.data_vars
-             if str(n).startswith("covariate_")}, index=pd.Index(ids, dtype=object, name="ID")),
+            {str(n).removeprefix("covariate_"): _written(constant[n].values)
+             for n in constant.data_vars if str(n).startswith("covariate_")},
+            index=pd.Index(ids, dtype=object, name="ID")),
         dose_time=constant["dose_time"].values, dose_amount=constant["dose_amount"].values,
         dose_duration=constant["dose_duration"].values, dose_state=constant["dose_state"].values,
         dose_line=constant["dose_line"].values,

@@ -87,7 +87,7 @@ def test_the_density_is_that_written_out_by_hand():
 
 def test_of_two_categories_and_two_classes_every_combination_is_summed_over():
     made = lacking()
-    made.covariates["SITE"] = list("ABCABC") + [None, "A"]
+    made.covariates["SITE"] = [*"ABCABC", None, "A"]
     model, _ = resolve(population(
         DECAY, covariates={"k ~ SEX": "category(F)", "C0 ~ SITE": "category(A)"},
         missing={"SEX": "model", "SITE": "model"}, classes="2: C0"), design(made, DECAY), {})
@@ -116,7 +116,8 @@ def test_what_is_missing_is_told_and_nothing_is_named_that_is_not():
         2 * np.log(COHORT.covariates["WT"].dropna()).std(ddof=0), rel=0.03)
     plain = population(DECAY, covariates={"C0 ~ AGE": "power"}, missing={"AGE": "model"})
     whole, told = resolve(plain, DESIGN, {})
-    assert whole.missing == () and "nothing to model" in told[-1].wrong
+    assert whole.missing == ()
+    assert "nothing to model" in told[-1].wrong
 
 
 def test_the_tables_hold_what_was_missing(near_typical, tmp_path):
@@ -187,11 +188,13 @@ def test_the_command_line_asks_for_it(tmp_path):
     run.write_text('model = "stein_2019"\nmissing = {WT = "model"}\n[data]\nfile = "some.csv"\n'
                    '[covariates]\n"Cmax ~ WT" = "power"\n')
     shown = CliRunner().invoke(app, ["check", str(run)])
-    assert shown.exit_code == 0 and "missing in 2 of 8 patients" in shown.output
+    assert shown.exit_code == 0
+    assert "missing in 2 of 8 patients" in shown.output
     refused = CliRunner().invoke(app, [
         "fit", str(file), "--model", "stein_2019", "--seed", "1", "--estimator", "focei",
         "--covariate", "Cmax ~ WT=power", "--missing", "WT", "--out", str(tmp_path)])
-    assert refused.exit_code == 1 and "covariates that no patient lacks" in refused.output
+    assert refused.exit_code == 1
+    assert "covariates that no patient lacks" in refused.output
 
 
 def normal_cohort(patients, lost, seed, beta=0.8, male=1.5):
