@@ -128,13 +128,14 @@ def _terms(parameter: str, right: str, refused: Refused) \
 
 def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffect],
                      table: pd.DataFrame, varying: Mapping[str, tuple[Problem, ...]],
-                     source: str, modelled: Collection[str] = ()) \
+                     source: str, modelled: Collection[str] = (), planned: bool = False) \
         -> tuple[tuple[CovariateEffect, ...], list[Problem]]:
     """The effects with form, reference and points, and everything that is wrong with the columns
     they read.
 
     table : index ID, one value per patient of the file's columns; varying : columns that change
-        within a patient, and where; modelled : columns whose missing values are
+        within a patient, and where; modelled : columns whose missing values are; planned : nothing
+        is estimated, so patients may be alike
     """
     made, found, told = [], [], set[str]()
     for asked in effects:
@@ -159,7 +160,7 @@ def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffe
                                  source, column=effect.key))
             continue
         whole = form.found(x, effect)
-        found += _value_problems(whole, here, x, source)
+        found += _value_problems(whole, here, x, source, planned)
         made.append(whole)
     return tuple(made), found
 
@@ -206,11 +207,13 @@ def column_problems(effect: CovariateEffect, table: pd.DataFrame,
     return found
 
 
-def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray, source: str) \
-        -> list[Problem]:
+def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray, source: str,
+                    planned: bool) -> list[Problem]:
     """What the patients' values say against an effect, or to know of it."""
     columns = covariate_model(effect).columns(x, effect)
     if effect.form == "category":
+        if planned:
+            return []
         found = [Problem("warning", f"only {int(n)} of {len(x)} patients are of this level: its "
                          "coefficient is mostly the prior's", "join levels, or leave it out",
                          source, column=effect.key, found=str(level))
@@ -229,7 +232,7 @@ def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray,
         found += [Problem("error", f"the term is {v} for this patient", "correct the value",
                           source, patient=i, column=effect.key)
                   for i, v in zip(table.index, x, strict=True) if not np.isfinite(v)]
-    elif np.ptp(x) == 0:
+    elif np.ptp(x) == 0 and not planned:
         found.append(Problem("error", "all patients have the same value", "leave it out", source,
                              column=effect.key, found=f"{x[0]:g}"))
     if covariate_model(effect).positive and not float(effect.reference or 0) > 0:

@@ -130,17 +130,18 @@ def _with_joint_priors(model: PopulationModel, design: Design, units: Mapping[in
     return dataclasses.replace(model, earlier=earlier, horseshoe=sparse)
 
 
-def with_effects(model: PopulationModel, design: Design) \
+def with_effects(model: PopulationModel, design: Design, planned: bool = False) \
         -> tuple[PopulationModel, tuple[Problem, ...]]:
     """The model with each covariate's form, reference and levels, the units of the levels above
     the patients, and warnings.
 
+    planned : nothing is to be estimated, so patients may all be alike
     Raises DataError with everything that is wrong with the columns the covariates read.
     """
     source = next((p.file for p in design.warnings if p.file), "")
     still, found = resolved_effects(
         model.structure, [e for e in model.effects if not model.changes(e)], design.covariates,
-        design.varying, source, [m.column for m in model.missing])
+        design.varying, source, [m.column for m in model.missing], planned)
     gaps, more = ((), []) if errors(found) else resolved_missing(
         model.missing, still, model.spread, design.covariates, source)
     found += more

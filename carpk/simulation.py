@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from carpk.classes import drawn_classes, published_classes, shares_drawn
 from carpk.cohort import Design
 from carpk.correlated import correlations
 from carpk.empirical_bayes import dense
+from carpk.epochs import Epochs
 from carpk.geometry import noncentred
 from carpk.likelihood import class_shift, population_location
 from carpk.missing import with_levels
@@ -39,6 +40,7 @@ class Simulated:
     mesh : method and steps each was solved with; moved : how far another mesh moves them, on
         the log scale
     classes : (P,), of a mixture the class of each patient, from 1; not where `own` stands for it
+    over, epochs : what was solved with where parameters change in a patient
     """
 
     parameters: pd.DataFrame
@@ -47,6 +49,8 @@ class Simulated:
     mesh: Meshes
     moved: float
     classes: np.ndarray | None = None
+    over: Mapping[str, np.ndarray] = field(default_factory=dict)
+    epochs: Epochs | None = None
 
 
 def published(model: PopulationModel) -> dict[str, float]:
@@ -129,11 +133,12 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     >>> drawn.dv.shape == seen.time.shape and drawn.parameters.index[0] == seen.ids[0]
     True
     """
-    model, _ = with_effects(model, design)
+    model, _ = with_effects(model, design, planned=True)
     values = {**_new_units(model, seed), **published(model), **(theta or {})}
     found = [Problem("error", "no such population parameter", f"known: {', '.join(model.names)}",
                      found=n) for n in values if n not in model.names]
-    found += [Problem("error", "the model file gives no value", "give one in theta", column=n)
+    found += [Problem("error", "the model file gives no value",
+                      f"give one in theta (--value {n}=...)", column=n)
               for n in model.names if n not in values]
     known = {p.name for p in model.structure.parameters}
     found += [Problem("error", "no such parameter", f"known: {', '.join(sorted(known))}", found=n)
@@ -164,8 +169,9 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     if epochs is not None:
         over = over_time(model, effects_over_time(model, design, epochs), {
             **patient, **moves(model, population, phi)})
-    predicted, mesh, moved_by_mesh = solved(model.structure, design, {
-        n: np.asarray(v) for n, v in over.items()}, mesh, epochs, changing_parameters(model))
+    solved_with = {n: np.asarray(v) for n, v in over.items()}
+    predicted, mesh, moved_by_mesh = solved(model.structure, design, solved_with, mesh, epochs,
+                                            changing_parameters(model))
     dv = jnp.asarray(predicted)
     for k, (output, error) in enumerate(model.error_models().items()):
         noisy = error.draw(jax.random.fold_in(within, k), jnp.asarray(predicted),
@@ -176,4 +182,5 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
                      index=pd.Index(design.ids, name="ID", dtype=object)),
         predicted, np.where(design.observed, np.asarray(dv), np.nan), mesh, moved_by_mesh,
         np.asarray(here["classes"]).argmax(axis=1) + 1
-        if model.mixture and not held.keys() >= set(model.mixture.parameters) else None)
+        if model.mixture and not held.keys() >= set(model.mixture.parameters) else None,
+        solved_with, epochs)
