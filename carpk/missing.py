@@ -231,7 +231,7 @@ def resolved_missing(missing: Iterable[Missing], effects: Sequence[CovariateEffe
     effects : those that do not change in a patient, with their references and levels
     """
     missing = [m for m in missing if m.column in table]
-    complete = _complete([m.column for m in missing], effects, table)
+    complete = _complete(effects, table)
     made, found = [], []
     for column in (m.column for m in missing):
         ids = table.index[table[column].isna()]
@@ -281,14 +281,13 @@ def _of_category(column: str, effects: Sequence[CovariateEffect], table: pd.Data
         {level(v) for v in table[column].dropna()} - {first})))
 
 
-def _complete(lacking: Sequence[str], effects: Sequence[CovariateEffect], table: pd.DataFrame) \
-        -> tuple[Given, ...]:
+def _complete(effects: Sequence[CovariateEffect], table: pd.DataFrame) -> tuple[Given, ...]:
     """The covariates of the model that no patient lacks, standardised."""
     found: dict[str, Given] = {}
     for e in effects:
         for column in covariate_model(e).needs(e):
             x = table.get(column)
-            if column in lacking or x is None or x.isna().any():
+            if x is None or x.isna().any():
                 continue
             if e.form == "category" or not pd.api.types.is_numeric_dtype(x):
                 for k in sorted({level(v) for v in x})[1:]:

@@ -116,7 +116,8 @@ def _with_joint_priors(model: PopulationModel, design: Design, units: Mapping[in
                 "error", "latent classes take no prior from a fit without them",
                 "state priors one by one", column="priors", found=earlier.written))
         earlier = adopted(earlier, model.structure, {
-            n: p for n, p in priors.items() if n not in fixed and n not in model.priors},
+            n: p for n, p in priors.items() if n not in fixed and n not in model.priors
+            and not any(n in gap.deviations for gap in model.missing)},  # of other patients
             model.blocks, units)
         priors |= earlier.priors
         reasons |= dict.fromkeys(earlier.priors, f"the posterior of {earlier.written}, "
