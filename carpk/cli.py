@@ -188,6 +188,21 @@ def simulate(
         like: Annotated[str | None, typer.Option(
             "--design", help="a CSV with ID, and as needed TIME of samples, AMT of doses, and "
             "columns of inputs; DV is not read but with --prior", metavar="my.csv")] = None,
+        covariates_from: Annotated[str | None, typer.Option(
+            help="draw each patient's covariates from the patients of this file, whole rows with "
+            "replacement", metavar="my_cohort.csv")] = None,
+        covariate: Annotated[list[str] | None, typer.Option(
+            help="a covariate of a parameter, as in carpk fit; needs a --value of its beta",
+            metavar='"Cmax ~ WT=power(70)"')] = None,
+        time_varying: Annotated[list[str] | None, typer.Option(
+            help="how a covariate changes in a patient, as in carpk fit",
+            metavar="STEROID=window")] = None,
+        occasions: Annotated[list[str] | None, typer.Option(
+            help="the parameters that differ between the occasions that column OCC of the design "
+            "numbers; needs a --value of their gamma", metavar="Cmax")] = None,
+        value: Annotated[list[str] | None, typer.Option(
+            help="a population value in place of the model file's, or of a parameter it does not "
+            "have; may be repeated", metavar="beta_Cmax_WT=0.75")] = None,
         dose: Dose = None, unit: Unit = None,
         sigma: Annotated[list[str] | None, typer.Option(
             help="residual error in proportion to the level (SD of ln DV of a lognormal error), "
@@ -211,10 +226,13 @@ def simulate(
     from carpk import cli_request, cli_simulate
     from carpk.nonmem import by_dvid
     from carpk.simulation_request import Asked
-    read = cli_request.options(dvid=dvid, units=unit)
+    read = cli_request.options(dvid=dvid, units=unit, covariates=covariate, fixed=value,
+                               time_varying=time_varying, occasions=occasions)
     asked = Asked(
         model, patients, times, seed, sets or (), like, sigma or (), lloq or (),
-        read.get("dvid", ()), dose or (), by_dvid(read.get("units", {})), out, overwrite)
+        read.get("dvid", ()), dose or (), by_dvid(read.get("units", {})), out, overwrite,
+        read.get("covariates", {}), read.get("time_varying", {}), read.get("occasions", ()),
+        read.get("fixed", {}), covariates_from)
     if prior:
         from carpk import cli_prior_predictive
         file, picture, said, warnings = cli_prior_predictive.run(

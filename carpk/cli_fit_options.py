@@ -50,6 +50,9 @@ def command(
         time_varying: Annotated[list[str] | None, typer.Option(
             help="how a covariate changes in a patient: locf, nocb, linear or window; may be "
             "repeated", metavar="STEROID=window")] = None,
+        missing: Annotated[list[str] | None, typer.Option(
+            help="covariates that some patients lack, whose values are modelled (nuts); refused "
+            "otherwise", metavar="WT,SEX")] = None,
         occasions: Annotated[list[str] | None, typer.Option(
             help="the parameters that differ between the occasions of a patient (column OCC), "
             "such as a re-infusion", metavar="Cmax,alpha")] = None,
@@ -92,8 +95,8 @@ def command(
     options = cli_request.options(
         model=model, estimator=estimator, seed=seed, out=out, spread=spread, free=free,
         covariates=covariate, time_varying=time_varying, occasions=occasions,
-        correlated=correlate, correlated_errors=correlate_errors, etas=etas, classes=classes,
-        levels=level, censoring=censoring, errors=error, fixed=fix, priors=prior,
+        missing=missing, correlated=correlate, correlated_errors=correlate_errors, etas=etas,
+        classes=classes, levels=level, censoring=censoring, errors=error, fixed=fix, priors=prior,
         prior_from=prior_from, steps=steps, solver=solver,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup, "inits": inits,

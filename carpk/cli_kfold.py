@@ -13,7 +13,7 @@ from rich.table import Table
 
 from carpk.cohort import Cohort
 from carpk.comparison import must_be_comparable
-from carpk.cross_validation import folds_of, kfold
+from carpk.cross_validation import folds_of, kfold, must_lack_nothing
 from carpk.fitting import Fit, fit, load_fit
 from carpk.problems import Problem, RequestError
 from carpk.program_cache import keep_programs
@@ -33,6 +33,7 @@ def run(folders: list[Path], count: int, out: str | None, overwrite: bool) -> in
         raise RequestError(Problem("error", "there is such a file", "--overwrite replaces it", out))
     fits = {f.name: load_fit(f) for f in folders}
     must_be_comparable(fits)
+    must_lack_nothing(fits)
     folds = folds_of(next(iter(fits.values())).design.ids, count)
     keep_programs()
     refits = {name: _refits(folder, fits[name], folds)

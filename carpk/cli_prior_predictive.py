@@ -40,7 +40,13 @@ def run(asked: Asked, cohorts: int) -> tuple[Path, Path, str, tuple[Problem, ...
     found += wrong_numbers(asked)
     found += [Problem("error", "with --prior, values are drawn from the priors", "drop it",
                       column=option)
-              for option, given in (("--set", asked.sets), ("--sigma", asked.sigma)) if given]
+              for option, given in (("--set", asked.sets), ("--sigma", asked.sigma),
+                                    ("--value", asked.values)) if given]
+    found += [Problem("error", "with --prior, a run.toml states the model", "state it there",
+                      column=option)
+              for option, given in (
+                  ("--covariate", asked.effects), ("--occasions", asked.occasions),
+                  ("--time-varying", asked.rules), ("--covariates-from", asked.donors)) if given]
     if found:
         raise RequestError(found)
     model, like, planned = _stated(asked) if Path(asked.model).suffix in (".toml", ".json") \

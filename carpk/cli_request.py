@@ -17,8 +17,9 @@ from carpk.preparation import with_effects
 from carpk.problems import Problem, RequestError
 
 _PAIRED = ("errors", "fixed", "priors", "columns", "units", "time_varying")
-_LISTED = ("spread", "free", "dvid", "occasions")
-_CHECKED = ("data", "model", "covariates", "levels", "time_varying", "occasions")  # with the file
+_LISTED = ("spread", "free", "dvid", "occasions", "missing")
+_CHECKED = ("data", "model", "covariates", "levels", "time_varying", "occasions",
+            "missing")  # with the file
 
 
 def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
             table[name] = dict(_pair(text, name) for text in value)
         elif name in _LISTED:
             listed = [part.strip() for text in value for part in text.split(",") if part.strip()]
-            table[name] = [_whole(part) for part in listed] if name == "dvid" else listed
+            table[name] = [_whole(part) for part in listed] if name == "dvid" else \
+                dict.fromkeys(listed, "model") if name == "missing" else listed
         elif name == "prior_from":
             table["priors"] = {**table.get("priors", {}), "from": value}
         else:

@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from carpk.accuracy import TOLERANCE
+from carpk.changes import changing_parameters
 from carpk.cohort import Cohort, contents, design
 from carpk.drawings import simulated_cohort, typical_trajectories
+from carpk.effects import covariate_model, resolved_effects, with_form
 from carpk.nonmem import read_plan, to_csv
 from carpk.plots import png, svg
 from carpk.population_model import PopulationModel, population
-from carpk.problems import Problem, RequestError
+from carpk.preparation import with_effects
+from carpk.problems import DataError, Problem, RequestError
 from carpk.program_cache import keep_programs
+from carpk.requests import DataRequest, cohort_of
 from carpk.simulation import Simulated, simulate
 from carpk.simulation_request import (
     Asked,
@@ -32,6 +36,7 @@ from carpk.virtual_cohort import (
     doses_written,
     enrolled,
     measured,
+    resampled,
     sets_named,
     standing_in,
     usual_doses,
@@ -59,9 +64,9 @@ def plotted(structure: StructuralModel, file: str | None, until: float | None,
 def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     """Simulates, writes the cohort and its picture: both files, what is in them, warnings."""
     keep_programs()
-    model = population(asked.model)
-    structure = model.structure
     found: list[Problem] = []
+    model, donors = _stated(asked, found)
+    structure = model.structure
     file = asked.like
     like = noted(found, lambda: read_plan(
         file, [o.dvid for o in structure.outputs], asked.units)) if file else None
@@ -88,6 +93,8 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
         raise RequestError(found)
     cohort, own = enrolled(structure, asked.patients, times, sets, like, asked.dvid, asked.seed,
                            more)
+    if donors is not None:
+        cohort = resampled(cohort, donors, asked.seed)
     cohort = dataclasses.replace(cohort, source=asked.like or "simulated",
                                  units=like.units if like else {})
     seen = design(cohort, structure)  # refuses patients without samples, wrong inputs and doses
@@ -109,11 +116,12 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
         raise RequestError([Problem("error", "nothing can be measured in any patient"),
                             *warnings])
     last = float(seen.time[seen.observed].max())
-    own = {n: drawn.parameters[n].to_numpy() for n in drawn.parameters}
-    paths, _ = curves(structure, seen, own, time := grid(last), drawn.mesh)
+    paths, _ = curves(structure, seen, drawn.over, time := grid(last), drawn.mesh, drawn.epochs,
+                      changing_parameters(model))
     said = f"Seed {asked.seed}; {_errors_said(model, sigma)}" \
         + (f"; sets {', '.join(sets)}" if sets and len(sets) <= 4 else "") + _stood_in(
             structure, like, sets)
+    said += "".join(f"; {e.key}: {e.written}" for e in with_effects(model, seen, True)[0].effects)
     if drawn.classes is not None:
         said += f"; {_classes_said(structure, drawn.classes)}"
     if structure.doses and like is None and more is None:
@@ -123,15 +131,45 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     return target, picture, f"{contents(result, structure)}\n{said}", warnings
 
 
+def _stated(asked: Asked, found: list[Problem]) -> tuple[PopulationModel, Cohort | None]:
+    """The model, and the patients whose covariates are drawn: of a bundled cohort, or of a file
+    that need not hold more than IDs and covariates."""
+    model = population(asked.model, covariates=asked.effects, time_varying=asked.rules,
+                       occasions=asked.occasions, fixed=asked.values)
+    file = asked.donors
+    if file is None:
+        return model, None
+    donors = noted(found, lambda: cohort_of(DataRequest(file=file))
+                   if file.startswith("example:") else read_plan(file, [1]))
+    if donors is None:
+        return model, None
+    return noted(found, lambda: _as_among(donors, model)) or model, donors
+
+
+def _as_among(donors: Cohort, model: PopulationModel) -> PopulationModel:
+    """The model with the references and levels of its covariates as they are among the donors."""
+    mine = [e for e in model.effects
+            if set(covariate_model(with_form(e, donors.covariates)).needs(e))
+            <= set(donors.covariates)]
+    made, found = resolved_effects(model.structure, mine, donors.covariates, donors.varying,
+                                   donors.source, planned=True)
+    if found:
+        raise DataError(found)
+    by_key = {e.key: e for e in (*model.effects, *made)}
+    return dataclasses.replace(model, effects=tuple(by_key.values()))
+
+
 def _draw(model: PopulationModel, cohort: Cohort, own: Mapping[str, np.ndarray],
           sigma: Mapping[str, float], seed: int) -> Simulated:
     """The patients; an additive error has its size relative to its output's mean level."""
     seen = design(cohort, model.structure)
     size = {o: sigma.get(o, sigma.get("", SIGMA)) for o in model.errors}
     errors = model.error_models()
-    additive = [o for o, e in errors.items() if set(e.sigmas) == set(e.in_units)]
+    additive = [o for o, e in errors.items() if set(e.sigmas) == set(e.in_units)
+                and not any(f"sigma_{o}_{s}" in model.fixed for s in e.sigmas)]
     theta = {f"sigma_{o}_{s}": 0.0 if s in e.in_units else size[o]
-             for o, e in errors.items() for s in e.sigmas}
+             for o, e in errors.items() for s in e.sigmas
+             if f"sigma_{o}_{s}" not in model.fixed}
     drawn = simulate(model, seen, theta, seed=seed, own=own)
     names = [o.name for o in model.structure.outputs]
     for output in additive:
@@ -146,8 +184,12 @@ def _draw(model: PopulationModel, cohort: Cohort, own: Mapping[str, np.ndarray],
 
 def _errors_said(model: PopulationModel, sigma: Mapping[str, float]) -> str:
     """The residual errors as they are drawn, in words."""
+    stated = {o: ", ".join(f"{model.fixed[n]:g}" for s in e.sigmas
+                           if (n := f"sigma_{o}_{s}") in model.fixed)
+              for o, e in model.error_models().items()}
     return "residual error " + ", ".join(
-        f"{sigma.get(o, sigma.get('', SIGMA)):g} of {o} ({e})" for o, e in model.errors.items())
+        f"{stated[o] or format(sigma.get(o, sigma.get('', SIGMA)), 'g')} of {o} ({e})"
+        for o, e in model.errors.items())
 
 
 def _classes_said(structure: StructuralModel, classes: np.ndarray) -> str:

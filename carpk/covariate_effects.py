@@ -23,7 +23,7 @@ from carpk.solve import Arrays, arrays
 from carpk.structure import named
 
 COLUMNS = ("covariate", "value", "reference", "quantity", "kind", "scale", "median", "lower95",
-           "upper95", "direction", "within", "coefficient", "explained", "kappa")
+           "upper95", "direction", "within", "coefficient", "explained", "kappa", "missing")
 RELEVANT = (0.8, 1.25)  # of a ratio: inside, exposures count as equivalent
 _DRAWS = 1000
 _POINTS = 561  # 20 a day over 28 days
@@ -44,7 +44,8 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
     column explains in these patients, median; NaN of one that changes in a patient, whose row is
     for a patient who has that value all along;
     kappa: under a horseshoe, the mean shrinkage factor of the coefficient (of several, the least
-    shrunk): near 1 it is held at 0, near 0 the data decide; NaN without, and of one that changes.
+    shrunk): near 1 it is held at 0, near 0 the data decide; NaN without, and of one that changes;
+    missing: how many patients lack the covariate, whose values were modelled.
     """
     effects = fit.model.effects
     if not effects:
@@ -80,7 +81,8 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
                 "explained": explained.get(quantity, np.nan) if kind == "parameter" else np.nan,
                 "kappa": min((kappas[n] for e in mine if e.parameter == quantity
                               for n in coefficients(e) if e.form != "category" or
-                              n == f"{e.stem}_{value}"), default=np.nan)})
+                              n == f"{e.stem}_{value}"), default=np.nan),
+                "missing": len(gap.patients) if (gap := fit.model.gap(mine[0])) else 0})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -91,7 +93,7 @@ def _values(fit: Fit, effect: CovariateEffect) -> list[float | str]:
     if fit.model.changes(effect):
         return _values_in_time(fit, effect)
     x = covariate_model(effect).read(fit.design.covariates, effect)
-    return [float(f"{q:.4g}") for q in np.quantile(x, [0.05, 0.95])]
+    return [float(f"{q:.4g}") for q in np.nanquantile(x, [0.05, 0.95])]
 
 
 def _values_in_time(fit: Fit, effect: CovariateEffect) -> list[float | str]:
@@ -122,6 +124,8 @@ def _scene_columns(fit: Fit, scenes: list[tuple[str, float | str]]) -> Arrays:
         columns[e.key] = jnp.asarray(covariate_model(e).columns(np.array(x, dtype=kind), e))
     for level in fit.model.levels:  # of no unit
         columns[level.key] = jnp.zeros((len(scenes) + 1, len(level.units)))
+    for gap in fit.model.missing:
+        columns[gap.key] = jnp.asarray(gap.nobody(len(scenes) + 1))
     return columns
 
 
@@ -208,12 +212,18 @@ def _kappas(fit: Fit, theta: dict[str, np.ndarray]) -> dict[str, float]:
     values: dict[str, Any] = {**fixed(model), **theta}
     scales = sparse.scales(values)
     columns = model.effect_columns(fit.design.covariates)
+
+    def there(effect: CovariateEffect) -> Any:
+        gap = model.gap(effect)
+        return slice(None) if gap is None else ~gap.lacking(fit.design.covariates)
+
     for e in model.effects:
         omega = unexplained(model, values, e.parameter) ** 0.5 if e.parameter in model.spread \
             else 0.5  # as where the prior's scale was chosen
         for k, name in enumerate(coefficients(e)):
             if name in scales and e.key in columns:
-                size = np.std(columns[e.key][:, k]) * np.asarray(scales[name]) / np.asarray(omega)
+                spread = np.std(columns[e.key][there(e), k]) / np.asarray(omega)
+                size = spread * np.asarray(scales[name])
                 factors[name] = float(np.mean(1.0 / (1.0 + len(fit.design.ids) * size**2)))
     return factors
 
@@ -233,9 +243,7 @@ def _explained(fit: Fit, theta: dict[str, np.ndarray], effect: CovariateEffect) 
     @jax.vmap
     def share(draw: Arrays) -> jax.Array:
         values = {**fixed(model), **draw}
-        moved = {e.key: covariate_model(e).shift(columns[e.key], [values[n] for n in
-                                                                  coefficients(e)])
-                 for e in together}
+        moved = {e.key: model.shift(e, values, columns) for e in together}
         total = sum(moved.values()).var() + unexplained(model, values, effect.parameter)
         return moved[effect.key].var() / total
 

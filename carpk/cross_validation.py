@@ -30,6 +30,15 @@ def folds_of(ids: Sequence[str], count: int) -> list[tuple[str, ...]]:
     return [tuple(ids[i] for i in sorted(order[k::count])) for k in range(count)]
 
 
+def must_lack_nothing(fits: Mapping[str, Fit]) -> None:
+    """RequestError where a fit models what patients lack: of one left out it knows no value."""
+    found = [Problem("error", "missing values are modelled, and a patient left out has none",
+                     "compare without --kfold, or fill them in", n, column=gap.column)
+             for n, f in fits.items() for gap in f.model.missing]
+    if found:
+        raise RequestError(found)
+
+
 def kfold(fits: Mapping[str, Fit], refits: Mapping[str, Sequence[Fit]],
           folds: Sequence[Sequence[str]], seed: int = 1) -> pd.DataFrame:
     """The expected log density of patients left out a fold at a time, best first.

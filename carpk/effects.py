@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -128,17 +128,24 @@ def _terms(parameter: str, right: str, refused: Refused) \
 
 def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffect],
                      table: pd.DataFrame, varying: Mapping[str, tuple[Problem, ...]],
-                     source: str) -> tuple[tuple[CovariateEffect, ...], list[Problem]]:
+                     source: str, modelled: Collection[str] = (), planned: bool = False) \
+        -> tuple[tuple[CovariateEffect, ...], list[Problem]]:
     """The effects with form, reference and points, and everything that is wrong with the columns
     they read.
 
     table : index ID, one value per patient of the file's columns; varying : columns that change
-        within a patient, and where
+        within a patient, and where; modelled : columns whose missing values are; planned : nothing
+        is estimated, so patients may be alike
     """
     made, found, told = [], [], set[str]()
     for asked in effects:
         effect = with_form(asked, table)
-        problems = column_problems(effect, table, varying, source)
+        here = table[table[effect.column].notna()] \
+            if effect.column in modelled and effect.column in table else table
+        problems = column_problems(effect, here, varying, source)
+        if not len(here):
+            problems.append(Problem("error", "no patient has a value", "leave it out", source,
+                                    column=effect.column))
         new = [p for p in problems if str(p) not in told]
         told |= {str(p) for p in new}
         found += new
@@ -146,14 +153,14 @@ def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffe
             continue
         form = covariate_model(effect)
         try:
-            x = form.read(table, effect)
+            x = form.read(here, effect)
         except Exception as failure:  # a formula may raise anything
             found.append(Problem("error", f"the term cannot be evaluated: {failure}",
                                  "np.sqrt(X), X:Y and I(X**2) are read; categories stand alone",
                                  source, column=effect.key))
             continue
         whole = form.found(x, effect)
-        found += _value_problems(whole, table, x, source)
+        found += _value_problems(whole, here, x, source, planned)
         made.append(whole)
     return tuple(made), found
 
@@ -183,8 +190,9 @@ def column_problems(effect: CovariateEffect, table: pd.DataFrame,
             continue
         column = table[name]
         found += [Problem("error", f"missing, and {effect.key} needs it",
-                          "fill it in, or take the patient out of the file", source, patient=i,
-                          column=name) for i in column.index[column.isna()]]
+                          f'fill it in, model it (missing = {{{name} = "model"}}), or take the '
+                          "patient out of the file", source, patient=i, column=name)
+                  for i in column.index[column.isna()]]
         if form.numeric and not pd.api.types.is_numeric_dtype(column):
             values = pd.to_numeric(column, errors="coerce")
             found += [Problem("error", f"not a number, and {effect.form} needs one",
@@ -199,11 +207,13 @@ def column_problems(effect: CovariateEffect, table: pd.DataFrame,
     return found
 
 
-def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray, source: str) \
-        -> list[Problem]:
+def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray, source: str,
+                    planned: bool) -> list[Problem]:
     """What the patients' values say against an effect, or to know of it."""
     columns = covariate_model(effect).columns(x, effect)
     if effect.form == "category":
+        if planned:
+            return []
         found = [Problem("warning", f"only {int(n)} of {len(x)} patients are of this level: its "
                          "coefficient is mostly the prior's", "join levels, or leave it out",
                          source, column=effect.key, found=str(level))
@@ -222,7 +232,7 @@ def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray,
         found += [Problem("error", f"the term is {v} for this patient", "correct the value",
                           source, patient=i, column=effect.key)
                   for i, v in zip(table.index, x, strict=True) if not np.isfinite(v)]
-    elif np.ptp(x) == 0:
+    elif np.ptp(x) == 0 and not planned:
         found.append(Problem("error", "all patients have the same value", "leave it out", source,
                              column=effect.key, found=f"{x[0]:g}"))
     if covariate_model(effect).positive and not float(effect.reference or 0) > 0:

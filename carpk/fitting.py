@@ -32,6 +32,7 @@ from carpk.estimators import Convergence, Progress, with_settings
 from carpk.horseshoe import Horseshoe
 from carpk.levels import Level
 from carpk.likelihood import data_of
+from carpk.missing import Given, Missing
 from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve, solve_error
 from carpk.priors import Prior
@@ -224,6 +225,8 @@ def _asked(asked: PopulationModel, structure: StructuralModel, cohort: Cohort, e
         request["levels"] = {level.column: list(level.parameters) for level in asked.levels}
     if asked.error_pairs:
         request["correlated_errors"] = [list(p) for p in asked.error_pairs]
+    if asked.missing:
+        request["missing"] = {gap.column: "model" for gap in asked.missing}
     if cohort.units:
         request["data"]["units"] = {str(k): v for k, v in cohort.units.items()}
     stamp = json.dumps([request, cohort.sha256, code], sort_keys=True).encode()
@@ -253,6 +256,7 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "levels": [dataclasses.asdict(level) for level in chosen.levels],
             "separate": {o: dataclasses.asdict(s) for o, s in chosen.separate.items()},
             "error_pairs": [list(p) for p in chosen.error_pairs],
+            "missing": [dataclasses.asdict(gap) for gap in chosen.missing],
             "time_varying": dict(chosen.time_varying),
             "occasions": list(chosen.occasions), "courses": chosen.courses,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
@@ -325,7 +329,10 @@ def _read(folder: Path) -> Fit:
         Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None,
         {o: Separate(s["column"], tuple(s["units"]))
          for o, s in resolved.get("separate", {}).items()},
-        tuple((a, b) for a, b in resolved.get("error_pairs", ())))
+        tuple((a, b) for a, b in resolved.get("error_pairs", ())),
+        tuple(Missing(**{**v, "levels": tuple(v["levels"]), "patients": tuple(v["patients"]),
+                         "given": tuple(Given(**g) for g in v["given"])})
+              for v in resolved.get("missing", ())))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

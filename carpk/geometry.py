@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from carpk.empirical_bayes import Start, location_scores
 from carpk.likelihood import (
+    log_covariates,
     log_jacobian,
     log_prior,
     patient_log_density,
@@ -142,7 +143,8 @@ def log_density(model: PopulationModel, data: Arrays, start: Arrays, u: jax.Arra
     phi, volume = to_phi(model, data, theta, z, start, parametrisation)
     return (patient_log_likelihood(model, data, theta, phi).sum()
             + patient_log_density(model, data, theta, phi).sum() + volume.sum()
-            + log_prior(model, theta) + log_jacobian(model, u))
+            + log_covariates(model, data, theta) + log_prior(model, theta)
+            + log_jacobian(model, u))
 
 
 def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax.Array:

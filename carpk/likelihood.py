@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -186,9 +187,12 @@ def correlation_rows(model: PopulationModel, theta: Mapping[str, Any], block: tu
 def patient_log_density(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                         phi: jax.Array) -> jax.Array:
     """(P,): log p(phi_i | population), on the link scale; of a mixture summed over the classes,
-    but for patients whose class `data["classes"]` knows."""
+    but for patients whose class `data["classes"]` knows, and over the missing levels of
+    categories."""
     if model.mixture is not None and "classes" not in data:
         return jax.scipy.special.logsumexp(class_log_densities(model, data, theta, phi), axis=1)
+    if model.hidden and "levels" not in data:
+        return jax.scipy.special.logsumexp(level_log_densities(model, data, theta, phi), axis=1)
     mu, low = population_location(model, data, theta)
     z = solve_lower(low, [phi[:, k] - mu[:, k] for k in range(len(low))])
     shape = TAILS[model.etas].log_density
@@ -206,6 +210,44 @@ def class_log_densities(model: PopulationModel, data: Mapping[str, Any],
         each.append(jnp.log(share) + patient_log_density(
             model, {**data, "classes": known}, theta, phi))
     return jnp.stack(each, axis=1)
+
+
+def level_log_densities(model: PopulationModel, data: Mapping[str, Any],
+                        theta: Mapping[str, Any], phi: jax.Array) -> jax.Array:
+    """(P, combinations): ln of the probability of each combination of missing levels times
+    p(phi_i | it), link scale. Of what a patient has only the first level counts, with 1."""
+    each = []
+    for chosen in itertools.product(*(range(len(gap.levels)) for gap in model.hidden)):
+        columns, weight = dict(data["effects"]), jnp.zeros(phi.shape[0])
+        for gap, k in zip(model.hidden, chosen, strict=True):
+            rows = data["effects"][gap.key]
+            weight = weight + jnp.where(rows[:, 0] > 0, gap.log_shares(rows, theta)[:, k],
+                                        0.0 if k == 0 else -jnp.inf)
+            columns = gap.known(model.effects, columns, jnp.zeros(
+                (phi.shape[0], len(gap.levels))).at[:, k].set(1.0))
+        each.append(weight + patient_log_density(
+            model, {**data, "effects": columns, "levels": chosen}, theta, phi))
+    return jnp.stack(each, axis=1)
+
+
+def with_own_levels(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any],
+                    phi: jax.Array, key: jax.Array) -> dict[str, Any]:
+    """The data with each patient's missing levels drawn by how probable phi makes them."""
+    each = list(itertools.product(*(range(len(gap.levels)) for gap in model.hidden)))
+    drawn = jnp.asarray(each)[jax.random.categorical(
+        key, level_log_densities(model, data, theta, phi))]
+    columns = dict(data["effects"])
+    for g, gap in enumerate(model.hidden):
+        columns = gap.known(model.effects, columns, jax.nn.one_hot(
+            drawn[:, g], len(gap.levels), dtype=float))
+    return {**data, "effects": columns}
+
+
+def log_covariates(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any]) \
+        -> jax.Array:
+    """ln p(known values | population) of the covariates whose missing values are modelled."""
+    return sum((gap.log_density(data["effects"][gap.key], theta).sum() for gap in model.missing),
+               jnp.zeros(()))
 
 
 def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
@@ -254,14 +296,16 @@ def _by_name(block: tuple[str, ...], partial: Rows) -> dict[str, Any]:
 
 def log_joint(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
               eta: jax.Array) -> jax.Array:
-    """log p(y, eta, theta): the density every estimator uses.
+    """log p(y, eta, theta): the density every estimator uses. Of modelled covariates, what is
+    known of them counts among the y.
 
     theta : every population parameter, natural scale, fixed ones included
     eta : (P, K), deviations from the patients' typical values on the link scale
     """
     phi = eta + population_location(model, data, theta)[0]
     return (patient_log_likelihood(model, data, theta, phi).sum()
-            + patient_log_density(model, data, theta, phi).sum() + log_prior(model, theta))
+            + patient_log_density(model, data, theta, phi).sum()
+            + log_covariates(model, data, theta) + log_prior(model, theta))
 
 
 def to_theta(model: PopulationModel, u: jax.Array) -> dict[str, Any]:

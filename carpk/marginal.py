@@ -172,6 +172,11 @@ def _must_be_normal(model: PopulationModel, seen: Design, method: str) -> None:
         raise RequestError(Problem("error", "an objective has no level above the patients",
                                    "take it as a covariate", column="levels",
                                    found=level.column) for level in model.levels)
+    if model.missing:
+        raise RequestError(Problem(
+            "error", "an objective is of covariates that no patient lacks", "fill them in",
+            column=gap.column, found=f"missing in {len(gap.patients)} patients")
+            for gap in model.missing)
     heavy = [o for o, e in model.error_models().items() if e.tails is not TAILS["normal"]]
     if method in ("fo", "foce", "focei") and heavy:
         raise RequestError(Problem("error", f"{method} takes normal residuals",

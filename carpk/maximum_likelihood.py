@@ -86,6 +86,11 @@ def refuse_priors(model: PopulationModel) -> None:
         raise RequestError(Problem("error", "maximum likelihood has no level above the patients",
                                    "take it as a covariate, or the estimator nuts",
                                    column="levels", found=level.column) for level in model.levels)
+    if model.missing:
+        raise RequestError(Problem(
+            "error", "maximum likelihood takes covariates that no patient lacks",
+            "fill them in, or take the estimator nuts", column=gap.column,
+            found=f"missing in {len(gap.patients)} patients") for gap in model.missing)
     asked = [n for n in model.free if model.reasons.get(n) == "asked for"
              or (model.earlier is not None and n in model.earlier.priors)
              or (model.horseshoe is not None and n in model.horseshoe.sizes)]

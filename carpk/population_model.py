@@ -24,6 +24,7 @@ from carpk.epochs import OCCASION, RULES
 from carpk.error_models import ErrorModel, error_model, without_column
 from carpk.horseshoe import Horseshoe
 from carpk.levels import Level, asked_levels
+from carpk.missing import Missing, asked_missing
 from carpk.paired_errors import Pair, asked_pairs, rho_of
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError, unknown
@@ -50,7 +51,8 @@ class PopulationModel:
     `earlier` is the posterior of another fit that some of the priors are the marginals of, and
     `horseshoe` the prior of the coefficients together. `separate` says of outputs by which column
     their residual errors are, with `sigma_C_log_qPCR`; those of the outputs of `error_pairs` are
-    correlated within a sample, by `rho_A_B`.
+    correlated within a sample, by `rho_A_B`. `missing` are the covariates whose missing values are
+    modelled, with mean_WT, sd_WT and z_WT_17, see `carpk.missing`.
     """
 
     structure: StructuralModel
@@ -73,6 +75,7 @@ class PopulationModel:
     horseshoe: Horseshoe | None = None
     separate: Mapping[str, Separate] = field(default_factory=dict)
     error_pairs: tuple[Pair, ...] = ()
+    missing: tuple[Missing, ...] = ()
 
     @property
     def varying(self) -> tuple[Parameter, ...]:
@@ -104,6 +107,7 @@ class PopulationModel:
                 *(self.horseshoe.names if self.horseshoe else ()),
                 *(self.mixture.names if self.mixture else ()),
                 *(n for level in self.levels for n in level.names),
+                *(n for gap in self.missing for n in gap.names),
                 *(f"omega_{n}" for n in self.spread),
                 *(n for block in self.blocks for n in correlations(block)),
                 *(f"gamma_{n}" for n in self.occasions),
@@ -114,6 +118,7 @@ class PopulationModel:
         """What names of population parameters begin with that a cohort completes."""
         return (*(e.stem for e in self.effects),
                 *(level.stem(n) for level in self.levels for n in level.parameters),
+                *(name for gap in self.missing for name in gap.stems),
                 *(f"{stem(o, s)}_" for o in self.separate for s in self.error_models()[o].sigmas))
 
     @property
@@ -157,13 +162,30 @@ class PopulationModel:
         """What the coefficients of each effect multiply, (P, C) by the effect's key, and those of
         each level; without the effects that change in a patient.
 
-        covariates : index ID, the columns of the file; no value that an effect reads is missing
+        covariates : index ID, the columns of the file; 0 of a missing value that is modelled, and
+            no other that an effect reads is missing
         """
         columns = {}
         for e in (e for e in self.effects if not self.changes(e)):
-            form = covariate_model(e)
-            columns[e.key] = form.columns(form.read(covariates, e), e)
-        return columns | {level.key: level.columns(covariates) for level in self.levels}
+            form, gap = covariate_model(e), self.gap(e)
+            if gap is None:
+                columns[e.key] = np.asarray(form.columns(form.read(covariates, e), e))
+                continue
+            lacking = gap.lacking(covariates)
+            there = np.asarray(form.columns(form.read(covariates[~lacking], e), e))
+            columns[e.key] = np.zeros((len(lacking), there.shape[1]))
+            columns[e.key][~lacking] = there
+        return columns | {level.key: level.columns(covariates) for level in self.levels} | {
+            gap.key: gap.rows(covariates) for gap in self.missing}
+
+    def gap(self, effect: CovariateEffect) -> Missing | None:
+        """Of an effect whose column has missing values that are modelled, these."""
+        return next((m for m in self.missing if m.column == effect.column), None)
+
+    @property
+    def hidden(self) -> tuple[Missing, ...]:
+        """The categories whose missing levels are summed over."""
+        return tuple(m for m in self.missing if m.kind == "category")
 
     def changes(self, effect: CovariateEffect) -> bool:
         """Whether an effect changes in a patient: one of the columns it reads does."""
@@ -179,11 +201,18 @@ class PopulationModel:
         at = self.scale(parameter).to_real(theta[f"{parameter}_pop"])
         for e in self.effects:
             if e.parameter == parameter and e.key in columns:
-                form = covariate_model(e)
-                at = at + form.shift(columns[e.key], [theta[n] for n in form.names(e)])
+                at = at + self.shift(e, theta, columns)
         for level in self.levels:
             at = at + level.shift(columns[level.key], theta, parameter)
         return at
+
+    def shift(self, effect: CovariateEffect, theta: Mapping[str, Any], columns: Mapping[str, Any]) \
+            -> Any:
+        """(P,), what one effect adds on its parameter's link scale; see `location`."""
+        form, gap, own = covariate_model(effect), self.gap(effect), columns[effect.key]
+        if gap is not None:
+            own = gap.filled(effect, own, columns[gap.key], theta)
+        return form.shift(own, [theta[n] for n in form.names(effect)])
 
     def patient_values(self, theta: Mapping[str, Any], columns: Mapping[str, Any], phi: Any) \
             -> dict[str, Any]:
@@ -221,6 +250,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                classes: str | None = None, censoring: str = "M3",
                levels: Mapping[str, str | Iterable[str]] | None = None,
                time_varying: Mapping[str, str] | None = None, occasions: Iterable[str] = (),
+               missing: Mapping[str, str] | None = None,
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | str | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -249,6 +279,9 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         a window while it is off, else the median of the patients' values at time 0
     occasions : the parameters that differ between the occasions of a patient, which the column
         OCC numbers; see `carpk.occasions`. gamma_CL is the SD between them on the link scale
+    missing : {column: "model"} of covariates that some patients lack, which are refused otherwise.
+        A number is normal (its logarithm under a power) given the covariates no patient lacks, a
+        category is summed over its levels; see `carpk.missing`
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
@@ -277,15 +310,14 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     found += [unknown("parameter", n, known) for n in vary if n not in known]
     effects, problems = asked_effects(structure, covariates)
     blocks, more = asked_blocks(vary, correlated)
-    found += problems + more
-    stated, earlier, sparse, effects, problems = joint_priors(priors, effects)
-    found += problems
+    stated, earlier, sparse, effects, last = joint_priors(priors, effects)
+    found += problems + more + last
     if etas not in ("normal", "student_t"):
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
-    above, more = asked_levels(structure, levels or {}, effects)
-    found += more
+    above, problems = asked_levels(structure, levels or {}, effects)
     mixture, more = asked_mixture(structure, classes, vary)
-    found += more
+    gaps, last = asked_missing(missing or {}, effects, time_varying or {})
+    found += problems + more + last
     if censoring not in METHODS:
         found.append(unknown("censoring method", censoring, METHODS))
     rules, again = dict(time_varying or {}), tuple(dict.fromkeys(occasions))
@@ -300,8 +332,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     asked = PopulationModel(structure, chosen, vary, effects=effects, blocks=blocks,
                             censoring=censoring, etas=etas, mixture=mixture,
                             levels=above, time_varying=rules, occasions=again, earlier=earlier,
-                            horseshoe=sparse, separate=separate,
-                            error_pairs=pairs)
+                            horseshoe=sparse, separate=separate, error_pairs=pairs, missing=gaps)
     found = [Problem("error", "a rule for a column that no covariate effect reads",
                      f"they read {', '.join(asked.covariates) or 'none'}", column="time_varying",
                      found=n) for n in rules if n not in asked.covariates]

@@ -23,6 +23,7 @@ from carpk.likelihood import (
     population_location,
     predicted_rows,
     row_log_likelihood,
+    with_own_levels,
 )
 from carpk.population_model import PopulationModel
 from carpk.solve import Arrays
@@ -260,6 +261,12 @@ def _plain(column: pd.Series) -> np.ndarray:
         else column.fillna("").astype(str).to_numpy(dtype=object)
 
 
+def _written(column: np.ndarray) -> np.ndarray:
+    """The inverse of `_plain`."""
+    return column if column.dtype.kind == "f" else np.array(
+        [v or None for v in column], dtype=object)
+
+
 def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndarray],
                phi: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(chain, draw, patient, parameter): where each draw's population puts each patient's phi;
@@ -277,6 +284,9 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
                            enumerate(jax.nn.softmax(each, axis=1).T)}
                 known = {**data, "classes": jax.nn.one_hot(
                     jax.random.categorical(draw[2], each), each.shape[1], dtype=float)}
+            if model.hidden:
+                known = with_own_levels(model, known, values, draw[1],
+                                        jax.random.fold_in(draw[2], 1))
             mu, _ = population_location(model, known, values)
             patients = model.patient_values(values, data["effects"], mu)
             return mu, {**{n: patients[n] for n in alone}, **classes}
@@ -362,8 +372,9 @@ def design_of(stored: xr.DataTree) -> Design:
         inputs={str(n).removeprefix("input_"): constant[n].values for n in constant.data_vars
                 if str(n).startswith("input_")},
         excluded=pd.DataFrame(), warnings=(), covariates=pd.DataFrame(
-            {str(n).removeprefix("covariate_"): constant[n].values for n in constant.data_vars
-             if str(n).startswith("covariate_")}, index=pd.Index(ids, dtype=object, name="ID")),
+            {str(n).removeprefix("covariate_"): _written(constant[n].values)
+             for n in constant.data_vars if str(n).startswith("covariate_")},
+            index=pd.Index(ids, dtype=object, name="ID")),
         dose_time=constant["dose_time"].values, dose_amount=constant["dose_amount"].values,
         dose_duration=constant["dose_duration"].values, dose_state=constant["dose_state"].values,
         dose_line=constant["dose_line"].values,

@@ -22,6 +22,7 @@ from carpk.cohort import quantification_limits
 from carpk.fitting import Fit
 from carpk.geometry import noncentred
 from carpk.likelihood import data_of, drawn_rows, population_location, predicted_rows
+from carpk.missing import with_levels
 from carpk.posterior import fixed
 from carpk.prediction import predictions, some_draws
 from carpk.problems import Problem, RequestError
@@ -76,6 +77,7 @@ def new_measurements(model: Any, data: Arrays, theta: Any, key: jax.Array) -> ja
     """(P, N): measurements of new patients, who have the inputs and covariates of the fitted."""
     between, within = jax.random.split(key)
     data = drawn_classes(model.mixture, data, theta, jax.random.fold_in(between, 1))
+    data = with_levels(model.missing, model.effects, data, theta, jax.random.fold_in(between, 2))
     mu, low = population_location(model, data, theta)
     z = TAILS[model.etas].draw(between, mu.shape)
     phi = noncentred(z, mu, low)[0] if model.sds else z

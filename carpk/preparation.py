@@ -18,6 +18,7 @@ from carpk.earlier import adopted
 from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
 from carpk.likelihood import data_of, predicted_rows
+from carpk.missing import missing_priors, resolved_missing
 from carpk.occasions import courses_of
 from carpk.paired_errors import pair_problems, rho_of
 from carpk.population_model import PopulationModel
@@ -53,6 +54,8 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
         priors |= class_priors(structure, model.mixture, reasons)
     for level in model.levels:
         priors |= level_priors(structure, level, reasons)
+    for gap in model.missing:
+        priors |= missing_priors(gap, reasons)
     of_classes = published_classes(structure, model.mixture)
     for block in model.blocks:
         priors |= dict.fromkeys(correlations(block), Prior("lkj", (2.0,)))
@@ -115,7 +118,8 @@ def _with_joint_priors(model: PopulationModel, design: Design, units: Mapping[in
                 "error", "latent classes take no prior from a fit without them",
                 "state priors one by one", column="priors", found=earlier.written))
         earlier = adopted(earlier, model.structure, {
-            n: p for n, p in priors.items() if n not in fixed and n not in model.priors},
+            n: p for n, p in priors.items() if n not in fixed and n not in model.priors
+            and not any(n in gap.deviations for gap in model.missing)},  # of other patients
             model.blocks, units)
         priors |= earlier.priors
         reasons |= dict.fromkeys(earlier.priors, f"the posterior of {earlier.written}, "
@@ -129,17 +133,21 @@ def _with_joint_priors(model: PopulationModel, design: Design, units: Mapping[in
     return dataclasses.replace(model, earlier=earlier, horseshoe=sparse)
 
 
-def with_effects(model: PopulationModel, design: Design) \
+def with_effects(model: PopulationModel, design: Design, planned: bool = False) \
         -> tuple[PopulationModel, tuple[Problem, ...]]:
     """The model with each covariate's form, reference and levels, the units of the levels above
     the patients, and warnings.
 
+    planned : nothing is to be estimated, so patients may all be alike
     Raises DataError with everything that is wrong with the columns the covariates read.
     """
     source = next((p.file for p in design.warnings if p.file), "")
     still, found = resolved_effects(
         model.structure, [e for e in model.effects if not model.changes(e)], design.covariates,
-        design.varying, source)
+        design.varying, source, [m.column for m in model.missing], planned)
+    gaps, more = ((), []) if errors(found) else resolved_missing(
+        model.missing, still, model.spread, design.covariates, source)
+    found += more
     levels, more = resolved_levels(model.levels, design.covariates, design.varying, source)
     found += more
     separate, more = resolved_separate(
@@ -154,11 +162,12 @@ def with_effects(model: PopulationModel, design: Design) \
     by_key = {e.key: e for e in (*still, *changing)}
     effects = tuple(by_key[e.key] for e in model.effects)
     whole = dataclasses.replace(model, effects=effects, levels=levels, courses=courses,
-                                separate=separate)
+                                missing=gaps, separate=separate)
     unknown = [n for n in (*model.priors, *model.fixed) if n not in whole.names]
     if unknown:
         there = (*(n for e in effects for n in coefficients(e)),
                  *(n for level in levels for n in level.names),
+                 *(n for gap in gaps for n in gap.names),
                  *(n for n, r in whole.residuals.items() if r.unit))
         raise RequestError(Problem("error", "no such coefficient or level",
                                    f"these there are: {', '.join(there)}", column=n)
@@ -174,7 +183,8 @@ def _covariate_priors(model: PopulationModel, design: Design, reasons: dict[str,
         moving = effects_over_time(model, design, epochs)
         still |= {k: v[epochs.lasting()].reshape(-1, v.shape[-1]) for k, v in moving.items()}
     for e in model.effects:
-        columns = still[e.key]
+        columns, gap = still[e.key], model.gap(e)
+        columns = columns if gap is None else columns[~gap.lacking(design.covariates)]
         link = model.structure.parameter(e.parameter)
         size = max(abs(link.typical), 1.0) if link.link == "identity" else 1.0
         for k, name in enumerate(coefficients(e)):

@@ -78,6 +78,10 @@ def prior_predictive(model: PopulationModel, cohort: Cohort, *, cohorts: int = 1
         raise RequestError(Problem("error", "prior prediction follows parameters that stand still",
                                    "drop time_varying and occasions, or see `carpk.simulate`",
                                    column="--prior"))
+    if model.missing:
+        raise RequestError(Problem("error", "prior prediction follows patients who lack no "
+                                   "covariate", "fill them in", column=gap.column)
+                           for gap in model.missing)
     before = design(cohort, structure)
     moving = [s.column for s in model.separate.values() if s.column in before.varying]
     if moving:

@@ -65,9 +65,10 @@ class Request(_Table):
 
     model : a name, or the path of a model file (ending in .py)
     data : file, or "example:NAME", and how it is read
-    errors, correlated_errors, spread, covariates, time_varying, occasions, correlated, etas,
-        classes, levels, censoring, fixed, free, priors, steps, solver : as in `carpk.population`;
-        priors = "fits/RUN:0.5" also as {from = ...}, the folder like other paths
+    errors, correlated_errors, spread, covariates, missing, time_varying, occasions, correlated,
+        etas, classes, levels, censoring, fixed, free, priors, steps, solver : as in
+        `carpk.population`; priors = "fits/RUN:0.5" also as {from = ...}, the folder like other
+        paths
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -90,6 +91,7 @@ class Request(_Table):
     levels: dict[str, str | list[str]] = {}
     time_varying: dict[str, str] = {}
     occasions: list[str] = []
+    missing: dict[str, str] = {}
     fixed: Annotated[dict[str, Annotated[Any, BeforeValidator(_value)]],
                      BeforeValidator(by_name)] = {}
     free: list[str] = []
@@ -123,8 +125,9 @@ class Request(_Table):
                               covariates=self.covariates, correlated=self.correlated,
                               censoring=self.censoring, etas=self.etas, classes=self.classes,
                               levels=self.levels, time_varying=self.time_varying,
-                              occasions=self.occasions, fixed=self.fixed, priors=self.priors,
-                              free=self.free, steps=self.steps, solver=self.solver)
+                              occasions=self.occasions, missing=self.missing, fixed=self.fixed,
+                              priors=self.priors, free=self.free, steps=self.steps,
+                              solver=self.solver)
         except RequestError as refused:
             raise RequestError(dataclasses.replace(p, file=p.file or self._file)
                                for p in refused.problems) from refused

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -16,8 +16,10 @@ from carpk.changes import changing_parameters, effects_over_time, epochs_of, mov
 from carpk.classes import drawn_classes, published_classes, shares_drawn
 from carpk.cohort import Design
 from carpk.correlated import correlations
+from carpk.epochs import Epochs
 from carpk.geometry import noncentred
 from carpk.likelihood import class_shift, drawn_rows, population_location, read_by_errors
+from carpk.missing import with_levels
 from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
 from carpk.priors import lkj_draw
@@ -38,6 +40,7 @@ class Simulated:
     mesh : method and steps each was solved with; moved : how far another mesh moves them, on
         the log scale
     classes : (P,), of a mixture the class of each patient, from 1; not where `own` stands for it
+    over, epochs : what was solved with where parameters change in a patient
     """
 
     parameters: pd.DataFrame
@@ -46,6 +49,8 @@ class Simulated:
     mesh: Meshes
     moved: float
     classes: np.ndarray | None = None
+    over: Mapping[str, np.ndarray] = field(default_factory=dict)
+    epochs: Epochs | None = None
 
 
 def published(model: PopulationModel) -> dict[str, float]:
@@ -99,10 +104,12 @@ def drawn_from_prior(model: PopulationModel, seed: int) -> dict[str, float]:
 
 
 def _new_units(model: PopulationModel, seed: int) -> dict[str, float]:
-    """A b for every unit of the levels above the patients: `theta` knows those of a fit."""
+    """A b for every unit of the levels above the patients, and a z for every missing number:
+    `theta` knows those of a fit."""
     random = np.random.default_rng((seed, 1))
-    return {n: random.normal() for level in model.levels for p in level.parameters
-            for n in level.deviations(p)}
+    return {n: random.normal() for n in (
+        *(b for level in model.levels for p in level.parameters for b in level.deviations(p)),
+        *(z for gap in model.missing for z in gap.deviations))}
 
 
 def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] | None = None, *,
@@ -126,11 +133,12 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     >>> drawn.dv.shape == seen.time.shape and drawn.parameters.index[0] == seen.ids[0]
     True
     """
-    model, _ = with_effects(model, design)
+    model, _ = with_effects(model, design, planned=True)
     values = {**_new_units(model, seed), **published(model), **(theta or {})}
     found = [Problem("error", "no such population parameter", f"known: {', '.join(model.names)}",
                      found=n) for n in values if n not in model.names]
-    found += [Problem("error", "the model file gives no value", "give one in theta", column=n)
+    found += [Problem("error", "the model file gives no value",
+                      f"give one in theta (--value {n}=...)", column=n)
               for n in model.names if n not in values]
     known = {p.name for p in model.structure.parameters}
     found += [Problem("error", "no such parameter", f"known: {', '.join(sorted(known))}", found=n)
@@ -142,6 +150,8 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     between, within = jax.random.split(jax.random.key(seed))
     here = drawn_classes(model.mixture, {"time": design.time, "effects": columns}, population,
                          jax.random.fold_in(between, 1))
+    here = with_levels(model.missing, model.effects, here, population,
+                       jax.random.fold_in(between, 2))
     mu, low = population_location(model, here, population)
     z = TAILS[model.etas].draw(between, mu.shape)
     held = {n: jnp.asarray(v, dtype=float) for n, v in (own or {}).items()}
@@ -159,8 +169,9 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     if epochs is not None:
         over = over_time(model, effects_over_time(model, design, epochs), {
             **patient, **moves(model, population, phi)})
-    predicted, mesh, moved_by_mesh = solved(model.structure, design, {
-        n: np.asarray(v) for n, v in over.items()}, mesh, epochs, changing_parameters(model))
+    solved_with = {n: np.asarray(v) for n, v in over.items()}
+    predicted, mesh, moved_by_mesh = solved(model.structure, design, solved_with, mesh, epochs,
+                                            changing_parameters(model))
     dv = drawn_rows(model, {"output": design.output, **read_by_errors(model, design)}, population,
                     jnp.asarray(predicted), within)
     return Simulated(
@@ -168,4 +179,5 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
                      index=pd.Index(design.ids, name="ID", dtype=object)),
         predicted, np.where(design.observed, np.asarray(dv), np.nan), mesh, moved_by_mesh,
         np.asarray(here["classes"]).argmax(axis=1) + 1
-        if model.mixture and not held.keys() >= set(model.mixture.parameters) else None)
+        if model.mixture and not held.keys() >= set(model.mixture.parameters) else None,
+        solved_with, epochs)

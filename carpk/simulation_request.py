@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -33,6 +33,11 @@ class Asked:
     units: Mapping[int | str, str] = field(default_factory=dict)
     out: str | None = None
     overwrite: bool = False
+    effects: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
+    occasions: Sequence[str] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    donors: str | None = None
 
 
 def noted(found: list[Problem], call: Callable[[], Result]) -> Result | None:

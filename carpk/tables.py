@@ -17,6 +17,7 @@ from carpk import (
     fitting,
     horseshoe,
     level_rows,
+    missing_rows,
     posterior,
     prediction,
 )
@@ -50,9 +51,9 @@ def parameters(fit: Fit) -> pd.DataFrame:
     cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
     shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
-    kind: typical, covariate, shrinkage, class, level, spread, occasions, correlation, residual or
-    derived; meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and a study's
-    X_pop_STUDY_A are computed from the draws.
+    kind: typical, covariate, shrinkage, class, level, missing, spread, occasions, correlation,
+    residual or derived; meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and
+    a study's X_pop_STUDY_A are computed from the draws.
     A fixed parameter has its value as mean and median. Of maximum likelihood, mean and median
     are the estimate, sd its standard error. What does not apply is NaN or "".
     """
@@ -60,10 +61,11 @@ def parameters(fit: Fit) -> pd.DataFrame:
     derived = _typical_derived(fit)
     summary = posterior.summary({**{n: draws[n].values for n in model.free}, **derived})
     weak, likeliest = prior_dominated(fit), fit.manifest.get("estimates", {})
+    own = missing_rows.deviations(model)  # patients', and in their table
     if draws.attrs["draws_from"] != "posterior":  # draws of a normal: no chains to compare
         summary[["rhat", "ess_bulk", "ess_tail"]] = math.nan
     rows = []
-    for name in (*model.names, *derived):
+    for name in (*(n for n in model.names if n not in own), *derived):
         row: dict[str, Any] = dict(described(fit, name))
         if name in model.fixed:
             row |= {"mean": float(model.fixed[name]), "median": float(model.fixed[name]),
@@ -97,7 +99,8 @@ def individuals(fit: Fit) -> pd.DataFrame:
     occasions X_1_median, X_1_lower95, X_1_upper95, kappa_X_1_median, ... in the first and so on,
     NaN where the patient has fewer; the covariates of the model; of every derived quantity D:
     D_median, D_lower95, D_upper95. Of a mixture class_k_probability of each class k, and class,
-    the likeliest."""
+    the likeliest; of a covariate that some patients lack WT_median, WT_lower95, WT_upper95, or of
+    a category SEX_F_probability of each level, for those who lack it."""
     seen, draws = fit.design, fit.posterior["posterior"].dataset
     columns: dict[str, Any] = {
         "ID": list(seen.ids), "observations": seen.observed.sum(axis=1),
@@ -118,6 +121,7 @@ def individuals(fit: Fit) -> pd.DataFrame:
         columns["class"] = each.argmax(axis=1) + 1
     for name in (n for n in fit.model.covariates if n in seen.covariates):
         columns[name] = seen.covariates[name].to_numpy()
+    columns |= missing_rows.values(fit)
     for name, values in _patients_derived(fit).items():
         lower, median, upper = quantiles(values, (0.025, 0.5, 0.975))
         columns |= {f"{name}_median": median, f"{name}_lower95": lower, f"{name}_upper95": upper}
@@ -132,7 +136,8 @@ def covariates(fit: Fit) -> pd.DataFrame:
 def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     """(Q, Q): correlation of the draws of the free population parameters, on the scales they are
     estimated on; the first column names the row."""
-    free, draws = fit.model.free, fit.posterior["posterior"].dataset
+    draws, own = fit.posterior["posterior"].dataset, missing_rows.deviations(fit.model)
+    free = [n for n in fit.model.free if n not in own]
     u = np.stack([np.asarray(fit.model.priors[n].scale.to_real(jnp.asarray(
         draws[n].values.ravel()))) for n in free])
     matrix = np.corrcoef(u) if len(free) > 1 else np.ones((len(free), len(free)))
@@ -167,7 +172,8 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
     noticeably. Draws of a posterior only.
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
-    own = {n: draws[n].values for n in model.free if n not in level_rows.deviations(model)}
+    random = level_rows.deviations(model) | missing_rows.deviations(model)
+    own = {n: draws[n].values for n in model.free if n not in random}
     if model.earlier is None and model.horseshoe is None:
         densities = {n: np.asarray(model.priors[n].log_density(jnp.asarray(v)))
                      for n, v in own.items()}
@@ -214,7 +220,8 @@ def prior_dominated(fit: Fit) -> dict[str, str]:
     if "estimates" in fit.manifest:
         return {}
     found, draws = {}, fit.posterior["posterior"].dataset
-    for name in (n for n in fit.model.free if n not in level_rows.deviations(fit.model)):
+    random = level_rows.deviations(fit.model) | missing_rows.deviations(fit.model)
+    for name in (n for n in fit.model.free if n not in random):
         prior = _marginal(fit, name)
         # of a partial correlation, and of a coefficient over its scale, not of this one
         if prior.family in ("tanhnormal", "horseshoe"):
@@ -258,7 +265,8 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
              for o in reversed(structure.outputs)}
     kind, _, rest = name.partition("_")
     effect = next((e for e in fit.model.effects if name in coefficients(e)), None)
-    of_class = class_rows.described(fit, name) or level_rows.described(fit, name)
+    of_class = class_rows.described(fit, name) or level_rows.described(fit, name) \
+        or missing_rows.described(fit.model, name)
     if of_class is not None:
         unit = of_class["unit"]
         return {**of_class, "unit": given.get(unit, unit)}

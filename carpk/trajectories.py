@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 
 from carpk.accuracy import Mesh, Meshes, solved
 from carpk.cohort import Design, design
+from carpk.epochs import Epochs
 from carpk.structure import StructuralModel
 from carpk.virtual_cohort import (
     doses_said,
@@ -88,11 +89,13 @@ def grid(end: float, points: int = 301) -> np.ndarray:
 
 
 def curves(structure: StructuralModel, seen: Design, values: Mapping[str, np.ndarray],
-           time: np.ndarray, mesh: Mesh | Meshes | None = None) \
+           time: np.ndarray, mesh: Mesh | Meshes | None = None, epochs: Epochs | None = None,
+           changing: Sequence[str] = ()) \
         -> tuple[dict[str, np.ndarray], float]:
     """{output: (P, T)}: the patients of a design, with its doses and inputs, at any times.
 
     values : each parameter as (P,); mesh : method and steps, found where None
+    epochs, changing : as in `carpk.accuracy.solved`
     Also how far the last mesh tried moved the curves, on the log scale; 0 where it is given.
     """
     outputs, each = structure.outputs, len(time)
@@ -102,7 +105,7 @@ def curves(structure: StructuralModel, seen: Design, values: Mapping[str, np.nda
         upper=np.ones(shape), observed=np.ones(shape, dtype=bool),
         output=np.broadcast_to(np.repeat(np.arange(len(outputs)), each), shape),
         line=np.full(shape, np.iinfo(np.int64).max))  # read after a dose at the same time
-    paths, _, moved = solved(structure, asked, values, mesh)
+    paths, _, moved = solved(structure, asked, values, mesh, epochs, changing)
     return {o.name: paths[:, k * each:(k + 1) * each] for k, o in enumerate(outputs)}, moved
 
 

@@ -263,6 +263,24 @@ def enrolled(structure: StructuralModel, patients: int | None, times: Sequence[f
     return planned(samples, table, doses, changing=changing), varying
 
 
+def resampled(cohort: Cohort, donors: Cohort, seed: int) -> Cohort:
+    """The cohort with the covariates of other patients: of each a whole row, drawn with
+    replacement, so that covariates go together as they do there. What a patient lacks stays as it
+    was.
+
+    >>> from carpk import examples, registry
+    >>> few, _ = enrolled(registry.find_model("stein_2019"), 3, [1.0, 7.0])
+    >>> sorted(set(resampled(few, examples.example("tisacel_like"), 1).covariates["RESPONSE"]))
+    ['CR', 'NR']
+    """
+    rows = np.random.default_rng([seed, 3]).integers(len(donors.ids), size=len(cohort.ids))
+    drawn = donors.covariates.iloc[rows].set_axis(cohort.covariates.index)
+    table = cohort.covariates.assign(**{n: drawn[n].where(
+        drawn[n].notna(), cohort.covariates[n]) if n in cohort.covariates else drawn[n]
+        for n in drawn})
+    return dataclasses.replace(cohort, covariates=table)
+
+
 def measured(cohort: Cohort, structure: StructuralModel, seen: Design, drawn: Simulated,
              limits: Mapping[str, float]) -> tuple[Cohort, tuple[Problem, ...]]:
     """The cohort with its simulated levels, and what a user should know of them.

@@ -85,6 +85,60 @@ def test_a_design_may_repeat_and_reset(carpk, tmp_path):
     assert again.doses[["TIME", "EVID"]].to_numpy().tolist() == [[0, 1], [12, 1], [20, 3]]
     assert again.observations["DV"].tolist()[1:] == [0.0]
 
+def test_covariates_of_a_design_move_what_they_are_said_to_move(carpk, tmp_path):
+    (tmp_path / "my.csv").write_text("ID,WT\n1,35\n2,140\n3,70\n")
+    done = carpk("simulate", "stein_2019", "--times", 5, "--design", "my.csv", "--sigma", 0,
+                 "--covariate", "Cmax ~ WT=power(70)", "--value", "beta_Cmax_WT=0.75",
+                 *(f"--value=omega_{n}=0" for n
+                   in ("Cmax", "Tmax", "foldx", "alpha", "FB", "beta")))
+    assert done.exit_code == 0, done.output
+    assert "Cmax ~ WT: power(70.0)" in done.stderr
+    table = pd.read_csv("stein_2019_simulated.csv")
+    level = table["DV"].to_numpy()
+    # before the peak a curve is (Cmax / foldx) exp(t ln foldx / Tmax): in proportion to Cmax
+    assert level / level[2] == pytest.approx([0.5**0.75, 2**0.75, 1.0], rel=1e-3)
+    assert table["WT"].tolist() == [35, 140, 70]
+    asks = carpk("simulate", "stein_2019", "--design", "my.csv", "--times", 5, "--covariate",
+                 "Cmax ~ WT=power", "--value", "gamma_Cmax=1")
+    assert "no such population parameter" in asks.stderr, asks.output
+    asks = carpk("simulate", "stein_2019", "--design", "my.csv", "--times", 5, "--covariate",
+                 "Cmax ~ WT=power", "--out", "b.csv")
+    assert "--value beta_Cmax_WT=..." in asks.stderr, asks.output
+
+
+def test_covariates_are_drawn_from_the_rows_of_other_patients(carpk, tmp_path):
+    rows = [(f"p{k}", 40 + k, "FM"[k % 2], "" if k == 3 else k) for k in range(6)]
+    (tmp_path / "they.csv").write_text("ID,WT,SEX,AGE\n" + "".join(
+        f"{','.join(map(str, row))}\n" for row in rows))
+    made(carpk, "stein_2019", "--patients", 60, "--times", 5, "--sigma", 0, "--covariates-from",
+         "they.csv", "--covariate", "Cmax ~ SEX=category(F)", "--value", "beta_Cmax_SEX_M=-9")
+    table = pd.read_csv("stein_2019_simulated.csv")
+    pairs = {(w, s) for _, w, s, _ in rows}
+    assert set(zip(table["WT"], table["SEX"], strict=True)) == pairs
+    assert (pd.to_numeric(table["AGE"], errors="coerce").isna() == (table["WT"] == 43)).all()
+    assert (table["DV"][table["SEX"] == "M"].median()
+            < 1e-2 * table["DV"][table["SEX"] == "F"].median())
+    # one patient of one level: references and levels are those of the file's patients
+    made(carpk, "stein_2019", "--patients", 1, "--times", 5, "--covariates-from", "they.csv",
+         "--covariate", "Cmax ~ SEX=category", "--value", "beta_Cmax_SEX_M=-9", "--out", "1.csv")
+
+
+def test_occasions_of_a_design_differ_by_gamma(carpk, tmp_path):
+    (tmp_path / "my.csv").write_text("ID,TIME,EVID,AMT,CMT,OCC\n" + "".join(
+        f"{k},0,1,100,1,1\n{k},2,0,,,1\n{k},100,4,100,1,2\n{k},102,0,,,2\n" for k in range(80)))
+    done = carpk("simulate", "one_compartment_oral", "--design", "my.csv", "--sigma", 0,
+                 "--occasions", "V", "--value", "gamma_V=0.3", "--value", "omega_V=0",
+                 "--value", "omega_CL=0", "--value", "omega_Ka=0")
+    assert done.exit_code == 0, done.output
+    cohort = read_csv("one_compartment_oral_simulated.csv")
+    level = np.log(cohort.observations["DV"].to_numpy()).reshape(80, 2)
+    assert abs(np.corrcoef(level.T)[0, 1]) < 0.3
+    assert (np.abs(level[:, 0] - level[:, 1]) > 1e-3).all()
+    # C of ka, CL / V and V at two hours: ln C falls by about ln V
+    assert level.std() == pytest.approx(0.3, rel=0.25)
+    check = carpk("check", "one_compartment_oral_simulated.csv", "--model", "one_compartment_oral")
+    assert check.exit_code == 0, check.output
+
 
 def test_a_dose_is_given_to_everyone_the_usual_one_where_nobody_says_otherwise(carpk):
     made(carpk, "one_compartment_oral", *FEW)

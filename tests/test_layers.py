@@ -15,7 +15,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
     "examples noncompartmental models/*",
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "
-    "classes levels separate_errors paired_errors stated_values population_model occasions changes",
+    "classes levels missing separate_errors paired_errors stated_values population_model occasions "
+    "changes",
     "thresholds dosing solve accuracy likelihood preparation sensitivities conditional "
     "empirical_bayes mixture_start geometry "
     "approximations importance asymptotics information_criteria expected_information simulation "
@@ -26,9 +27,9 @@ LAYERS = (  # lowest first; within a layer, left to right
     "regression_quantiles predictive_check refitting resampling profiling numerical_check "
     "fit_exposure normalised_errors "
     "endpoint_check covariate_effects individual_information outcome_regression "
-    "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows tables "
-    "comparison model_choice cross_validation plots/* drawings outcome_drawings "
-    "uncertainty_drawings zoo word paper_tables reporting",
+    "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows "
+    "missing_rows tables comparison model_choice cross_validation plots/* drawings "
+    "outcome_drawings uncertainty_drawings zoo word paper_tables reporting",
     "requests progress outfiles simulation_request screening cli_options cli_request cli_fit cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)

@@ -55,7 +55,8 @@ class CovariateModel:
     """What a form does to a parameter, on the parameter's link scale, so that effects add up.
 
     says : the equation, for a log-normal parameter P
-    columns : (x (P,), effect) -> (P, C), what the C coefficients multiply
+    columns : (x (P,), effect) -> (P, C), what the C coefficients multiply; of a numeric form x may
+        be traced
     suffixes : effect -> C endings of the coefficients' names after `beta_Cmax_DOSE`
     found : (x, effect) -> the effect with its reference and points, from the patients where they
         were not given
@@ -66,7 +67,7 @@ class CovariateModel:
 
     title: str
     says: str
-    columns: Callable[[np.ndarray, CovariateEffect], np.ndarray]
+    columns: Callable[[Any, CovariateEffect], Any]
     suffixes: Callable[[CovariateEffect], tuple[str, ...]] = lambda effect: ("",)
     found: Callable[[np.ndarray, CovariateEffect], CovariateEffect] = median_reference
     needs: Callable[[CovariateEffect], tuple[str, ...]] = lambda effect: (effect.column,)

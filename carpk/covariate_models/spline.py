@@ -6,7 +6,9 @@ Statistical Learning, 2nd ed., equation 5.4, in units of the knots' range. Knots
 """
 
 import dataclasses
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from carpk.covariate_models import CovariateEffect, CovariateModel, median_reference
@@ -19,21 +21,21 @@ def found(x: np.ndarray, effect: CovariateEffect) -> CovariateEffect:
     return dataclasses.replace(median_reference(x, effect), points=knots)
 
 
-def basis(x: np.ndarray, knots: np.ndarray) -> np.ndarray:
+def basis(x: Any, knots: np.ndarray) -> Any:
     """(P, knots - 1): the line, then a cubic for each knot but the last two."""
     k = (knots - knots[0]) / (knots[-1] - knots[0])
     s = (x - knots[0]) / (knots[-1] - knots[0])
 
-    def cubed(at: float) -> np.ndarray:
-        return np.maximum(s - at, 0.0) ** 3
+    def cubed(at: float) -> Any:
+        return jnp.maximum(s - at, 0.0) ** 3
 
-    def bend(j: int) -> np.ndarray:
+    def bend(j: int) -> Any:
         return (cubed(k[j]) - cubed(k[-1])) / (k[-1] - k[j])
 
-    return np.stack([s, *(bend(j) - bend(len(k) - 2) for j in range(len(k) - 2))], axis=1)
+    return jnp.stack([s, *(bend(j) - bend(len(k) - 2) for j in range(len(k) - 2))], axis=1)
 
 
-def columns(x: np.ndarray, effect: CovariateEffect) -> np.ndarray:
+def columns(x: Any, effect: CovariateEffect) -> Any:
     """(P, knots - 1), 0 at the reference."""
     knots = np.array(effect.points, dtype=float)
     return basis(x, knots) - basis(np.array([effect.reference], dtype=float), knots)

@@ -20,6 +20,7 @@ from carpk.empirical_bayes import Start
 from carpk.estimators import Convergence, Estimate, Estimator, Progress
 from carpk.geometry import frozen, log_density, to_phi
 from carpk.likelihood import (
+    log_covariates,
     log_jacobian,
     log_prior,
     patient_log_density,
@@ -200,7 +201,8 @@ def _measured(model: PopulationModel, data: Arrays, frame: Arrays, guide: Arrays
                     + patient_log_density(model, data, theta, phi) + volume
                 return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
-            return jax.lax.map(patient, z), log_prior(model, theta) + log_jacobian(model, u)
+            return jax.lax.map(patient, z), log_covariates(model, data, theta) \
+                + log_prior(model, theta) + log_jacobian(model, u)
         return jax.lax.map(one, (u, z))
 
     each, prior = (np.asarray(v) for v in terms(u, z, data))

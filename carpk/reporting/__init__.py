@@ -35,6 +35,7 @@ KINDS = {
     "shrinkage": "Horseshoe: what the coefficients are drawn to 0 by",
     "class": "Classes of patients (delta on the link scale)",
     "level": "Levels above the patients (tau: SD between units on the link scale, b in taus)",
+    "missing": "Covariates that some patients lack",
     "spread": "Spread between patients (SD on the link scale)",
     "occasions": "Spread between a patient's occasions (SD on the link scale)",
     "correlation": "Correlation between a patient's parameters",
