@@ -59,7 +59,7 @@ def plotted(structure: StructuralModel, file: str | None, until: float | None,
 def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
     """Simulates, writes the cohort and its picture: both files, what is in them, warnings."""
     keep_programs()
-    model = population(asked.model)
+    model = population(asked.model, solver=asked.solver)  # type: ignore[arg-type]
     structure = model.structure
     found: list[Problem] = []
     file = asked.like

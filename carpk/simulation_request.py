@@ -33,6 +33,7 @@ class Asked:
     units: Mapping[int | str, str] = field(default_factory=dict)
     out: str | None = None
     overwrite: bool = False
+    solver: str | None = None
 
 
 def noted(found: list[Problem], call: Callable[[], Result]) -> Result | None:
