@@ -54,6 +54,8 @@ class Nuts(Estimator):
     """
 
     resumable: ClassVar[bool] = True
+    # chains side by side that each wait for parts of a sum on the same devices might never end
+    divisible: ClassVar[bool] = False
     chains: int = 4
     draws: int = 0
     warmup: int = 400
