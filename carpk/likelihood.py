@@ -71,7 +71,12 @@ def patient_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[
 
 def predicted_rows(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                    phi: jax.Array) -> jax.Array:
-    """(P, N): each patient's predictions, unit of each row's output; NaN where a solve failed."""
+    """(P, N): each patient's predictions, unit of each row's output; NaN where a solve failed.
+
+    Where `data` was filled up (`carpk.padding`) it says whose parameters a patient is solved with.
+    """
+    if "stands_for" in data:
+        phi = phi[data["stands_for"]]
     values = model.patient_values(theta, data["effects"], phi)
     if "epochs" not in data:
         return predict(model.structure, data, values)

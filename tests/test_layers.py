@@ -18,7 +18,7 @@ LAYERS = (  # lowest first; within a layer, left to right
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "
     "classes levels population_model occasions changes",
     "thresholds dosing solve accuracy likelihood preparation empirical_bayes mixture_start "
-    "geometry conditional "
+    "geometry padding conditional "
     "approximations importance asymptotics information_criteria expected_information simulation "
     "virtual_cohort trajectories prior_cohorts",
     "checkpoints posterior marginal stochastic_em starting_values multistart maximum_likelihood "
