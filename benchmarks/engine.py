@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import dataclasses
 import json
 import os
 import shutil
@@ -310,6 +311,38 @@ def patients() -> list[dict[str, Any]]:
     return rows
 
 
+def unsolvable() -> list[dict[str, Any]]:
+    """What one patient without a solution costs the other 89: value and Jacobian of all."""
+    rows = []
+    for structure, method in ((FOUR, "tsit5"), (FOUR, "rodas4"),
+                              (registry.find_model("liu_l_2022"), "tsit5")):
+        cohort, _ = enrolled(structure, PATIENTS, list(TIMES))
+        own = dataclasses.replace(structure, solver=method)
+        data = arrays(design(cohort, own), own, 120)
+        names = list(own.typical)
+        sound = np.tile([own.typical[n] for n in names], (PATIENTS, 1))
+        bad = sound.copy()
+        bad[PATIENTS // 2] *= np.exp(np.random.default_rng(1).choice([-30.0, 30.0], len(names)))
+
+        def both(p: Any, own: Any = own, data: Any = data, names: Any = names) -> Any:
+            value, push = jax.linearize(
+                lambda p: predict(own, data, {n: p[:, k] for k, n in enumerate(names)}), p)
+            return value, jax.vmap(lambda d: push(jnp.broadcast_to(d, p.shape)))(
+                jnp.eye(len(names)))
+
+        program = jax.jit(both)
+        failed = ~np.isfinite(program(bad)[0]).all(axis=1)
+        alike = np.array_equal(np.delete(program(bad)[0], PATIENTS // 2, 0),
+                               np.delete(program(sound)[0], PATIENTS // 2, 0))
+        took = seconds({"none": lambda f=program, p=sound: f(p),  # type: ignore[misc]
+                        "one": lambda f=program, p=bad: f(p)}, 41)  # type: ignore[misc]
+        rows.append({"model": own.name or "four states", "solver": method,
+                     "without a solution": int(failed.sum()), "others to the last digit": alike,
+                     "ms": round(1e3 * took["none"], 2), "ms with it": round(1e3 * took["one"], 2),
+                     "costs": f"{100 * (took['one'] / took['none'] - 1):.1f} %"})
+    return rows
+
+
 def counts() -> dict[str, Any]:
     """What is the same on every machine, or nearly: for a test that may fail on it."""
     few = example("tisacel_like")
@@ -336,7 +369,8 @@ def counts() -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[], Any]] = {
-    "solver": solver, "sampler": sampler, "patients": patients, "counts": counts}
+    "solver": solver, "sampler": sampler, "patients": patients,
+    "unsolvable": unsolvable, "counts": counts}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -25,8 +25,11 @@ MESHES: dict[str, tuple[Mesh, ...]] = {
     "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("rodas4", 8000),
              ("tsit5", 8000)),  # where it is not what is stiff that asks for steps
     "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
-    "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000))}
-ROOM = {500: 2000, 250: 1000}  # what a mesh costs is mostly its compilation: two share one
+    "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000)),
+    # which choose their own steps: nodes between samples only make them begin anew
+    "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 4)),
+    "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 4))}
+ROOM = {500: 2000, 250: 1000, 1: 4}  # what a mesh costs is mostly its compilation: two share one
 _PIECE = 100  # patients: fewer are not worth a thread of their own
 # of ln level: what a user is warned of; and what sends a patient to the next mesh: of two with 4
 # times the steps the finer is then within 1e-4, were the error no better than proportional to a

@@ -212,6 +212,9 @@ def simulate(
             help="limit of quantification of all outputs or of one; lower levels are written as "
             "CENS=1 with DV the limit; default: none", metavar="C=50")] = None,
         dvid: Dvid = None,
+        solver: Annotated[str | None, typer.Option(
+            help="tsit5, or rodas4 for stiff equations; chosen by its accuracy; diffrax_tsit5 and "
+            "diffrax_kvaerno5 check them")] = None,
         out: Annotated[str | None, typer.Option(
             help="the cohort's file, its plot beside it; default: NAME_simulated.csv",
             metavar="FILE.csv")] = None,
@@ -232,7 +235,7 @@ def simulate(
         model, patients, times, seed, sets or (), like, sigma or (), lloq or (),
         read.get("dvid", ()), dose or (), by_dvid(read.get("units", {})), out, overwrite,
         read.get("covariates", {}), read.get("time_varying", {}), read.get("occasions", ()),
-        read.get("fixed", {}), covariates_from)
+        read.get("fixed", {}), covariates_from, solver)
     if prior:
         from carpk import cli_prior_predictive
         file, picture, said, warnings = cli_prior_predictive.run(

@@ -85,7 +85,8 @@ def command(
         steps: Annotated[int | None, typer.Option(
             help="mesh of an ODE model; chosen by its accuracy where not given")] = None,
         solver: Annotated[str | None, typer.Option(
-            help="tsit5, or rodas4 for stiff equations; chosen like the steps")] = None) -> None:
+            help="tsit5, or rodas4 for stiff equations; chosen like the steps; "
+            "diffrax_tsit5 and diffrax_kvaerno5 check them")] = None) -> None:
     """Fit a model to a cohort; print the parameters and the folder of the fit.
 
     Options override what a run.toml states. In a fit's own manifest.json its request can be

@@ -78,9 +78,10 @@ def run(asked: Asked, cohorts: int) -> tuple[Path, Path, str, tuple[Problem, ...
 
 def _stated(asked: Asked) -> tuple[PopulationModel, Cohort, bool]:
     """The model and the data of a request."""
-    given = {"--design": asked.like, "--dose": asked.doses, "--unit": asked.units}
-    found = [Problem("error", "a request states its data itself", "drop it", column=option)
-             for option, value in given.items() if value]
+    given = {"--design": asked.like, "--dose": asked.doses, "--unit": asked.units,
+             "--solver": asked.solver}
+    found = [Problem("error", "a request states its data itself, and its solver", "drop it",
+                     column=option) for option, value in given.items() if value]
     if found:
         raise RequestError(found)
     request = Request.read(asked.model)
@@ -91,7 +92,7 @@ def _stated(asked: Asked) -> tuple[PopulationModel, Cohort, bool]:
 def _designed(asked: Asked) -> tuple[PopulationModel, Cohort, bool]:
     """A model as its file has it, and the plan or the data that its patients follow; a design
     with a column DV is data."""
-    model = population(asked.model)
+    model = population(asked.model, solver=asked.solver)  # type: ignore[arg-type]
     structure = model.structure
     found: list[Problem] = []
     more = noted(found, lambda: doses_written(structure, asked.doses)) if asked.doses else None

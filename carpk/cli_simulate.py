@@ -135,7 +135,8 @@ def _stated(asked: Asked, found: list[Problem]) -> tuple[PopulationModel, Cohort
     """The model, and the patients whose covariates are drawn: of a bundled cohort, or of a file
     that need not hold more than IDs and covariates."""
     model = population(asked.model, covariates=asked.effects, time_varying=asked.rules,
-                       occasions=asked.occasions, fixed=asked.values)
+                       occasions=asked.occasions, fixed=asked.values,
+                       solver=asked.solver)  # type: ignore[arg-type]
     file = asked.donors
     if file is None:
         return model, None

@@ -78,6 +78,7 @@ def location_scores(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax
         return population_location(model, data, to_theta(model, u.at[places].set(v)))[0]
 
     mu, slopes = location(u[places]), jax.jacfwd(location)(u[places])
+    slopes = slopes * data["observed"].any(axis=1)[:, None, None]  # others fill up the arrays
     precision = dense(inverse_of(population_location(model, data, to_theta(model, u))[1]))
     return (jnp.einsum("pkg,kl,pl->g", slopes, precision, phi - mu),
             jnp.einsum("pkg,kl,plh->gh", slopes, precision, slopes))

@@ -27,6 +27,7 @@ from carpk.checkpoints import SUFFIX, Checkpoints
 from carpk.classes import Mixture
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
+from carpk.devices import shared_out
 from carpk.earlier import Earlier
 from carpk.estimators import Convergence, Progress, with_settings
 from carpk.horseshoe import Horseshoe
@@ -123,6 +124,8 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *told))
     chosen = choose_steps(resolved, seen)
     data = data_of(chosen, seen)
+    if method.divisible:
+        data = shared_out(data, len(seen.ids))
     request, code, stamp = _asked(model, chosen.structure, cohort, estimator, method, seed)
     prepared = time.perf_counter()
     if unfinished is not None and method.resumable:

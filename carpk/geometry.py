@@ -137,13 +137,16 @@ def log_density(model: PopulationModel, data: Arrays, start: Arrays, u: jax.Arra
                 parametrisation: Parametrisation) -> jax.Array:
     """log_joint in the sampler's coordinates, Jacobians included.
 
-    u : (Q,), free population parameters on the real line; z : (P, K)
+    u : (Q,), free population parameters on the real line; z : (P, K), of patients who only fill
+    up the arrays (`carpk.padding`) standard normal, up to its constant
     """
     theta = to_theta(model, u)
     phi, volume = to_phi(model, data, theta, z, start, parametrisation)
-    return (patient_log_likelihood(model, data, theta, phi).sum()
-            + patient_log_density(model, data, theta, phi).sum() + volume.sum()
-            + log_covariates(model, data, theta) + log_prior(model, theta)
+    each = (patient_log_likelihood(model, data, theta, phi)
+            + patient_log_density(model, data, theta, phi) + volume)
+    if "stands_for" in data:
+        each = jnp.where(data["observed"].any(axis=1), each, -0.5 * (z**2).sum(axis=1))
+    return (each.sum() + log_covariates(model, data, theta) + log_prior(model, theta)
             + log_jacobian(model, u))
 
 
@@ -152,9 +155,11 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
     first metric and the dispersion of the chains' starts."""
     theta = to_theta(model, start.u)
     omega = omegas(model, theta)
-    patients = start.phi.shape[0]
+    seen = data["observed"].any(axis=1)  # others fill up the arrays
+    patients = seen.sum()
     known = start.information.sum(axis=1) + jnp.diag(omega**-2)[None]
-    left = jnp.einsum("pkk->k", jnp.linalg.inv(known)) / patients if model.sds else omega
+    left = jnp.einsum("p,pkk->k", 1.0 * seen, jnp.linalg.inv(known)) / patients if model.sds \
+        else omega
     located = dict(zip(located_places(model), _located_sds(model, start, data, omega, left),
                        strict=True))
     sds = []

@@ -135,7 +135,12 @@ def patient_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[
 
 def predicted_rows(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                    phi: jax.Array) -> jax.Array:
-    """(P, N): each patient's predictions, unit of each row's output; NaN where a solve failed."""
+    """(P, N): each patient's predictions, unit of each row's output; NaN where a solve failed.
+
+    Where `data` was filled up (`carpk.padding`) it says whose parameters a patient is solved with.
+    """
+    if "stands_for" in data:
+        phi = phi[data["stands_for"]]
     values = model.patient_values(theta, data["effects"], phi)
     if "epochs" not in data:
         return predict(model.structure, data, values)
@@ -246,8 +251,11 @@ def with_own_levels(model: PopulationModel, data: Mapping[str, Any], theta: Mapp
 def log_covariates(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any]) \
         -> jax.Array:
     """ln p(known values | population) of the covariates whose missing values are modelled."""
-    return sum((gap.log_density(data["effects"][gap.key], theta).sum() for gap in model.missing),
-               jnp.zeros(()))
+    each = sum((gap.log_density(data["effects"][gap.key], theta) for gap in model.missing),
+               jnp.zeros(data["time"].shape[0]))
+    if "stands_for" in data:  # who only fills up an array has no covariates
+        each = jnp.where(data["stands_for"] == jnp.arange(len(each)), each, 0.0)
+    return each.sum()
 
 
 def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:

@@ -290,6 +290,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         {"covariates": "horseshoe(2)"} lets 2 of all coefficients matter; see `carpk.horseshoe`.
     steps : mesh steps per patient of an ODE solve; chosen by the accuracy they give where 0.
     solver : tsit5, or rodas4 for stiff equations; the model file's, else chosen like the steps.
+        diffrax_tsit5 and diffrax_kvaerno5 (stiff) check them: see `carpk.diffrax_steps`
     Raises RequestError with every name or value that is not understood.
 
     >>> population("stein_2019", fixed=["beta"]).fixed["beta_pop"]

@@ -35,7 +35,10 @@ _EXPLICIT: tuple[Mesh, ...] = tuple(("tsit5", n) for n in (120, 240, 480, 960))
 _IMPLICIT: tuple[Mesh, ...] = tuple(("rodas4", n) for n in (120, 240, 480, 960, 1920))
 _MESHES = {"auto": (*_EXPLICIT, *_IMPLICIT, ("tsit5", 1920), ("tsit5", 3840)),
            "tsit5": (*_EXPLICIT, ("tsit5", 1920), ("tsit5", 3840)),
-           "rodas4": (*_IMPLICIT, ("rodas4", 3840))}
+           "rodas4": (*_IMPLICIT, ("rodas4", 3840)),
+           # which choose their own steps: from node to node, of which doses and samples suffice
+           "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 2)),
+           "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 2))}
 
 
 def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, str]) \
@@ -266,9 +269,11 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
         return float(np.max(np.abs(fine - coarse)))
 
     if model.steps:
-        explicit = structure.solver == "tsit5" or (
-            structure.solver == "auto" and np.isfinite(logs(("tsit5", model.steps))).all())
-        chosen: Mesh = ("tsit5" if explicit else "rodas4", model.steps)
+        method = structure.solver
+        if method == "auto":
+            explicit = np.isfinite(logs(("tsit5", model.steps))).all()
+            method = "tsit5" if explicit else "rodas4"
+        chosen: Mesh = (method, model.steps)
     else:
         (chosen, _), (finest, _), apart = agreeing(
             _MESHES[structure.solver], logs, furthest, tolerance)

@@ -38,6 +38,7 @@ class Asked:
     occasions: Sequence[str] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
     donors: str | None = None
+    solver: str | None = None
 
 
 def noted(found: list[Problem], call: Callable[[], Result]) -> Result | None:

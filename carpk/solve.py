@@ -11,6 +11,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from carpk.cohort import Design
+from carpk.diffrax_steps import step_of
 from carpk.dosing import (
     ADD_STEADY,
     TO_START,
@@ -224,7 +225,8 @@ def _stepper(structure: StructuralModel, p: Arrays, start: tuple[Any, ...]) \
     """
     rates, states = structure.rates, structure.states
     assert rates is not None
-    advance = STEP["tsit5" if structure.solver == "auto" else structure.solver]
+    solver = "tsit5" if structure.solver == "auto" else structure.solver
+    advance = STEP[solver] if solver in STEP else step_of(solver)
 
     def slopes(t: Any, u: tuple[Any, ...], node: Arrays, above: Arrays) -> tuple[Any, ...]:
         y = _natural(structure, u)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Link = Literal["log", "logit", "identity"]
-Solver = Literal["auto", "tsit5", "rodas4"]
+Solver = Literal["auto", "tsit5", "rodas4", "diffrax_tsit5", "diffrax_kvaerno5"]
 Function = Callable[..., Mapping[str, Any]]
 
 

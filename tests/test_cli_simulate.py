@@ -194,7 +194,8 @@ def test_everything_wrong_with_a_request_is_said_at_once(carpk, tmp_path):
     (["stein_2018"], "did you mean stein_2019"),
     (["stein_2019", "--design", "none.csv"], "no such file"),
     (["one_compartment_oral"], "when are samples taken?"),
-    (["stein_2019", "--set", "set 1"], "it has only typical values")])
+    (["stein_2019", "--set", "set 1"], "it has only typical values"),
+    (["liu_l_2022", "--solver", "euler"], "none of auto, tsit5, rodas4, diffrax_tsit5")])
 def test_a_refused_request_is_a_message_and_exit_1(carpk, arguments, said):
     done = carpk("simulate", *arguments)
     assert done.exit_code == 1

@@ -11,14 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
-    "problems registry program_cache many_fits digits taxonomy laws integrators small_matrices",
+    "problems registry program_cache many_fits digits taxonomy laws integrators "
+    "diffrax_steps small_matrices devices",
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
     "examples noncompartmental models/*",
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "
     "classes levels missing separate_errors paired_errors stated_values population_model occasions "
     "changes",
     "thresholds dosing solve accuracy likelihood preparation sensitivities conditional "
-    "empirical_bayes mixture_start geometry "
+    "empirical_bayes mixture_start geometry padding "
     "approximations importance asymptotics information_criteria expected_information simulation "
     "virtual_cohort trajectories prior_cohorts",
     "checkpoints posterior marginal stochastic_em starting_values multistart maximum_likelihood "
@@ -42,6 +43,7 @@ WALLS = {  # third parties that only these may import
     "arviz_stats": ("carpk.posterior",), "arviz_plots": ("carpk.posterior",),
     "matplotlib": ("carpk.plots",), "typer": ("carpk.cli",), "click": ("carpk.cli",),
     "rich": ("carpk.cli", "carpk.progress"),
+    "diffrax": ("carpk.diffrax_steps",),
     "joblib": ("carpk.many_fits",), "distributed": ("carpk.many_fits",),
 }
 A_MODEL_MAY_IMPORT = ("carpk.structure", "carpk.taxonomy", "carpk.laws", "jax", "jax.numpy")

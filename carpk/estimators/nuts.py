@@ -29,6 +29,7 @@ from carpk.geometry import (
     to_z,
 )
 from carpk.likelihood import to_theta
+from carpk.padding import filled_start, filled_up
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
@@ -54,6 +55,8 @@ class Nuts(Estimator):
     """
 
     resumable: ClassVar[bool] = True
+    # chains side by side that each wait for parts of a sum on the same devices might never end
+    divisible: ClassVar[bool] = False
     chains: int = 4
     draws: int = 0
     warmup: int = 400
@@ -89,26 +92,29 @@ class Nuts(Estimator):
         """Starts, warms up, samples and judges; see Estimator."""
         clock = time.perf_counter()
         progress("start", 0, 1)
+        patients, full = len(ids), filled_up(data)
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
-            programs = pool.submit(_programs, self, model, data)
+            programs = pool.submit(_programs, self, model, full)
             start = _start(self.inits, model, data, seed, kept)
-            frame = frozen(model, start)
+            filled = filled_start(start)
+            frame = frozen(model, filled)
             progress("start", 1, 1)
             begun = time.perf_counter()
             progress("compile", 0, 1)
             begin, sampler = programs.result()
-        states = _states(self, begin, data, start, frame, seed)
+        states = _states(self, begin, full, filled, frame, seed)
         compiled = time.perf_counter()
-        runs = _run(self, states, sampler, data, frame, progress, kept)
+        runs = _run(self, states, sampler, full, frame, progress, kept)
         sampled = time.perf_counter()
         u = np.stack([r["u"] for r in runs])
         stats = {n: np.stack([r[n] for r in runs])
                  for n in ("diverging", "n_steps", "energy", "acceptance_rate", "lp")}
         stats["step_size"] = np.stack([np.full(u.shape[1], r["step_size"]) for r in runs])
-        theta, phi = _natural(model, data, frame, u, np.stack([r["z"] for r in runs]),
-                              self.parametrisation)
+        z = np.stack([r["z"] for r in runs])
+        stats["lp"] = stats["lp"] + 0.5 * (z[:, :, patients:] ** 2).sum(axis=(2, 3))
+        theta, phi = _natural(model, full, frame, u, z, self.parametrisation)
         return Estimate(
-            theta, phi, stats, "posterior",
+            theta, phi[:, :, :patients], stats, "posterior",
             _judge(theta, stats, start, ids, self.max_tree_depth),
             {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled},
             record={"inits": began(model, start)})

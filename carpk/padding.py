@@ -1,0 +1,61 @@
+"""Arrays filled up to round numbers of patients: one more patient needs no other program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from carpk.empirical_bayes import Start
+from carpk.solve import Arrays
+
+
+def rounded(patients: int) -> int:
+    """The number that so many patients are filled up to: the next multiple of 5, from 40 on of
+    10; up to 10 they stay as they are, since there those who fill up would weigh too much.
+
+    >>> [rounded(n) for n in (7, 10, 11, 21, 40, 41, 90, 2000)]
+    [7, 10, 15, 25, 40, 50, 90, 2000]
+    """
+    each = 1 if patients <= 10 else 5 if patients < 40 else 10
+    return -(-patients // each) * each
+
+
+def filled_up(data: Arrays) -> Arrays:
+    """The same data with patients who have no observation, up to a round number.
+
+    They repeat the last patient's rows, unobserved, and `stands_for` (P,) says whose parameters
+    a patient is solved with: the own ones, or the last patient's, so that none of them fails alone.
+    `carpk.geometry.log_density` makes their z standard normal and independent of all else.
+    """
+    patients = data["time"].shape[0]
+    place = np.minimum(np.arange(rounded(patients)), patients - 1)
+    own = np.arange(len(place)) < patients
+
+    def taken(values: Any) -> jax.Array:
+        return jnp.asarray(np.asarray(values)[place])  # on the host: nothing is compiled for it
+
+    filled: Arrays = jax.tree.map(taken, data)
+    return {**filled, "observed": jnp.asarray(np.asarray(filled["observed"]) & own[:, None]),
+            "stands_for": jnp.asarray(place)}
+
+
+def filled_start(start: Start) -> Start:
+    """The start of `filled_up` data: of those who fill up nothing is known."""
+    patients = start.phi.shape[0]
+    place = np.minimum(np.arange(rounded(patients)), patients - 1)
+    own = np.arange(len(place)) < patients
+
+    def taken(values: Any) -> jax.Array:
+        return jnp.asarray(np.asarray(values)[place])
+
+    def nothing(values: Any) -> jax.Array:
+        values = np.asarray(values)[place]
+        return jnp.asarray(np.where(own.reshape(-1, *[1] * (values.ndim - 1)), values, 0.0))
+
+    return start._replace(
+        phi=taken(start.phi), information=nothing(start.information),
+        linear=nothing(start.linear), log_likelihood=nothing(start.log_likelihood),
+        classes=None if start.classes is None else taken(start.classes))

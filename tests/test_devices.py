@@ -1,0 +1,68 @@
+"""Patients shared out among devices: the same numbers as on one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+DENSITY = """
+import sys; sys.path[:0] = ["tests"]
+import jax, jax.numpy as jnp, numpy as np
+from carpk.cohort import design
+from carpk.devices import shared_out
+from carpk.likelihood import data_of, from_theta, log_joint, to_theta
+from carpk.population_model import population
+from carpk.preparation import resolve
+from test_solve import ORAL, cohort
+
+assert len(jax.devices()) == 4
+who = cohort([0.5, 2, 11, 13, 30.0], [(1, 0, 100, 0), (2, 12, 50, 3)], patients=6)
+seen = design(who, ORAL)
+model, _ = resolve(population(ORAL, spread=["Ka", "CL"], steps=40, solver="tsit5",
+                              errors={"Cc": "lognormal"}), seen, {})
+u = from_theta(model, {n: p.median for n, p in model.priors.items()} | dict(model.fixed))
+eta = 0.1 * np.random.default_rng(1).normal(size=(6, 2))
+both = jax.jit(jax.value_and_grad(
+    lambda u, eta, data: log_joint(model, data, to_theta(model, u), eta), (0, 1)))
+one = data_of(model, seen)
+many = shared_out(one, 6)
+assert {len(x.sharding.device_set) for x in jax.tree.leaves(many)} == {3}  # what divides six
+for a, b in zip(jax.tree.leaves(both(u, eta, one)), jax.tree.leaves(both(u, eta, many))):
+    np.testing.assert_allclose(np.asarray(b), np.asarray(a), rtol=1e-12, atol=1e-12)
+assert shared_out(one, 7) is one  # four devices do not divide seven patients
+"""
+FIT = """
+import sys; sys.path[:0] = ["tests"]
+import numpy as np
+from models_for_tests import DECAY, decaying
+from carpk import fit, population
+
+for estimator, settings in (("laplace", {}), ("svi", {"steps": 500}),
+                            ("nuts", {"chains": 2, "warmup": 50, "draws": 20})):
+    theta = fit(population(DECAY), decaying(), estimator, seed=1, **settings).posterior
+    print(*(repr(float(v.mean())) for v in theta["posterior"].dataset.data_vars.values()))
+"""
+
+
+def ran(code, devices):
+    """What it prints in a process that sees so many devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={
+            **os.environ, "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_density_and_its_gradient_are_those_of_one_device_to_12_digits():
+    ran(DENSITY, 4)
+
+
+@pytest.mark.slow  # passed, 171 s at a load of 5
+def test_a_fit_on_two_devices_is_that_on_one():
+    one, two = ([[float(x) for x in line.split()] for line in ran(FIT, n).splitlines()]
+                for n in (1, 2))
+    assert two[-1] == one[-1]  # nuts, whose chains are what is shared out
+    for a, b in zip(one, two, strict=True):
+        assert a == pytest.approx(b, rel=1e-5)

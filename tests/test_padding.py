@@ -1,0 +1,73 @@
+"""Patients who fill up the arrays: the others' density is the same, and nobody sees them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from arviz_stats.base import array_stats
+from models_for_tests import DECAY, decaying
+
+from carpk import padding
+from carpk.cohort import design
+from carpk.empirical_bayes import laplace_start
+from carpk.fitting import fit
+from carpk.geometry import frozen, log_density, population_spread
+from carpk.likelihood import data_of
+from carpk.padding import filled_start, filled_up
+from carpk.population_model import population
+from carpk.preparation import resolve
+
+
+@pytest.fixture(scope="module")
+def eleven():
+    """A model, the data and the start of eleven patients."""
+    seen = design(decaying(11), DECAY)
+    model, _ = resolve(population(DECAY, covariates={"C0 ~ WT": "power(70)"}), seen, {})
+    data = data_of(model, seen)
+    return model, data, laplace_start(model, data, seed=1)
+
+
+@pytest.mark.parametrize("parametrisation", ["informed", "noncentred"])
+def test_the_density_of_the_others_is_the_same_and_that_of_those_is_standard_normal(
+        eleven, parametrisation):
+    model, data, start = eleven
+    both = jax.jit(jax.value_and_grad(lambda u, z, data, frame: log_density(
+        model, data, frame, u, z, parametrisation), (0, 1)))
+    z = np.random.default_rng(1).normal(size=(15, 2))
+    z[11:13] *= 1e3  # where no solve would succeed
+    one, (by_u, by_z) = both(start.u, jnp.asarray(z[:11]), data, frozen(model, start))
+    all_, (by_u_of_all, by_z_of_all) = both(
+        start.u, jnp.asarray(z), filled_up(data), frozen(model, filled_start(start)))
+    assert float(all_) + 0.5 * (z[11:] ** 2).sum() == pytest.approx(float(one), rel=1e-9)
+    np.testing.assert_allclose(by_u_of_all, by_u, rtol=1e-12)
+    np.testing.assert_allclose(by_z_of_all[:11], by_z, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(by_z_of_all[11:], -z[11:], rtol=1e-12)
+    calm, _ = both(start.u, jnp.asarray(np.where(np.arange(15)[:, None] < 11, z, 0.0)),
+                   filled_up(data), frozen(model, filled_start(start)))
+    assert float(calm) == pytest.approx(float(one), rel=1e-12)
+
+
+def test_the_first_metric_does_not_see_them(eleven):
+    model, data, start = eleven
+    spread = jax.jit(lambda start, data: population_spread(model, start, data))
+    np.testing.assert_allclose(spread(filled_start(start), filled_up(data)), spread(start, data),
+                               rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_fit_has_the_patients_and_the_posterior_of_one_that_is_not_filled_up(monkeypatch):
+    """Within four Monte Carlo errors of the difference."""
+    settings = {"chains": 4, "warmup": 300, "draws": 1000}
+    filled = fit(population(DECAY), decaying(11), seed=1, **settings).posterior
+    monkeypatch.setattr(padding, "rounded", lambda patients: patients)
+    plain = fit(population(DECAY), decaying(11), seed=1, **settings).posterior
+    assert filled["posterior"].sizes == plain["posterior"].sizes
+    for name in plain["posterior"].dataset.data_vars:
+        a, b = (t["posterior"].dataset[name].values for t in (filled, plain))
+        for k in np.ndindex(a.shape[2:]):
+            x, y = a[(..., *k)], b[(..., *k)]
+            error = np.hypot(*(array_stats.mcse(v, method="mean") for v in (x, y)))
+            assert abs(x.mean() - y.mean()) < 4.5 * error, (name, k)
+    lp = [t["sample_stats"]["lp"].values for t in (filled, plain)]
+    error = np.hypot(*(array_stats.mcse(v, method="mean") for v in lp))
+    assert abs(lp[0].mean() - lp[1].mean()) < 4.5 * error
