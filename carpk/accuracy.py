@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.cohort import Design
+from carpk.dosing import moments
 from carpk.epochs import Epochs
 from carpk.solve import arrays, predict
 from carpk.structure import Solver, StructuralModel
@@ -85,11 +86,14 @@ def meshes_of(mesh: Mesh | Meshes, patients: int) -> Meshes:
 
 
 def on_each(run: Callable[..., np.ndarray], meshes: Meshes, shape: tuple[int, int]) -> np.ndarray:
-    """Every patient's predictions on the patient's own mesh."""
+    """Every patient's predictions on the patient's own mesh; the meshes are solved side by side,
+    for the few extreme patients of one leave a core idle."""
     predicted = np.empty(shape)
-    for mesh in dict.fromkeys(meshes):
-        who = np.flatnonzero([m == mesh for m in meshes])
-        predicted[who] = run(mesh, who)
+    groups = {mesh: np.flatnonzero([m == mesh for m in meshes]) for mesh in dict.fromkeys(meshes)}
+    with ThreadPoolExecutor(max(len(groups), 1)) as pool:
+        for who, levels in zip(groups.values(), pool.map(run, groups, groups.values()),
+                               strict=True):
+            predicted[who] = levels
     return predicted
 
 
@@ -103,7 +107,7 @@ def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     for a mesh serves every later run of its shape.
     """
     own = {n: np.asarray(v, dtype=float) for n, v in values.items()}
-    everyone = np.arange(len(design.ids))
+    everyone, least = np.arange(len(design.ids)), moments(design).time.shape[1]
     programs: dict[tuple[Solver, int, int], Callable[..., jax.Array]] = {}
 
     def run(mesh: Mesh, who: np.ndarray = everyone, room: int = 0) -> np.ndarray:
@@ -118,7 +122,7 @@ def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.n
         def part(p: np.ndarray) -> tuple[Any, Any]:
             some = {n: jnp.asarray(v[p]) for n, v in own.items()}
             if epochs is None:
-                return some, arrays(_some(design, p), structure, steps, room)
+                return some, arrays(_some(design, p), structure, steps, room, least=least)
             whole = arrays(design, structure, steps, room, epochs, changing)
             return some, jax.tree.map(lambda x: x[p], whole)
 
