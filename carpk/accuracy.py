@@ -22,11 +22,23 @@ Run = TypeVar("Run")
 Mesh = tuple[Solver, int]
 Meshes = tuple[Mesh, ...]  # each patient's
 
-MESHES: dict[str, tuple[Mesh, ...]] = {
-    "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("rodas4", 8000),
-             ("tsit5", 8000)),  # where it is not what is stiff that asks for steps
-    "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
-    "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000))}
+def _doubled(method: Solver, last: int) -> tuple[Mesh, ...]:
+    return tuple((method, n) for n in (120, 240, 480, 960, 1920, 3840) if n <= last)
+
+
+# what is tried in turn. A simulation is solved once and its few extreme patients on finer meshes: 4
+# times the steps each. A fit solves all patients on one mesh again and again: the fewest steps
+MESHES: dict[str, dict[str, tuple[Mesh, ...]]] = {
+    "simulate": {
+        "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000),
+                 ("rodas4", 8000), ("tsit5", 8000)),  # where not what is stiff asks for steps
+        "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
+        "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000))},
+    "fit": {
+        "auto": (*_doubled("tsit5", 960), *_doubled("rodas4", 1920), ("tsit5", 1920),
+                 ("tsit5", 3840)),
+        "tsit5": _doubled("tsit5", 3840),
+        "rodas4": _doubled("rodas4", 3840)}}
 ROOM = {500: 2000, 250: 1000}  # what a mesh costs is mostly its compilation: two share one
 _PIECE = 100  # patients: fewer are not worth a thread of their own
 # of ln level: what a user is warned of; and what sends a patient to the next mesh: of two with 4
@@ -64,7 +76,7 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     if mesh or not structure.states:
         each = meshes_of(mesh or ("tsit5", 1), patients)
         return Solved(on_each(run, each, design.output.shape), each, 0.0)
-    first, *finer = MESHES[structure.solver]
+    first, *finer = MESHES["simulate"][structure.solver]
     before = run(first, room=ROOM.get(first[1], 0))
     best, meshes = before.copy(), np.full(patients, 0)
     least, left = np.full(patients, np.inf), np.arange(patients)
