@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -26,14 +27,14 @@ def _doubled(method: Solver, last: int) -> tuple[Mesh, ...]:
     return tuple((method, n) for n in (120, 240, 480, 960, 1920, 3840) if n <= last)
 
 
-# what is tried in turn. A simulation is solved once and its few extreme patients on finer meshes: 4
-# times the steps each. A fit solves all patients on one mesh again and again: the fewest steps
+# what is tried in turn. A simulation is solved once, and its few extreme patients on finer meshes;
+# where a step is dear, meshes are nearer. A fit solves all patients on one mesh again and again
 MESHES: dict[str, dict[str, tuple[Mesh, ...]]] = {
     "simulate": {
         "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000),
                  ("rodas4", 8000), ("tsit5", 8000)),  # where not what is stiff asks for steps
         "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
-        "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000))},
+        "rodas4": (("rodas4", 250), *(("rodas4", 1000 << k) for k in range(5)))},
     "fit": {
         "auto": (*_doubled("tsit5", 960), *_doubled("rodas4", 1920), ("tsit5", 1920),
                  ("tsit5", 3840)),
@@ -41,10 +42,7 @@ MESHES: dict[str, dict[str, tuple[Mesh, ...]]] = {
         "rodas4": _doubled("rodas4", 3840)}}
 ROOM = {500: 2000, 250: 1000}  # what a mesh costs is mostly its compilation: two share one
 _PIECE = 100  # patients: fewer are not worth a thread of their own
-# of ln level: what a user is warned of; and what sends a patient to the next mesh: of two with 4
-# times the steps the finer is then within 1e-4, were the error no better than proportional to a
-# step, and mostly a hundred times nearer
-TOLERANCE, _SETTLED = 1e-3, 3e-4
+TOLERANCE, _WANTED = 1e-3, 1e-4  # of ln level: what a user is warned of; what is aimed at
 
 
 class Solved(NamedTuple):
@@ -68,8 +66,8 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     instead of looking
     epochs : of the parameters `changing` in a patient, whose values are (P, E) or (P, E, 2)
 
-    A patient whom two meshes in turn hardly move is done; the few extreme ones alone are solved
-    on finer ones. Where no two agree the two that differ least are taken.
+    A patient whom two meshes in turn hardly move (`_settled`) is done; the few extreme ones alone
+    are solved on finer ones. Where no two agree the two that differ least are taken.
     """
     run = runner(structure, design, values, epochs, changing)
     patients = len(design.ids)
@@ -80,16 +78,22 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     before = run(first, room=ROOM.get(first[1], 0))
     best, meshes = before.copy(), np.full(patients, 0)
     least, left = np.full(patients, np.inf), np.arange(patients)
-    for k, tried in enumerate(finer, 1):
+    for k, (last, tried) in enumerate(pairwise((first, *finer)), 1):
         after = before.copy()
         after[left] = run(tried, left, ROOM.get(tried[1], 0))
         moved = apart(before, after, design.output)
         nearer = left[moved[left] <= least[left]]
         best[nearer], least[nearer], meshes[nearer] = after[nearer], moved[nearer], k
-        left, before = left[moved[left] > _SETTLED], after
+        left, before = left[moved[left] > _settled(last, tried)], after
         if not len(left):
             break
     return Solved(best, tuple((first, *finer)[k] for k in meshes), float(least.max()))
+
+
+def _settled(coarse: Mesh, fine: Mesh) -> float:
+    """How near two meshes bring a patient whom the finer one has within `_WANTED`, were the error
+    no better than proportional to a step; mostly it is a tenth or a hundredth of that."""
+    return _WANTED * ((fine[1] / coarse[1] if coarse[0] == fine[0] else 4.0) - 1.0)
 
 
 def meshes_of(mesh: Mesh | Meshes, patients: int) -> Meshes:
