@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.cohort import Design
+from carpk.dosing import moments
 from carpk.epochs import Epochs
 from carpk.solve import arrays, predict
 from carpk.structure import Solver, StructuralModel
@@ -21,20 +23,31 @@ Run = TypeVar("Run")
 Mesh = tuple[Solver, int]
 Meshes = tuple[Mesh, ...]  # each patient's
 
-MESHES: dict[str, tuple[Mesh, ...]] = {
-    "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("rodas4", 8000),
-             ("tsit5", 8000)),  # where it is not what is stiff that asks for steps
-    "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
-    "rodas4": (("rodas4", 250), ("rodas4", 1000), ("rodas4", 4000), ("rodas4", 16000)),
-    # which choose their own steps: nodes between samples only make them begin anew
-    "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 4)),
-    "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 4))}
+def _doubled(method: Solver, last: int) -> tuple[Mesh, ...]:
+    return tuple((method, n) for n in (120, 240, 480, 960, 1920, 3840) if n <= last)
+
+
+# what is tried in turn. A simulation is solved once, and its few extreme patients on finer meshes;
+# where a step is dear, meshes are nearer. A fit solves all patients on one mesh again and again.
+# diffrax chooses its own steps: nodes between doses and samples only make it begin anew
+MESHES: dict[str, dict[str, tuple[Mesh, ...]]] = {
+    "simulate": {
+        "auto": (("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000),
+                 ("rodas4", 8000), ("tsit5", 8000)),  # where not what is stiff asks for steps
+        "tsit5": (("tsit5", 500), ("tsit5", 2000), ("tsit5", 8000)),
+        "rodas4": (("rodas4", 250), *(("rodas4", 1000 << k) for k in range(5))),
+        "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 4)),
+        "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 4))},
+    "fit": {
+        "auto": (*_doubled("tsit5", 960), *_doubled("rodas4", 1920), ("tsit5", 1920),
+                 ("tsit5", 3840)),
+        "tsit5": _doubled("tsit5", 3840),
+        "rodas4": _doubled("rodas4", 3840),
+        "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 2)),
+        "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 2))}}
 ROOM = {500: 2000, 250: 1000, 1: 4}  # what a mesh costs is mostly its compilation: two share one
 _PIECE = 100  # patients: fewer are not worth a thread of their own
-# of ln level: what a user is warned of; and what sends a patient to the next mesh: of two with 4
-# times the steps the finer is then within 1e-4, were the error no better than proportional to a
-# step, and mostly a hundred times nearer
-TOLERANCE, _SETTLED = 1e-3, 3e-4
+TOLERANCE, _WANTED = 1e-3, 1e-4  # of ln level: what a user is warned of; what is aimed at
 
 
 class Solved(NamedTuple):
@@ -58,28 +71,34 @@ def solved(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     instead of looking
     epochs : of the parameters `changing` in a patient, whose values are (P, E) or (P, E, 2)
 
-    A patient whom two meshes in turn hardly move is done; the few extreme ones alone are solved
-    on finer ones. Where no two agree the two that differ least are taken.
+    A patient whom two meshes in turn hardly move (`_settled`) is done; the few extreme ones alone
+    are solved on finer ones. Where no two agree the two that differ least are taken.
     """
     run = runner(structure, design, values, epochs, changing)
     patients = len(design.ids)
     if mesh or not structure.states:
         each = meshes_of(mesh or ("tsit5", 1), patients)
         return Solved(on_each(run, each, design.output.shape), each, 0.0)
-    first, *finer = MESHES[structure.solver]
+    first, *finer = MESHES["simulate"][structure.solver]
     before = run(first, room=ROOM.get(first[1], 0))
     best, meshes = before.copy(), np.full(patients, 0)
     least, left = np.full(patients, np.inf), np.arange(patients)
-    for k, tried in enumerate(finer, 1):
+    for k, (last, tried) in enumerate(pairwise((first, *finer)), 1):
         after = before.copy()
         after[left] = run(tried, left, ROOM.get(tried[1], 0))
         moved = apart(before, after, design.output)
         nearer = left[moved[left] <= least[left]]
         best[nearer], least[nearer], meshes[nearer] = after[nearer], moved[nearer], k
-        left, before = left[moved[left] > _SETTLED], after
+        left, before = left[moved[left] > _settled(last, tried)], after
         if not len(left):
             break
     return Solved(best, tuple((first, *finer)[k] for k in meshes), float(least.max()))
+
+
+def _settled(coarse: Mesh, fine: Mesh) -> float:
+    """How near two meshes bring a patient whom the finer one has within `_WANTED`, were the error
+    no better than proportional to a step; mostly it is a tenth or a hundredth of that."""
+    return _WANTED * ((fine[1] / coarse[1] if coarse[0] == fine[0] else 4.0) - 1.0)
 
 
 def meshes_of(mesh: Mesh | Meshes, patients: int) -> Meshes:
@@ -88,11 +107,14 @@ def meshes_of(mesh: Mesh | Meshes, patients: int) -> Meshes:
 
 
 def on_each(run: Callable[..., np.ndarray], meshes: Meshes, shape: tuple[int, int]) -> np.ndarray:
-    """Every patient's predictions on the patient's own mesh."""
+    """Every patient's predictions on the patient's own mesh; the meshes are solved side by side,
+    for the few extreme patients of one leave a core idle."""
     predicted = np.empty(shape)
-    for mesh in dict.fromkeys(meshes):
-        who = np.flatnonzero([m == mesh for m in meshes])
-        predicted[who] = run(mesh, who)
+    groups = {mesh: np.flatnonzero([m == mesh for m in meshes]) for mesh in dict.fromkeys(meshes)}
+    with ThreadPoolExecutor(max(len(groups), 1)) as pool:
+        for who, levels in zip(groups.values(), pool.map(run, groups, groups.values()),
+                               strict=True):
+            predicted[who] = levels
     return predicted
 
 
@@ -106,7 +128,7 @@ def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.n
     for a mesh serves every later run of its shape.
     """
     own = {n: np.asarray(v, dtype=float) for n, v in values.items()}
-    everyone = np.arange(len(design.ids))
+    everyone, least = np.arange(len(design.ids)), moments(design).time.shape[1]
     programs: dict[tuple[Solver, int, int], Callable[..., jax.Array]] = {}
 
     def run(mesh: Mesh, who: np.ndarray = everyone, room: int = 0) -> np.ndarray:
@@ -121,7 +143,7 @@ def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.n
         def part(p: np.ndarray) -> tuple[Any, Any]:
             some = {n: jnp.asarray(v[p]) for n, v in own.items()}
             if epochs is None:
-                return some, arrays(_some(design, p), structure, steps, room)
+                return some, arrays(_some(design, p), structure, steps, room, least=least)
             whole = arrays(design, structure, steps, room, epochs, changing)
             return some, jax.tree.map(lambda x: x[p], whole)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,38 @@ def eventful(design: Design, structure: StructuralModel) -> bool:
     return structure.dosing is not None or bool(design.dose_events)
 
 
-def schedule(design: Design, structure: StructuralModel, steps: int, room: int,
+class Moments(NamedTuple):
+    """When a patient is looked at: rows of one time between two doses are one moment.
+
+    time, line : (P, M), of each moment and of a row of it, padded with the last
+    of : (P, N), the moment of each observation
+    """
+
+    time: np.ndarray
+    line: np.ndarray
+    of: np.ndarray
+
+
+def moments(design: Design, least: int = 0) -> Moments:
+    """The moments of a design, M of them at `least`: a row of its own for each of 16 outputs would
+    be 16 nodes of a mesh where one does."""
+    last = design.line.max(axis=1, keepdims=True, initial=0)  # beside which padding is read
+    line = np.where(design.observed, design.line, last)
+    doses = (design.dose_line[:, None, :] < line[:, :, None]).sum(axis=2)
+    order = np.lexsort((line, design.time), axis=1)
+    time, line, doses = (np.take_along_axis(x, order, axis=1) for x in (design.time, line, doses))
+    new = (np.diff(time, axis=1) > 0) | (np.diff(doses, axis=1) > 0)
+    moment = np.concatenate([np.zeros_like(new[:, :1], int), new.cumsum(axis=1)], axis=1)
+    of = np.empty_like(moment)
+    np.put_along_axis(of, order, moment, axis=1)
+    width = max(int(moment.max()) + 1, least)
+    at, written = (np.repeat(x[:, -1:], width, axis=1) for x in (time, line))
+    np.put_along_axis(at, moment, time, axis=1)
+    np.put_along_axis(written, moment, line, axis=1)
+    return Moments(at, written, of)
+
+
+def schedule(design: Design, structure: StructuralModel, seen: Moments, steps: int, room: int,
              epochs: Epochs | None = None, changing: Sequence[str] = ()) -> Arrays:
     """What `placed` reads of a design, each (P, ...): samples, doses, resets, shares of the way.
 
@@ -61,9 +92,9 @@ def schedule(design: Design, structure: StructuralModel, steps: int, room: int,
     splits = width + sum(width if n in changing else 1 for n in structure.switches)
     other = [np.full((len(design.ids), n), -1) for n in (len(shares), splits)]
     line = doses.pop("line")
-    lines = np.concatenate([resets.pop("line"), *other, design.line, line, line], axis=1)
+    lines = np.concatenate([resets.pop("line"), *other, seen.line, line, line], axis=1)
     mesh: Arrays = {
-        "horizon": np.maximum(design.time.max(axis=1), 1e-6), "time": design.time,
+        "horizon": np.maximum(design.time.max(axis=1), 1e-6), "time": seen.time, "seen": seen.of,
         "share": np.tile(shares, (len(design.ids), 1)), "doses": doses,
         "written": np.argsort(lines, axis=1, kind="stable")}
     if resets["act"].size:
@@ -202,7 +233,8 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
         return jax.lax.scan(one, jnp.zeros(len(t)), (rates, begin, end))[0]
 
     out: Arrays = {
-        "t": t, "h": jnp.diff(t, append=t[-1:]), "seen": seen, "sound": given["sound"],
+        "t": t, "h": jnp.diff(t, append=t[-1:]), "seen": seen[mesh["seen"]],
+        "sound": given["sound"],
         "amount": {s: at_nodes(4, jnp.where(into, given["bolus"], 0.0))
                    for s, into in doses["into"].items()},
         "inflow": {s: together(jnp.where(into & given["running"], given["rate"], 0.0))

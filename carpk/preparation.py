@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.accuracy import Mesh, agreeing, by
+from carpk.accuracy import MESHES, Mesh, agreeing, by
 from carpk.changes import effects_over_time, epochs_of, resolved_over_time
 from carpk.classes import class_priors, published_classes
 from carpk.cohort import Design
@@ -31,14 +31,6 @@ from carpk.units import same_unit
 
 # SD of a default prior on the log (or logit) scale: a factor of 20 either way within 95 %
 _WIDTH = 1.5
-_EXPLICIT: tuple[Mesh, ...] = tuple(("tsit5", n) for n in (120, 240, 480, 960))
-_IMPLICIT: tuple[Mesh, ...] = tuple(("rodas4", n) for n in (120, 240, 480, 960, 1920))
-_MESHES = {"auto": (*_EXPLICIT, *_IMPLICIT, ("tsit5", 1920), ("tsit5", 3840)),
-           "tsit5": (*_EXPLICIT, ("tsit5", 1920), ("tsit5", 3840)),
-           "rodas4": (*_IMPLICIT, ("rodas4", 3840)),
-           # which choose their own steps: from node to node, of which doses and samples suffice
-           "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 2)),
-           "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 2))}
 
 
 def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, str]) \
@@ -276,7 +268,7 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
         chosen: Mesh = (method, model.steps)
     else:
         (chosen, _), (finest, _), apart = agreeing(
-            _MESHES[structure.solver], logs, furthest, tolerance)
+            MESHES["fit"][structure.solver], logs, furthest, tolerance)
         chosen = chosen if apart <= tolerance else finest
     return dataclasses.replace(model, structure=by(structure, chosen), steps=chosen[1])
 

@@ -15,9 +15,11 @@ from carpk.diffrax_steps import step_of
 from carpk.dosing import (
     ADD_STEADY,
     TO_START,
+    Moments,
     administered,
     eventful,
     graded,
+    moments,
     placed,
     schedule,
     steady_states,
@@ -37,13 +39,14 @@ _LOG_FLOOR = -600.0
 
 
 def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0,
-           epochs: Epochs | None = None, changing: Sequence[str] = ()) -> Arrays:
+           epochs: Epochs | None = None, changing: Sequence[str] = (), least: int = 0) -> Arrays:
     """What a compiled program reads of a design: observations, inputs and, for an ODE, its mesh.
 
     steps : graded mesh nodes per patient, to which observation and dose times are added.
     room : nodes of the arrays where more than the steps, so that meshes share one program; the
         spare ones lie at the end and last no time.
     epochs : of the parameters `changing` in a patient
+    least : moments there is room for, so that parts of a design share a program
     """
     data: Arrays = {
         "time": jnp.asarray(design.time), "lower": jnp.asarray(design.lower),
@@ -52,8 +55,9 @@ def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0
         "inputs": {k: jnp.asarray(v) for k, v in design.inputs.items()},
     }
     if structure.states:
-        mesh = schedule(design, structure, steps, room, epochs, changing) \
-            if eventful(design, structure) else _mesh(design, structure, steps, room)
+        seen = moments(design, least)
+        mesh = schedule(design, structure, seen, steps, room, epochs, changing) \
+            if eventful(design, structure) else _mesh(design, structure, seen, steps, room)
         data["mesh"] = jax.tree.map(jnp.asarray, mesh)
     if epochs is not None:
         data["epochs"] = jax.tree.map(jnp.asarray, timeline(
@@ -307,14 +311,15 @@ def _first(structure: StructuralModel) -> float:
     return 1e-5 if structure.solver == "rodas4" else 0.2
 
 
-def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> dict[str, Any]:
-    """Nodes of every patient: graded ones, every observation, every dose and infusion end.
+def _mesh(design: Design, structure: StructuralModel, seen: Moments, steps: int, room: int) \
+        -> dict[str, Any]:
+    """Nodes of every patient: graded ones, every moment seen, every dose and infusion end.
 
     t, h (P, M): start and length of each step; seen (P, N): the step at whose start an
     observation is read; amount, inflow {state: (P, M)}: what a dose adds at the start of a step,
     and its rate while it runs. Zero-length steps are harmless, so each time keeps its own node.
     """
-    n = design.time.shape[1]
+    n = seen.time.shape[1]
     given = design.dose_amount > 0
     ends = np.where(given, design.dose_time + design.dose_duration, 0.0)
     doses = np.where(given, design.dose_time, 0.0)
@@ -324,10 +329,10 @@ def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> 
     way = np.stack([graded(end, r, lambda whole: np.linspace(0.0, whole, steps), _first(structure))
                     for end, r in zip(horizon, restarts, strict=True)])
     way = np.pad(way, ((0, 0), (0, max(room - steps, 0))), mode="edge")
-    time = np.concatenate([way, design.time, doses, ends], axis=1)
+    time = np.concatenate([way, seen.time, doses, ends], axis=1)
     # at one time: rows written above the dose are read first, then it is given, then the rest
-    late = (design.time[:, :, None] == doses[:, None, :]) & given[:, None, :] \
-        & (design.line[:, :, None] > design.dose_line[:, None, :])
+    late = (seen.time[:, :, None] == doses[:, None, :]) & given[:, None, :] \
+        & (seen.line[:, :, None] > design.dose_line[:, None, :])
     rank = np.concatenate([np.zeros_like(way), 2.0 * late.any(axis=2),
                            np.ones_like(doses), np.ones_like(ends)], axis=1)
     order = np.lexsort((rank, time), axis=1)
@@ -335,7 +340,7 @@ def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> 
     h = np.diff(t, axis=1, append=t[:, -1:])
     place = np.argsort(order, axis=1)
     nodes = way.shape[1]
-    seen = place[:, nodes:nodes + n]
+    read = np.take_along_axis(place[:, nodes:nodes + n], seen.of, axis=1)
     into = {k: structure.states[k].name for k in np.unique(design.dose_state[given])}
     amount, inflow = ({into[k]: np.zeros_like(t) for k in np.unique(design.dose_state[which])}
                       for which in (given & (design.dose_duration == 0),
@@ -348,4 +353,4 @@ def _mesh(design: Design, structure: StructuralModel, steps: int, room: int) -> 
         else:
             running = (t[i] >= doses[i, j]) & (t[i] < ends[i, j])
             inflow[state][i, running] += design.dose_amount[i, j] / length
-    return {"t": t, "h": h, "seen": seen, "amount": amount, "inflow": inflow}
+    return {"t": t, "h": h, "seen": read, "amount": amount, "inflow": inflow}

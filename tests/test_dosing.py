@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 from test_solve import SWITCHING, cohort
 
 from carpk.cohort import design
+from carpk.dosing import moments
 from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.solve import arrays, predict
@@ -30,6 +31,10 @@ ORAL = StructuralModel(
     observe=lambda t, y, p: {"CP": 1000.0 * y.central / p.V},
     dosing=lambda p: {"central": {"lag": p.lag, "bioavailability": p.F, "rate": p.rate,
                                   "duration": p.duration}, "depot": {"lag": 0.5 * p.lag}})
+
+TWICE = dataclasses.replace(ORAL, dosing=None, outputs=(
+    Output("CP", "ug/L", "", dvid=1), Output("half", "ug/L", "", dvid=2)),
+    observe=lambda t, y, p: {"CP": y.central, "half": 0.5 * y.central})
 
 
 def test_nonmems_concentrations_are_reproduced_to_their_last_digit(shared_data, tmp_path):
@@ -259,6 +264,18 @@ def test_a_lag_of_zero_changes_nothing_nor_does_padding():
     for ours, theirs in zip(with_slopes(late, design(plain, late).padded(2, 3)), want,
                             strict=True):
         np.testing.assert_allclose(ours[:, :5], theirs, rtol=1e-10)
+
+
+def test_rows_of_one_time_share_a_node_of_the_mesh_unless_a_dose_comes_between(read):
+    seen = design(read("ID,TIME,DV,AMT,CMT,DVID\n1,0,1,0,2,1\n1,0,.,9,2,1\n1,0,2,0,2,1\n"
+                       "1,2,3,0,2,1\n1,2,3,0,2,2\n2,5,3,0,2,1\n"), TWICE)
+    found = moments(seen, least=4)
+    assert found.of.tolist() == [[0, 1, 2, 2], [0, 0, 0, 0]]
+    assert found.time.tolist() == [[0, 0, 2, 2], [5, 5, 5, 5]]
+    mesh = arrays(seen, TWICE, 3)["mesh"]
+    assert mesh["t"][0][mesh["seen"][0]].tolist() == [0, 0, 2, 2]
+    at = np.flatnonzero(mesh["amount"]["central"][0])
+    assert mesh["seen"][0, 0] < at < mesh["seen"][0, 1]
 
 
 @pytest.mark.slow  # passed in 16 s

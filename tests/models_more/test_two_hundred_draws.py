@@ -101,7 +101,7 @@ def described(want, got, seen, structure):
 def test_every_patient_is_solved_to_a_ten_thousandth_whatever_the_draw(name, patients):
     structure, seen, got = drawn(name, patients)
     assert np.isfinite(got.predicted[seen.observed]).all()
-    assert set(got.mesh) <= set(MESHES[structure.solver])
+    assert set(got.mesh) <= set(MESHES["simulate"][structure.solver])
     want = reference(structure, seen, got.parameters)
     assert apart(want, got.predicted, seen.output).max() < 1e-4, \
         described(want, got.predicted, seen, structure)
