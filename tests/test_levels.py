@@ -1,6 +1,8 @@
 """Studies, products, sites: against scipy, a two-level normal model in closed form, and refusals.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,14 @@ from carpk import tables
 from carpk.cohort import design
 from carpk.covariate_effects import covariates
 from carpk.fitting import fit
-from carpk.likelihood import data_of, log_joint
+from carpk.likelihood import (
+    data_of,
+    log_joint,
+    patient_log_density,
+    patient_log_likelihood,
+)
+from carpk.maximum_likelihood import refuse_priors
+from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.problems import DataError, RequestError
@@ -162,3 +171,35 @@ def test_the_posterior_of_studies_is_that_of_the_two_level_normal_model():
         sd = float((weight * (exact[name] - mean) ** 2).sum() ** 0.5)
         assert table.loc[name, "sd"] == pytest.approx(sd, rel=0.1)
     assert found.convergence.ok, found.convergence.reasons
+
+
+def test_a_study_a_class_of_patients_and_an_occasion_add_up_as_written_out(tmp_path):
+    random, rows = np.random.default_rng(6), []
+    for i in range(4):
+        for t, evid, occasion in ((1, 0, 1), (2, 0, 1), (10, 3, 2), (11, 0, 2), (12, 0, 2)):
+            dv = "." if evid else round(random.normal(), 3)
+            rows.append(f"{i + 1},{t},{dv},{evid},{occasion},{'AB'[i % 2]}")
+    (tmp_path / "all.csv").write_text("\n".join(["ID,TIME,DV,EVID,OCC,STUDY", *rows]) + "\n")
+    seen = design(read_csv(tmp_path / "all.csv"), LEVEL)
+    model, _ = resolve(population(LEVEL, classes="2: m", levels={"STUDY": "m"},
+                                  occasions=["m"]), seen, {})
+    theta = {"m_pop": 0.3, "delta_m_2": 1.4, "share_2": 0.3, "tau_STUDY_m": 0.5,
+             "b_STUDY_m_A": -0.8, "b_STUDY_m_B": 1.1, "omega_m": 0.4, "gamma_m": 0.25,
+             "sigma_y_add": 0.2}
+    assert set(theta) == set(model.names)
+    phi, data = random.normal(size=(4, 3)), data_of(model, seen)  # m, and m in either occasion
+    seen_at = phi[:, :1] + phi[:, [1, 1, 2, 2]]
+    expected = stats.norm(seen_at, 0.2).logpdf(seen.upper).sum(axis=1)
+    assert np.asarray(patient_log_likelihood(model, data, theta, jnp.asarray(phi))) \
+        == pytest.approx(expected, rel=1e-12)
+    middle = 0.3 + 0.5 * np.array([-0.8, 1.1, -0.8, 1.1])
+    between = np.log(0.7 * stats.norm(middle, 0.4).pdf(phi[:, 0])
+                     + 0.3 * stats.norm(middle + 1.4, 0.4).pdf(phi[:, 0]))
+    expected = between + stats.norm(0, 0.25).logpdf(phi[:, 1:]).sum(axis=1)
+    assert np.asarray(patient_log_density(model, data, theta, jnp.asarray(phi))) \
+        == pytest.approx(expected, rel=1e-12)
+    for asked in ("classes", "levels"):  # by maximum likelihood they are refused
+        with pytest.raises(RequestError) as refused:
+            refuse_priors(model if asked == "classes" else
+                          dataclasses.replace(model, mixture=None))
+        assert refused.value.problems[0].column == asked

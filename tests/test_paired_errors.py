@@ -10,7 +10,7 @@ import pytest
 from models_for_tests import cohort
 from scipy import integrate, optimize, special, stats
 
-from carpk import tables
+from carpk import cli_request, tables
 from carpk.cohort import design
 from carpk.conditional import information_of, row_terms
 from carpk.conditional_residuals import linearised_residuals
@@ -226,6 +226,8 @@ def test_a_request_states_it_and_few_samples_are_reported(two):
                         "correlated_errors": [["C", "D"]]})
     with pytest.raises(RequestError, match="no such output"):
         asked.population()
+    assert cli_request.options(errors=["A=additive by LAB"], correlated_errors=["A, B"]) == {
+        "errors": {"A": "additive by LAB"}, "correlated_errors": [["A", "B"]]}
     few = cohort([("1", t, 1.0, 1.0, 1.0, d) for t in (1, 2, 3) for d in (1, 2)])
     model, (told,) = resolve(population(two, correlated_errors=PAIR), design(few, two), {})
     assert told.wrong.startswith("3 samples have A and B measured")
@@ -284,6 +286,9 @@ def test_a_fit_with_labs_and_samples_is_kept_and_its_tables_know_them(two, tmp_p
     assert again.model.error_pairs == PAIR
     assert again.model.separate["A"].units == ("x", "y")
     assert again.model.names == NAMES
+    asked = again.manifest["request"]
+    assert asked["errors"] == {"A": "additive by LAB", "B": "additive"}
+    assert asked["correlated_errors"] == [["A", "B"]]
     assert list(again.posterior["constant_data"].dataset["change_LAB"].values) == [
         *"xxyyxxyy"] * 8
     said = tables.parameters(again).set_index("parameter")["meaning"]
