@@ -12,7 +12,8 @@ and by the mean Hessian of 40 simulated cohorts, good to 2.5 % each: by laplace 
 0.0145, where the sandwich of the two has 0.0264 of omega_CL and 40 refits an SD of 0.0260: of
 focei's spreads the expected SE is some 5 to 10 % too small. The observed SE of omega_CL in the data
 themselves is 0.0193 by laplace and 0.0261 by focei: one far patient (ID 36) bends either likelihood
-in a way of its own; without it focei's expected SE is 0.95 of the observed one instead of 0.89.
+in a way of its own; without it the expected SE is 1.01 and 0.95 of the observed one, instead of
+1.28 and 0.89.
 """
 
 from __future__ import annotations
