@@ -4,6 +4,16 @@ The expected information of a population is the variance of a patient's score un
 itself, summed over the patients of the design: here by simulation, with censoring as it was (cf.
 Riviere MK, Ueckert S, Mentre F. Biostatistics 2016;17:737-750). A first-order formula would need
 no simulation but knows neither censored rows nor the curvature of the model.
+
+Of an exact likelihood that variance is the mean Hessian (Bartlett), of an approximate one nearly.
+Of the 60 patients of `bauer501`, SEs of omega_CL, omega_V and sigma by 12 000 simulated patients
+and by the mean Hessian of 40 simulated cohorts, good to 2.5 % each: by laplace 0.0249 and 0.0242,
+0.0311 and 0.0310, 0.0147 and 0.0150; by focei 0.0236 and 0.0249, 0.0298 and 0.0315, 0.0141 and
+0.0145, where the sandwich of the two has 0.0264 of omega_CL and 40 refits an SD of 0.0260: of
+focei's spreads the expected SE is some 5 to 10 % too small. The observed SE of omega_CL in the data
+themselves is 0.0193 by laplace and 0.0261 by focei: one far patient (ID 36) bends either likelihood
+in a way of its own; without it the expected SE is 1.01 and 0.95 of the observed one, instead of
+1.28 and 0.89.
 """
 
 from __future__ import annotations
@@ -28,7 +38,9 @@ COVARIANCES = ("observed", "expected", "sandwich")
 Slopes = Callable[[Approximation, np.ndarray, Any], np.ndarray]
 """Of an approximation, u (Q,) and phi (P, K) near the modes: gradients (P, Q) of -2 log-likelihood.
 """
-_SIMULATED, _BATCHES = 6000, 10  # patients in all: SEs are then good to 1 or 2 %; parts of them
+# patients in all: SEs are then good to 1 or 2 %, of a spread, whose scores have a kurtosis of up to
+# 15, to 2.5 %; parts of them
+_SIMULATED, _BATCHES = 6000, 10
 
 
 def as_asked(which: str, known: Uncertainty, approximation: Approximation, u: np.ndarray,
