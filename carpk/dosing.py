@@ -53,7 +53,7 @@ def moments(design: Design, least: int = 0) -> Moments:
     order = np.lexsort((line, design.time), axis=1)
     time, line, doses = (np.take_along_axis(x, order, axis=1) for x in (design.time, line, doses))
     new = (np.diff(time, axis=1) > 0) | (np.diff(doses, axis=1) > 0)
-    moment = np.concatenate([np.zeros_like(new[:, :1], int), new.cumsum(axis=1)], axis=1)
+    moment = np.concatenate([np.zeros((len(new), 1), int), new.cumsum(axis=1)], axis=1)
     of = np.empty_like(moment)
     np.put_along_axis(of, order, moment, axis=1)
     width = max(int(moment.max()) + 1, least)

@@ -100,8 +100,9 @@ class _Population:
         self.theta = jax.jit(lambda u: to_theta(model, u))
         self.u = jax.jit(lambda theta: from_theta(model, theta))
         used = [*self.located, *self.shared, *patients.residual]
-        self.prior = jax.jit(lambda u: jnp.zeros(len(u)).at[np.array(used, int)].set(jnp.stack(
-            [model.priors[model.free[k]].log_density_real(u[k]) for k in used])))
+        self.prior = jax.jit(lambda u: jnp.stack([
+            model.priors[n].log_density_real(u[k]) if k in used else jnp.zeros(())
+            for k, n in enumerate(model.free)]) if model.free else u)
 
     def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
             -> np.ndarray:
