@@ -269,7 +269,7 @@ def resampled(cohort: Cohort, donors: Cohort, seed: int) -> Cohort:
     was.
 
     >>> from carpk import examples, registry
-    >>> few, _ = enrolled(registry.find_model("stein_2019"), 3, [1.0, 7.0])
+    >>> few, _ = enrolled(registry.find_model("stein_2019"), 20, [1.0, 7.0])
     >>> sorted(set(resampled(few, examples.example("tisacel_like"), 1).covariates["RESPONSE"]))
     ['CR', 'NR']
     """
