@@ -29,6 +29,7 @@ def filled_up(data: Arrays) -> Arrays:
     They repeat the last patient's rows, unobserved, and `stands_for` (P,) says whose parameters
     a patient is solved with: the own ones, or the last patient's, so that none of them fails alone.
     `carpk.geometry.log_density` makes their z standard normal and independent of all else.
+    Of what a chain tells only its energies know of them.
     """
     patients = data["time"].shape[0]
     place = np.minimum(np.arange(rounded(patients)), patients - 1)

@@ -54,7 +54,7 @@ def test_the_first_metric_does_not_see_them(eleven):
                                rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # passed
 def test_a_fit_has_the_patients_and_the_posterior_of_one_that_is_not_filled_up(monkeypatch):
     """Within four Monte Carlo errors of the difference."""
     settings = {"chains": 4, "warmup": 300, "draws": 1000}
