@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -191,27 +191,33 @@ class Patients:
                             modes.look.gradient)
             return _exact(precision, low, rough, modes.look.value, mixed), sides
 
-    def by_residuals(self, u: Any, f: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def by_residuals(self, u: Any, f: Callable[[np.ndarray], Any]) -> Any:
         """(..., R), the slopes of f in the R residual parameters."""
         return differences(f, u, self.residual)
 
     def moves(self, u: Any, modes: Modes) -> Moves:
         """How things move with the population at these modes."""
-        every, k, look = np.arange(len(u)), modes.phi.shape[1], modes.look
-        own, none = look.jacobian[..., :k], np.zeros_like(modes.phi)
+        phi, look = modes.phi, modes.look
+        own = look.jacobian[..., :phi.shape[1]]
+
+        def by_population(u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            at = self.between(u)
+            return np.asarray(self._density(self.data, u, phi)), uphill(
+                at, phi, np.zeros_like(phi)), at.precision
+
+        def by_rows(u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            value, slope, weight = self.rows(u, look.predicted)
+            return value.sum(axis=1), np.einsum("pn,pnk->pk", slope, own), \
+                information_of(self.data, weight, own)
+
         with np.errstate(invalid="ignore"):  # where a solve failed
-            height = differences(lambda u: np.asarray(self._density(
-                self.data, u, modes.phi)), u, every)
-            height[:, self.residual] += self.by_residuals(
-                u, lambda u: self.rows(u, look.predicted)[0].sum(axis=1))
-            rising = differences(lambda u: uphill(self.between(u), modes.phi, none), u, every)
-            rising[..., self.residual] += self.by_residuals(u, lambda u: np.einsum(
-                "pn,pnk->pk", self.rows(u, look.predicted)[1], own))
-            information = np.zeros((*look.information.shape, len(u)))
-            information[..., self.residual] = self.by_residuals(u, lambda u: information_of(
-                self.data, self.rows(u, look.predicted)[2], own))
-        return Moves(height, rising, information,
-                     differences(lambda u: self.between(u).precision, u, every))
+            height, rising, precision = differences(by_population, u, np.arange(len(u)))
+            more_height, more_rising, of_rows = self.by_residuals(u, by_rows)
+        height[:, self.residual] += more_height
+        rising[..., self.residual] += more_rising
+        information = np.zeros((*look.information.shape, len(u)))
+        information[..., self.residual] = of_rows
+        return Moves(height, rising, information, precision)
 
     def _search(self, u: Any, phi: np.ndarray) -> Modes:
         """Rounds of one step for every patient."""
@@ -254,10 +260,11 @@ class Patients:
         return modes
 
 
-def differences(f: Callable[[np.ndarray], np.ndarray], u: Any, places: np.ndarray) -> np.ndarray:
-    """(..., len(places)), central differences of f in some places of u."""
+def differences(f: Callable[[np.ndarray], Any], u: Any, places: np.ndarray) -> Any:
+    """(..., len(places)), central differences in some places of u of an f, or of all it returns."""
     steps = [_STEP * (np.arange(len(u)) == k) for k in places]
-    return stacked([(f(u + s) - f(u - s)) / (2 * _STEP) for s in steps], np.asarray(f(u)))
+    slopes = [jax.tree.map(lambda a, b: (a - b) / (2 * _STEP), f(u + s), f(u - s)) for s in steps]
+    return jax.tree.map(lambda like, *columns: stacked(columns, like), f(u), *slopes)
 
 
 def between(model: PopulationModel, data: Arrays, u: jax.Array) -> Between:
@@ -333,7 +340,7 @@ def _newton(at: Between, modes: Modes, curvature: Curvature) -> tuple[np.ndarray
     return np.where(usable[:, None], step, 0.0), np.where(usable, np.sum(along**2, axis=1), 0.0)
 
 
-def stacked(columns: list[np.ndarray], like: Any) -> np.ndarray:
+def stacked(columns: Sequence[np.ndarray], like: Any) -> np.ndarray:
     """The columns as a last axis, of which there may be none."""
     return np.stack(columns, axis=-1) if columns else np.zeros((*like.shape, 0))
 

@@ -107,19 +107,18 @@ class _Population:
     def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
             -> np.ndarray:
         """u (Q,) by a look at phi, with each patient's covariance (P, K, K)."""
-        model, k = self.model, phi.shape[1]
+        k = phi.shape[1]
         own, shared = look.jacobian[..., :k], look.jacobian[..., k:]
-        omega = np.array([float(self.theta(u)[n]) for n in model.sds])
-        covariance = np.where(np.isfinite(covariance), covariance, np.diag(omega**2))
         at = self.patients.between(u)
+        covariance = np.where(np.isfinite(covariance), covariance, np.diag(
+            1.0 / np.diagonal(at.precision)))
         slopes = differences(lambda u: self.patients.between(u).mu, u, self.located)
         weighed = np.einsum("pkg,kl->plg", slopes, at.precision)
         new = self._newton(u, self.located, np.einsum("plg,pl->g", weighed, phi - at.mu),
                            np.einsum("plg,plh->gh", weighed, slopes))
-        theta = self.theta(new)
+        theta = {n: np.asarray(v) for n, v in self.theta(new).items()}
         new = np.asarray(self.u(self._spreads(
-            {n: np.asarray(v) for n, v in theta.items()}, phi - self.patients.between(new).mu,
-            covariance)))
+            theta, phi - self.patients.between(new).mu, covariance)))
         new = self._residual_step(new, look.predicted, ((own @ covariance) * own).sum(axis=2))
         return self._newton(new, self.shared, np.einsum("pn,pns->s", look.slope, shared),
                             information_of(self.data, look.weight, shared).sum(axis=0))
@@ -230,7 +229,7 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     theta |= begin or {}
     patients = patients or Patients(model, data)
     known = _Population(patients)
-    u = np.asarray(known.u(theta))
+    u = np.asarray(known.u({n: np.asarray(v, float) for n, v in theta.items()}))
     phi = patients.best_of_draws(u, seed)
     look, damping = patients.look(u, phi), np.full(len(phi), 0.1)
 
