@@ -5,8 +5,9 @@ of the highest are censored.
 
 Last result of the fits: all passed but for park_2025_sle, not finished: its start was found within
 6 minutes of CPU and the sampler's first program compiled, nearly all of it compilation, beside so
-much other work that half an hour was not enough. The others took one to six minutes each. Of sparse plans they say what is not informed:
-omega_alpha and omega_tC of perez_garcia_2021, omega_mu_C of sison_2024_no_bystander.
+much other work that half an hour was not enough. The others took one to six minutes each. Of sparse
+plans they say what is not informed: omega_alpha and omega_tC of perez_garcia_2021, omega_mu_C of
+sison_2024_no_bystander.
 """
 
 import dataclasses

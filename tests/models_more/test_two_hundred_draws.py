@@ -5,10 +5,11 @@ in each free parameter it gives no spread; doses and inputs are the usual ones. 
 are compared on the log scale, above a millionth of their highest, and none may go below zero
 where the reference does not.
 
-Last runs of 200: all 30 within 1e-4 with no failed solve. On today's meshes, of which the finer has twice the steps where a model is stiff:
-barros_2021_cartmath, hardiansyah_2019, park_2025_sle, singh_2020_mouse_pbpk and both of tsai_2022;
-minucci_2024, both of sison_2024, owens_bozic_2021 and chaudhury_2020_mass_action on theirs of
-today, which have 4 times the steps; the others before two meshes had to agree so closely.
+Last runs of 200: all 30 within 1e-4 with no failed solve. On today's meshes, of which the finer
+has twice the steps where a model is stiff: barros_2021_cartmath, hardiansyah_2019, park_2025_sle,
+singh_2020_mouse_pbpk and both of tsai_2022; minucci_2024, both of sison_2024, owens_bozic_2021 and
+chaudhury_2020_mass_action on theirs of today, which have 4 times the steps; the others before two
+meshes had to agree so closely.
 """
 
 import dataclasses
