@@ -315,7 +315,7 @@ def test_a_fit_by_focei_is_the_exact_maximum(two, tmp_path):
     assert found == pytest.approx(exact, rel=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # 26 November 2026: rho 0.579 by focei, 0.578 by saem; the others: not yet run
 @pytest.mark.parametrize("estimator", ["focei", "laplace", "saem", "svi", "nuts"])
 def test_every_estimator_recovers_the_correlation_of_errors_with_censored_rows(
         two, tmp_path, estimator):
@@ -331,6 +331,5 @@ def test_every_estimator_recovers_the_correlation_of_errors_with_censored_rows(
         columns=["LOW", "HIGH"]).to_csv(tmp_path / "hidden.csv", index=False)
     found = fit(asked, read_csv(tmp_path / "hidden.csv"), estimator, seed=1)
     draws = found.posterior["posterior"].dataset
-    print(estimator, {n: round(float(draws[n].median()), 3) for n in found.model.free})
     assert float(draws["rho_A_B"].median()) == pytest.approx(RHO, abs=0.15)
     assert float(draws["sigma_A_log"].median()) == pytest.approx(0.25, abs=0.05)
