@@ -158,7 +158,7 @@ def main() -> None:
                 done = subprocess.run(
                     [sys.executable, __file__, "--one", name], check=True, text=True,
                     stdout=subprocess.PIPE,
-                    env={**os.environ, "JAX_COMPILATION_CACHE_DIR": programs})
+                    env={**os.environ, "XDG_CACHE_HOME": programs})
                 row = json.loads(done.stdout.splitlines()[-1])
                 print(table({name: row}).splitlines()[-1], flush=True)
                 if not again and not given.warm:

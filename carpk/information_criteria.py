@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from carpk.population_model import PopulationModel
-from carpk.sensitivities import shared_places
+from carpk.sensitivities import residual_places, shared_places
 
 CONVENTIONS = {  # of the measures of a fit by maximum likelihood
     "ofv": "OFV", "ofv_se": "SE of OFV", "minus_two_log_likelihood": "−2 log-likelihood",
@@ -41,7 +41,7 @@ def criteria(model: PopulationModel, ofv: float, constant: float, patients: int,
     4
     """
     count = len(model.free)
-    shared = len(shared_places(model)) + sum(n.startswith(("sigma_", "rho_")) for n in model.free)
+    shared = len(shared_places(model)) + len(residual_places(model))
     total = ofv + constant
     return {"ofv": ofv, "minus_two_log_likelihood": total, "aic": total + 2.0 * count,
             "bic": total + count * math.log(rows),

@@ -14,7 +14,7 @@ import numpy as np
 from carpk.effects import coefficients
 from carpk.error_models import ErrorModel
 from carpk.likelihood import population_location, predicted_rows, row_log_likelihood, to_theta
-from carpk.paired_errors import Pair, second_rows, with_partner
+from carpk.paired_errors import Pair, rho_of, second_rows, with_partner
 from carpk.population_model import PopulationModel
 from carpk.small_matrices import Rows
 from carpk.solve import Arrays
@@ -214,7 +214,8 @@ def located_places(model: PopulationModel) -> np.ndarray:
 
 def residual_places(model: PopulationModel) -> np.ndarray:
     """Places in model.free of the residual errors' own parameters."""
-    return np.array([k for k, n in enumerate(model.free) if n.startswith(("sigma_", "rho_"))], int)
+    own = {*model.residuals, *map(rho_of, model.error_pairs)}
+    return np.array([k for k, n in enumerate(model.free) if n in own], int)
 
 
 def _over_time(model: PopulationModel) -> set[str]:

@@ -17,6 +17,7 @@ from carpk.likelihood import (
 )
 from carpk.population_model import population
 from carpk.preparation import resolve
+from carpk.sensitivities import residual_places
 
 
 def test_every_patient_stands_at_the_mode_scipy_finds():
@@ -83,3 +84,17 @@ def test_the_population_start_finds_covariates_and_correlations():
         assert abs(np.log(float(theta["C0_pop"]) / 100)) < 0.2
         if len(spread) == 2:
             assert abs(float(theta["corr_C0_k"]) - np.corrcoef(eta.T)[0, 1]) < 0.15
+
+
+def test_a_parameter_named_like_a_residual_error_is_none():
+    """sigma_pop and rho_pop are typical values, whose step is that of others."""
+    from reference_models import model as made
+    from reference_models import parameters
+
+    line = made("named like errors", parameters(("sigma", 90.0), ("rho", 0.2)),
+                lambda t, p: {"C": p.sigma * jnp.exp(-p.rho * t)}, error="lognormal")
+    seen = design(decaying(6), line)
+    model, _ = resolve(population(line, spread=["sigma"]), seen, {})
+    assert [model.free[k] for k in residual_places(model)] == ["sigma_C_log"]
+    theta = to_theta(model, laplace_start(model, data_of(model, seen), seed=1).u)
+    assert abs(np.log(float(theta["rho_pop"]) / 0.2)) < 0.4
