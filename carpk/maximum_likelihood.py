@@ -26,6 +26,7 @@ from carpk.tails import TAILS
 
 _ROUNDS = 200  # quasi-Newton steps
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
+_LARGEST = float(np.finfo(float).max)
 _NUMERIC = 1e-4  # on the real line, for the gradients of FO and FOCE by differences
 
 
@@ -288,8 +289,10 @@ def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \
         if n in joint:
             wide = 1.959963984540054 * ses[n] / max(1.0 - values[n]**2, 1e-12)
             low, high = (float(np.tanh(np.arctanh(values[n]) + s * wide)) for s in (-1, 1))
-        table[n] = {"estimate": values[n], "se": ses[n], "lower95": low, "upper95": high,
-                    "se_sandwich": robust[n]}
+        # an end beyond all numbers, of what the data know nothing of, is the largest one there is
+        table[n] = {k: float(np.clip(v, -_LARGEST, _LARGEST)) for k, v in {
+            "estimate": values[n], "se": ses[n], "lower95": low, "upper95": high,
+            "se_sandwich": robust[n]}.items()}
     return table
 
 

@@ -11,13 +11,13 @@ from scipy.stats import norm
 
 from carpk import conditional, tables
 from carpk.approximations import Approximation
-from carpk.asymptotics import normal_draws, uncertainty
+from carpk.asymptotics import Uncertainty, normal_draws, uncertainty
 from carpk.cohort import design
 from carpk.fitting import fit
 from carpk.individual_information import contraction
 from carpk.likelihood import data_of, from_theta
 from carpk.marginal import objective
-from carpk.maximum_likelihood import maximised
+from carpk.maximum_likelihood import estimates, maximised
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.problems import RequestError
@@ -95,6 +95,14 @@ def test_the_median_of_the_draws_is_the_estimate(laplace_fit):
     draws = laplace_fit.posterior["posterior"]
     for name, value in laplace_fit.manifest["estimates"].items():
         assert float(np.median(draws[name])) == pytest.approx(value["estimate"], rel=1e-6)
+
+
+def test_an_interval_beyond_all_numbers_can_still_be_kept():
+    u = np.asarray(from_theta(SHARED, {n: START[n] for n in SHARED.free}))
+    wide = Uncertainty(1e12 * np.eye(len(u)), 1e12 * np.eye(len(u)), 1.0, "")
+    kept = json.loads(json.dumps(estimates(SHARED, u, wide), allow_nan=False))
+    assert kept["C0_pop"]["upper95"] == np.finfo(float).max
+    assert kept["C0_pop"]["lower95"] == 0.0
 
 
 def test_contraction_is_that_of_the_curvature_and_none_where_no_sample_is():
