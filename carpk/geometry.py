@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from carpk.correlated import correlations
 from carpk.empirical_bayes import Start, location_scores
 from carpk.likelihood import (
     log_covariates,
@@ -162,20 +163,20 @@ def population_spread(model: PopulationModel, start: Start, data: Arrays) -> jax
         else omega
     located = dict(zip(located_places(model), _located_sds(model, start, data, omega, left),
                        strict=True))
+    correlated = {n for block in model.blocks for n in correlations(block)}
     sds = []
     for k, name in enumerate(model.free):
         _, slope = jax.jvp(model.priors[name].scale.from_real, (start.u[k],), (jnp.ones(()),))
-        kind = name.partition("_")[0]
         if k in located:
             sd = located[k]
         elif name in model.sds:
             i, each = model.sds.index(name), model.sds.count(name)
             sd = (omega[i] + left[i] / omega[i]) / (2 * patients * each) ** 0.5 / slope
-        elif kind == "sigma":
+        elif name in model.residuals:
             rows = residual_rows(model, data, name).sum()
             sd = theta[name] / jnp.sqrt(jnp.maximum(2 * rows, 2)) / slope
         else:
-            sd = jnp.asarray(0.3 if kind != "corr" else patients**-0.5)
+            sd = jnp.asarray(patients**-0.5 if name in correlated else 0.3)
         sds.append(jnp.clip(sd, 0.01, 2.0))
     return jnp.stack(sds)
 

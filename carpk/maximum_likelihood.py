@@ -352,7 +352,7 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
                 if v > 1e-6]
     if restless:
         remarks.append(f"the mode of patients {', '.join(restless)} is a kink or a ridge")
-    near = [n for n in model.free if n.startswith("omega_")
+    near = [n for n in model.free if n in model.sds
             and float(to_theta(model, jnp.asarray(best.u))[n]) < 1e-3]
     remarks += [f"{n} is at its bound of 0: the patients do not differ in it" for n in near]
     rows = int(np.asarray(approximation.data["observed"]).sum())

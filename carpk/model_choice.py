@@ -174,7 +174,7 @@ def _test(smaller: str, larger: str, small: Fit, large: Fit,
     df, dofv = len(more), found[smaller]["ofv"] - found[larger]["ofv"]
     se = math.hypot(found[smaller]["ofv_se"], found[larger]["ofv_se"])
     held = _values(small)
-    bound = [n for n in more if n.startswith(("omega_", "gamma_", "sigma_"))
+    bound = [n for n in more if n in (*large.model.sds, *large.model.residuals)
              and held.get(n, 0.0) == 0.0 and n not in _made_equal(small, large)]
     notes = []
     if dofv < -max(0.01, 3.0 * se):

@@ -348,7 +348,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         raise RequestError(found)
     still = tuple(n for n in vary if values.get(f"omega_{n}") != 0)  # SD 0: it does not vary
     again = tuple(n for n in again if values.get(f"gamma_{n}") != 0)
-    values = {n: v for n, v in values.items() if not n.startswith(("omega_", "gamma_")) or v != 0}
+    sds = {f"{sd}_{p.name}" for p in structure.parameters for sd in ("omega", "gamma")}
+    values = {n: v for n, v in values.items() if n not in sds or v != 0}
     blocks = tuple(b for block in blocks if len(b := tuple(n for n in block if n in still)) > 1)
     found = half_fixed(blocks, values)
     if mixture:

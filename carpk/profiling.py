@@ -138,11 +138,12 @@ def walking(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
 
         start = Point(0.0, 0.0, True, np.delete(u, place), at.modes.phi)
         reach = _REACH * se
-        if way == "lower" and name.startswith(("omega_", "sigma_")):
+        spread = name in fit.model.sds
+        if way == "lower" and (spread or name in fit.model.residuals):
             reach = max(reach, _NOTHING)
         points, limit, said = side(refitted, start, _SIDES[way], se, reach)
         if limit is None and said.startswith("the OFV rises") and reach >= _NOTHING \
-                and way == "lower" and name.startswith("omega_"):
+                and way == "lower" and spread:
             return {"estimate": value(start), "limit": 0.0, "points": _told(points, value, se),
                     "said": f"{said}: 0 is not excluded"}
         if points and min(p.rise for p in points) < -_NEAR:

@@ -53,7 +53,7 @@ def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
         return start_of(model, data, seed, begin=from_summaries(model, data, seed),
                         patients=patients)
     values = typical_values(model) if inits == "typical" else values_of_fit(Path(inits))
-    known = {n: max(v, 0.01) if n.startswith(("omega_", "gamma_")) else v
+    known = {n: max(v, 0.01) if n in model.sds else v
              for n, v in values.items() if n in model.free}
     if not known:
         raise RequestError(Problem("error", "it shares no parameter with the model",

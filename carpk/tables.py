@@ -282,14 +282,14 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
     if pair is not None:
         return {"kind": "correlation", "unit": "-", "meaning": "correlation of the residuals of "
                 f"{pair[0]} and {pair[1]} in one sample"}
-    if name in fit.model.names and kind == "sigma":
+    if name in fit.model.residuals:
         output, part, own = fit.model.residuals[name]
         error = fit.model.error_models()[output]
         unit = structure.output(output).unit if part in error.in_units else "-"
         return {"kind": "residual", "unit": given.get(unit, unit),
                 "meaning": f"{output}: {error.sigmas[part]}"
                 + (f", {fit.model.separate[output].column} {own}" if own else "")}
-    if name in fit.model.names and kind in ("omega", "gamma"):
+    if name in fit.model.sds:
         p = structure.parameter(rest)
         scale = {"log": f"ln {rest}", "logit": f"logit {rest}", "identity": rest}[p.link]
         what = "scale (Student's t, 4 df)" if fit.model.etas == "student_t" else "SD"

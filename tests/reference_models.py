@@ -123,6 +123,11 @@ TWO_LOG = model(
 LINE = model("a line", parameters("a", "b", a="identity", b="identity"),
              lambda t, p: {"C": p.a + p.b * t}, error="additive")
 
+MISNAMED = model("parameters named like errors and spreads", parameters(
+    ("sigma", 90.0), ("rho", 0.2), ("gamma", 0.1), gamma="identity"),
+    lambda t, p: {"C": p.sigma * jnp.exp(-(p.rho + p.gamma) * t)}, error="lognormal")
+
+
 def _level_and_answer(level, p):
     return {"C": level, "R": jax.nn.sigmoid(p.base + p.slope * level)}
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models_for_tests import COVARIATES, DECAY, decaying
+from reference_models import MISNAMED
 from scipy import optimize
 
 from carpk.cohort import design
@@ -88,13 +89,8 @@ def test_the_population_start_finds_covariates_and_correlations():
 
 def test_a_parameter_named_like_a_residual_error_is_none():
     """sigma_pop and rho_pop are typical values, whose step is that of others."""
-    from reference_models import model as made
-    from reference_models import parameters
-
-    line = made("named like errors", parameters(("sigma", 90.0), ("rho", 0.2)),
-                lambda t, p: {"C": p.sigma * jnp.exp(-p.rho * t)}, error="lognormal")
-    seen = design(decaying(6), line)
-    model, _ = resolve(population(line, spread=["sigma"]), seen, {})
+    seen = design(decaying(6), MISNAMED)
+    model, _ = resolve(population(MISNAMED, spread=["sigma"], fixed={"gamma": 0.0}), seen, {})
     assert [model.free[k] for k in residual_places(model)] == ["sigma_C_log"]
     theta = to_theta(model, laplace_start(model, data_of(model, seen), seed=1).u)
     assert abs(np.log(float(theta["rho_pop"]) / 0.2)) < 0.4

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import IDS
+from models_for_tests import decaying
+from reference_models import MISNAMED
 
 from carpk import digits, tables
 from carpk.nonmem import read_csv
@@ -147,6 +149,15 @@ def test_written_numbers_have_the_digits_their_uncertainty_supports(table):
                          "cv_percent": 832119.0}])
     assert digits.format_table(row).iloc[0].tolist() == [
         "t", "72", "33", "238", "10", "346", "1.006", "547", "> 1000"]
+
+
+def test_a_parameter_named_like_a_spread_or_an_error_is_a_typical_value(near_typical):
+    fit = near_typical(population(MISNAMED, spread=["sigma", "rho"], fixed={"gamma": 0.0}),
+                       decaying(4))
+    kinds = tables.parameters(fit).set_index("parameter")["kind"]
+    assert dict(kinds) == {
+        **dict.fromkeys(("sigma_pop", "rho_pop", "gamma_pop"), "typical"),
+        **dict.fromkeys(("omega_sigma", "omega_rho"), "spread"), "sigma_C_log": "residual"}
 
 
 def test_the_prior_is_told_where_the_answer_leans_on_it():
