@@ -137,6 +137,16 @@ def near_typical(monkeypatch):
 
 
 @pytest.fixture
+def carpk(tmp_path, monkeypatch):
+    """Runs a command, by its arguments, in a folder of its own."""
+    from typer.testing import CliRunner
+
+    from carpk import cli
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli.app, [*map(str, arguments)])
+
+
+@pytest.fixture
 def short_reports(monkeypatch):
     """Reports with one figure, where a report is not what is tested."""
     names = registry.names

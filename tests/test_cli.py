@@ -10,9 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
-from carpk import cli, cli_fit, cli_models, fitting, registry
+from carpk import cli_fit, cli_models, fitting, registry
 
 MODEL = """
 from carpk.structure import Output, Parameter, Source, StructuralModel, sd
@@ -29,12 +28,11 @@ DATA = "ID,TIME,DV,SEX\n" + "".join(
 
 
 @pytest.fixture
-def carpk(tmp_path, monkeypatch, short_reports):
-    """Runs a command in a folder of its own; a fit takes the estimator of the test."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(MODEL)
-    (tmp_path / "run.csv").write_text(DATA)
-    return lambda *arguments: CliRunner().invoke(cli.app, [*map(str, arguments)])
+def carpk(carpk, short_reports):
+    """Runs a command beside a model and its cohort; a fit takes the estimator of the test."""
+    Path("mine.py").write_text(MODEL)
+    Path("run.csv").write_text(DATA)
+    return carpk
 
 
 def fits(folder="fits"):

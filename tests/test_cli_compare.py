@@ -7,18 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from test_cli import DATA, MODEL, fits
-from typer.testing import CliRunner
-
-from carpk import cli
 
 
 @pytest.fixture
-def carpk(tmp_path, monkeypatch, short_reports):
-    """Runs a command in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(MODEL)
-    (tmp_path / "run.csv").write_text(DATA)
-    return lambda *arguments: CliRunner().invoke(cli.app, [*map(str, arguments)])
+def carpk(carpk, short_reports):
+    """Runs a command beside a model and its cohort."""
+    Path("mine.py").write_text(MODEL)
+    Path("run.csv").write_text(DATA)
+    return carpk
 
 
 @pytest.mark.slow  # passed, 21 s

@@ -4,16 +4,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
-
-from carpk import cli
-
-
-@pytest.fixture
-def carpk(tmp_path, monkeypatch):
-    """Runs a command in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(cli.app, [*map(str, arguments)])
 
 
 def test_it_writes_three_tables_and_prints_the_groups(carpk):

@@ -5,18 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from carpk import cli, registry
+from carpk import registry
 from carpk.nonmem import read_csv
 
 FEW = ("--patients", 4, "--times", "1,7,28")
-
-
-@pytest.fixture
-def carpk(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(cli.app, [*map(str, arguments)])
 
 
 def made(carpk, *arguments):
