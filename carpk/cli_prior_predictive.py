@@ -73,7 +73,7 @@ def run(asked: Asked, cohorts: int) -> tuple[Path, Path, str, tuple[Problem, ...
     said = in_words(expected)
     to_csv(result, target)
     picture.write_bytes(svg(prior_bands(expected, limits, f"Seed {asked.seed}. {'. '.join(said)}")))
-    return target, picture, "\n".join([contents(result, structure), *said]), warnings
+    return target, picture, "\n".join([contents(result, structure, model.columns), *said]), warnings
 
 
 def _stated(asked: Asked) -> tuple[PopulationModel, Cohort, bool]:

@@ -128,7 +128,7 @@ def run(asked: Asked) -> tuple[Path, Path, str, tuple[Problem, ...]]:
         said += f"; usual doses: {doses_said(structure, usual_doses(structure))}"
     to_csv(result, target)
     picture.write_bytes(svg(simulated_cohort(structure, result, seen, time, paths, limits, said)))
-    return target, picture, f"{contents(result, structure)}\n{said}", warnings
+    return target, picture, f"{contents(result, structure, model.columns)}\n{said}", warnings
 
 
 def _stated(asked: Asked, found: list[Problem]) -> tuple[PopulationModel, Cohort | None]:

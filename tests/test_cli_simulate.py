@@ -103,8 +103,11 @@ def test_covariates_are_drawn_from_the_rows_of_other_patients(carpk, tmp_path):
     rows = [(f"p{k}", 40 + k, "FM"[k % 2], "" if k == 3 else k) for k in range(6)]
     (tmp_path / "they.csv").write_text("ID,WT,SEX,AGE\n" + "".join(
         f"{','.join(map(str, row))}\n" for row in rows))
-    made(carpk, "stein_2019", "--patients", 60, "--times", 5, "--sigma", 0, "--covariates-from",
-         "they.csv", "--covariate", "Cmax ~ SEX=category(F)", "--value", "beta_Cmax_SEX_M=-9")
+    done = carpk("simulate", "stein_2019", "--patients", 60, "--times", 5, "--sigma", 0,
+                 "--covariates-from", "they.csv", "--covariate", "Cmax ~ SEX=category(F)",
+                 "--value", "beta_Cmax_SEX_M=-9")
+    assert done.exit_code == 0, done.output
+    assert "columns not used: WT, AGE\n" in done.stderr
     table = pd.read_csv("stein_2019_simulated.csv")
     pairs = {(w, s) for _, w, s, _ in rows}
     assert set(zip(table["WT"], table["SEX"], strict=True)) == pairs
