@@ -155,15 +155,19 @@ def likeliest(cohort):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ["focei", "saem", "laplace"])
-def test_maximum_likelihood_is_that_of_nested_random_effects(tmp_path, estimator):
-    """25 s each; last run 2026-11-26: passed."""
-    cohort = many(tmp_path)
+@pytest.mark.parametrize(("estimator", "seeds"), [("focei", 1), ("laplace", 1), ("saem", 6)])
+def test_maximum_likelihood_is_that_of_nested_random_effects(tmp_path, estimator, seeds):
+    """25 s each at most; last run 2026-11-27: passed. SAEM's estimates scatter around it, of which
+    the spread between occasions most: by an eighth of its standard error."""
+    cohort, away = many(tmp_path), []
     expected = np.array(list(natural(likeliest(cohort).x).values()))
-    result = fit(population(FLAT, occasions=["A"]), cohort, estimator, seed=1)
-    table = parameters(result).set_index("parameter").loc[list(THETA)]
-    away = (table["median"].to_numpy() - expected) / table["sd"].to_numpy()
-    assert np.abs(away).max() < (0.1 if estimator == "saem" else 0.01)
+    for seed in range(1, seeds + 1):
+        result = fit(population(FLAT, occasions=["A"]), cohort, estimator, seed=seed)
+        table = parameters(result).set_index("parameter").loc[list(THETA)]
+        away.append((table["median"].to_numpy() - expected) / table["sd"].to_numpy())
+    noise = 0.0 if seeds == 1 else np.std(away, axis=0, ddof=1)
+    assert np.all(np.abs(np.mean(away, axis=0)) < 0.01 + 3 * noise / seeds**0.5)
+    assert np.max(noise) < 0.2
 
 
 @pytest.mark.slow

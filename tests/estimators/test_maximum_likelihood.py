@@ -169,9 +169,8 @@ def test_foce_refuses_censored_rows_and_an_unknown_method_is_refused():
         fit(population(DECAY), COHORT, "focei", seed=1, method="fooce")
 
 
-# last run: all passed, 20 to 35 s each beside other work, but wbc, which had not come to rest after
-# 13 minutes of one core: its printed optimum is at the edge, with spreads of 1e-5 and a feedback of
-# e^-11.6, and the likelihood is flat on the way there
+# last run 2026-11-27: all passed, within 8 s but wbc in 506 s, whose optimum is at the edge, with
+# spreads of 1e-5 and a feedback of e^-11.6, and the likelihood is flat on the way there
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "ofv"), [
     ("bauer501", 1058.303712), ("warfarin", 423.327289), ("theophylline_nlmer", 111.38372),
