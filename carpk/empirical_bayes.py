@@ -107,6 +107,11 @@ class _Population:
     def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
             -> np.ndarray:
         """u (Q,) by a look at phi, with each patient's covariance (P, K, K)."""
+        with np.errstate(invalid="ignore", over="ignore"):  # no solution: such steps are refused
+            return self._updated(u, look, phi, covariance)
+
+    def _updated(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
+            -> np.ndarray:
         k = phi.shape[1]
         own, shared = look.jacobian[..., :k], look.jacobian[..., k:]
         at = self.patients.between(u)

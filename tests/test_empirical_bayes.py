@@ -9,7 +9,8 @@ from reference_models import MISNAMED
 from scipy import optimize
 
 from carpk.cohort import design
-from carpk.empirical_bayes import laplace_start
+from carpk.conditional import Patients
+from carpk.empirical_bayes import _Population, laplace_start
 from carpk.likelihood import (
     data_of,
     patient_log_density,
@@ -94,3 +95,18 @@ def test_a_parameter_named_like_a_residual_error_is_none():
     assert [model.free[k] for k in residual_places(model)] == ["sigma_C_log"]
     theta = to_theta(model, laplace_start(model, data_of(model, seen), seed=1).u)
     assert abs(np.log(float(theta["rho_pop"]) / 0.2)) < 0.4
+
+
+def test_a_patient_whose_jacobian_overflows_leaves_the_population_finite():
+    seen = design(decaying(6), DECAY)
+    model, _ = resolve(population(DECAY), seen, {})
+    data = data_of(model, seen)
+    patients = Patients(model, data)
+    start = laplace_start(model, data, seed=1, patients=patients)
+    u, phi = np.asarray(start.u), np.asarray(start.phi)
+    look = patients.look(u, phi)
+    jacobian = np.array(look.jacobian)
+    jacobian[2] = [np.inf, -np.inf]
+    updated = _Population(patients).update(
+        u, look._replace(jacobian=jacobian), phi, np.tile([[0.1, -0.02], [-0.02, 0.1]], (6, 1, 1)))
+    assert np.isfinite(updated).all()
