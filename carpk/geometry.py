@@ -138,16 +138,29 @@ def log_density(model: PopulationModel, data: Arrays, start: Arrays, u: jax.Arra
                 parametrisation: Parametrisation) -> jax.Array:
     """log_joint in the sampler's coordinates, Jacobians included.
 
-    u : (Q,), free population parameters on the real line; z : (P, K), of patients who only fill
-    up the arrays (`carpk.padding`) standard normal, up to its constant
+    u : (Q,), free population parameters on the real line; z : (P, K)
     """
     theta = to_theta(model, u)
+    return patient_terms(model, data, start, theta, z, parametrisation).sum() \
+        + population_terms(model, data, theta, u)
+
+
+def patient_terms(model: PopulationModel, data: Arrays, start: Arrays, theta: Mapping[str, Any],
+                  z: jax.Array, parametrisation: Parametrisation) -> jax.Array:
+    """(P,): what each patient adds to `log_density`; of those who only fill up the arrays
+    (`carpk.padding`) that z is standard normal, up to its constant."""
     phi, volume = to_phi(model, data, theta, z, start, parametrisation)
     each = (patient_log_likelihood(model, data, theta, phi)
             + patient_log_density(model, data, theta, phi) + volume)
     if "stands_for" in data:
         each = jnp.where(data["observed"].any(axis=1), each, -0.5 * (z**2).sum(axis=1))
-    return (each.sum() + log_covariates(model, data, theta) + log_prior(model, theta)
+    return each
+
+
+def population_terms(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
+                     u: jax.Array) -> jax.Array:
+    """What the population alone adds to `log_density`."""
+    return (log_covariates(model, data, theta) + log_prior(model, theta)
             + log_jacobian(model, u))
 
 

@@ -13,9 +13,8 @@ import pytest
 import xarray as xr
 from conftest import cohort_text
 
-from carpk import fitting
+from carpk import chains, fitting
 from carpk.checkpoints import Checkpoints
-from carpk.estimators import nuts
 from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.problems import RequestError
@@ -64,7 +63,7 @@ def test_a_process_killed_while_it_samples_leaves_no_fit(tmp_path, how):
 
 
 def test_a_fit_that_was_interrupted_goes_on_to_the_same_draws(small_fit, tmp_path, monkeypatch):
-    monkeypatch.setattr(nuts, "_SAVED", 0.0)
+    monkeypatch.setattr(chains, "_SAVED", 0.0)
     monkeypatch.setattr(fitting.program_cache, "keep_programs", lambda: ())
     file = tmp_path / "small.csv"
     file.write_text(cohort_text(), encoding="utf-8")

@@ -22,8 +22,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "empirical_bayes mixture_start geometry padding "
     "approximations importance asymptotics information_criteria expected_information simulation "
     "virtual_cohort trajectories prior_cohorts",
-    "checkpoints posterior marginal stochastic_em starting_values multistart maximum_likelihood "
-    "estimators/* fitting",
+    "checkpoints posterior marginal stochastic_em starting_values chains multistart "
+    "maximum_likelihood estimators/* fitting",
     "persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check refitting resampling profiling numerical_check "
     "fit_exposure normalised_errors "
@@ -38,7 +38,7 @@ PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
 EXCEPTIONS: set[tuple[str, str]] = set()  # this list may only shrink
 OUTSIDE = ("carpk", "carpk.__main__")  # the package itself and the door: they may import anything
 WALLS = {  # third parties that only these may import
-    "numpyro": ("carpk.estimators.nuts", "carpk.estimators.svi"),
+    "numpyro": ("carpk.estimators.nuts", "carpk.estimators.gibbs", "carpk.estimators.svi"),
     "arviz": ("carpk.posterior",), "arviz_base": ("carpk.posterior",),
     "arviz_stats": ("carpk.posterior",), "arviz_plots": ("carpk.posterior",),
     "matplotlib": ("carpk.plots",), "typer": ("carpk.cli",), "click": ("carpk.cli",),

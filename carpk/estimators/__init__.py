@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from carpk.chains import Drawn
 from carpk.expected_information import COVARIANCES
 from carpk.maximum_likelihood import Found
 from carpk.population_model import PopulationModel
@@ -75,6 +76,13 @@ def of_maximum(found: Found) -> Estimate:
     convergence = Convergence(not found.reasons, found.reasons, found.remarks, found.measures)
     return Estimate(found.theta, found.phi, {}, "asymptotic", convergence, found.seconds,
                     found.estimates, found.record)
+
+
+def of_chains(drawn: Drawn) -> Estimate:
+    """The estimate of a sampler."""
+    convergence = Convergence(not drawn.reasons, drawn.reasons, drawn.remarks, drawn.measures)
+    return Estimate(drawn.theta, drawn.phi, drawn.stats, "posterior", convergence, drawn.seconds,
+                    record=drawn.record)
 
 
 def odd(draws: object) -> list[Problem]:

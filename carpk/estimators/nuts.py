@@ -2,362 +2,78 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from numpyro.infer.hmc import hmc
 
-from carpk import posterior
-from carpk.checkpoints import Checkpoints, as_before, flat
-from carpk.empirical_bayes import Start, start_shape
-from carpk.estimators import Convergence, Estimate, Estimator, Progress
-from carpk.geometry import (
-    Parametrisation,
-    frozen,
-    log_density,
-    population_spread,
-    to_phi,
-    to_z,
-)
-from carpk.likelihood import to_theta
-from carpk.padding import filled_start, filled_up
+from carpk.chains import Kernel, MarkovChains
+from carpk.checkpoints import Checkpoints
+from carpk.estimators import Estimate, Estimator, Progress, of_chains
+from carpk.geometry import log_density
 from carpk.population_model import PopulationModel
-from carpk.problems import Problem, RequestError
+from carpk.problems import RequestError
 from carpk.solve import Arrays
-from carpk.starting_values import began, refused_inits, start_from
-
-_CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
-_ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
-_TRAJECTORY = 2.5  # in posterior SDs: of 1.6, 2.5 and 4, best on 90 simulated patients
-_SAVED = 10.0  # seconds between two checkpoints of a chain: what a kill can cost
 
 
 @dataclass(frozen=True)
-class Nuts(Estimator):
+class Nuts(MarkovChains, Estimator):
     """NUTS in likelihood-informed coordinates, started from a quick Laplace fit.
 
     The same seed and settings give the same draws on the same machine, whatever its load.
 
     draws : per chain; 0 draws on by 500 until R-hat and ESS can be used, at most 5000, and no
         further while 5 % of the transitions diverge, which more draws do not mend
-    algorithm : nuts, or hmc: trajectories of a random length of about 2.5 posterior SDs, which
-        spend no steps on finding where to turn
     inits : where it begins, see `carpk.starting_values.start_from`
     """
 
-    resumable: ClassVar[bool] = True
-    # chains side by side that each wait for parts of a sum on the same devices might never end
-    divisible: ClassVar[bool] = False
-    chains: int = 4
-    draws: int = 0
-    warmup: int = 400
-    target_accept: float = 0.85
     max_tree_depth: int = 10
-    parametrisation: Parametrisation = "informed"
-    algorithm: str = "nuts"
-    inits: str = ""
 
     def __post_init__(self) -> None:
-        wrong = [n for n in ("chains", "warmup", "max_tree_depth")
-                 if not (isinstance(getattr(self, n), int) and getattr(self, n) > 0)]
-        found = refused_inits(self.inits)
-        found += [Problem("error", "must be a whole number above 0", column=n,
-                          found=str(getattr(self, n))) for n in wrong]
-        if not 0.5 <= self.target_accept < 1.0:
-            found.append(Problem("error", "must lie between 0.5 and 1", column="target_accept",
-                                 found=str(self.target_accept)))
-        if self.parametrisation not in ("informed", "noncentred"):
-            found.append(Problem("error", "must be informed or noncentred",
-                                 column="parametrisation", found=str(self.parametrisation)))
-        if self.algorithm not in ("nuts", "hmc"):
-            found.append(Problem("error", "must be nuts or hmc", column="algorithm",
-                                 found=str(self.algorithm)))
-        if not (isinstance(self.draws, int) and (self.draws == 0 or self.draws >= 4)):
-            found.append(Problem("error", "must be at least 4, or 0 for as many as it takes",
-                                 column="draws", found=str(self.draws)))
-        if found:
+        if found := self.refused("max_tree_depth"):
             raise RequestError(found)
 
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
             progress: Progress, kept: Checkpoints | None = None) -> Estimate:
-        """Starts, warms up, samples and judges; see Estimator."""
-        clock = time.perf_counter()
-        progress("start", 0, 1)
-        patients, full = len(ids), filled_up(data)
-        with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
-            programs = pool.submit(_programs, self, model, full)
-            start = _start(self.inits, model, data, seed, kept)
-            filled = filled_start(start)
-            frame = frozen(model, filled)
-            progress("start", 1, 1)
-            begun = time.perf_counter()
-            progress("compile", 0, 1)
-            begin, sampler = programs.result()
-        states = _states(self, begin, full, filled, frame, seed)
-        compiled = time.perf_counter()
-        runs = _run(self, states, sampler, full, frame, progress, kept)
-        sampled = time.perf_counter()
-        u = np.stack([r["u"] for r in runs])
-        stats = {n: np.stack([r[n] for r in runs])
-                 for n in ("diverging", "n_steps", "energy", "acceptance_rate", "lp")}
-        stats["step_size"] = np.stack([np.full(u.shape[1], r["step_size"]) for r in runs])
-        z = np.stack([r["z"] for r in runs])
-        stats["lp"] = stats["lp"] + 0.5 * (z[:, :, patients:] ** 2).sum(axis=(2, 3))
-        theta, phi = _natural(model, full, frame, u, z, self.parametrisation)
-        return Estimate(
-            theta, phi[:, :, :patients], stats, "posterior",
-            _judge(theta, stats, start, ids, self.max_tree_depth),
-            {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled},
-            record={"inits": began(model, start)})
+        """See Estimator."""
+        return of_chains(self.drawn(model, data, ids, seed, progress, kept))
 
+    def kernel(self, model: PopulationModel) -> Kernel:
+        """NumPyro's, with a dense metric of the population."""
+        def potential(data: Arrays, frame: Arrays) -> Callable[[Arrays], jax.Array]:
+            return lambda q: -log_density(model, data, frame, q["u"], q["z"],
+                                          self.parametrisation)
 
-def _start(inits: str, model: PopulationModel, data: Arrays, seed: int,
-           kept: Checkpoints | None) -> Start:
-    """Where the fit begins: as kept, or found and kept."""
-    known = kept.load("start") if kept else None
-    if known is not None:
-        sweeps = int(known.pop("sweeps"))
-        return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
-    start = start_from(model, data, seed, inits)
-    if kept:
-        kept.save("start", {n: v for n, v in start._asdict().items() if v is not None})
-    return start
+        init, step = hmc(potential_fn_gen=potential, algo="NUTS")
 
+        def begin(u: jax.Array, z: jax.Array, spread: jax.Array, key: jax.Array, data: Arrays,
+                  frame: Arrays) -> Any:
+            return init(
+                {"u": u, "z": z}, self.warmup, step_size=0.1, dense_mass=[("u",)],
+                inverse_mass_matrix={("u",): jnp.diag(spread**2), ("z",): jnp.ones(z.size)},
+                target_accept_prob=self.target_accept, max_tree_depth=self.max_tree_depth,
+                trajectory_length=None, model_args=(data, frame), rng_key=key)
 
-def _programs(settings: Nuts, model: PopulationModel, data: Arrays) \
-        -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The compiled programs that begin a chain and move it on; of a start they need the shape."""
-    def potential(data: Arrays, frame: Arrays) -> Callable[[Arrays], jax.Array]:
-        return lambda q: -log_density(model, data, frame, q["u"], q["z"],
-                                      settings.parametrisation)
+        def move(state: Any, data: Arrays, frame: Arrays) -> Any:
+            return step(state, model_args=(data, frame))
 
-    init_kernel, kernel = hmc(potential_fn_gen=potential, algo=settings.algorithm.upper())
-    patients, k = data["time"].shape[0], len(model.sds)
+        def record(state: Any) -> Arrays:
+            return {"u": state.z["u"], "z": state.z["z"], "diverging": state.diverging,
+                    "n_steps": state.num_steps, "energy": state.energy,
+                    "acceptance_rate": state.accept_prob, "lp": -state.potential_energy,
+                    "step_size": state.adapt_state.step_size}
 
-    @jax.jit
-    def begin(key: jax.Array, size: jax.Array, start: Start, data: Arrays, frame: Arrays) -> Any:
-        """A state drawn around the start, `size` posterior SDs wide; at size 0 the start itself."""
-        spread = population_spread(model, start, data)
-        near, noise, rng = jax.random.split(key, 3)
-        u = start.u + size * spread * jax.random.normal(near, start.u.shape)
-        z = size * jax.random.normal(noise, (patients, k))
-        mode = to_z(model, data, to_theta(model, start.u), start.phi, frame,
-                    settings.parametrisation)
-        z = 0.1 * z + mode if settings.parametrisation == "noncentred" else \
-            z + (1.0 - size) * mode
-        return init_kernel(
-            {"u": u, "z": z}, settings.warmup, step_size=0.1, dense_mass=[("u",)],
-            inverse_mass_matrix={("u",): jnp.diag(spread**2), ("z",): jnp.ones(patients * k)},
-            target_accept_prob=settings.target_accept, max_tree_depth=settings.max_tree_depth,
-            trajectory_length=_TRAJECTORY if settings.algorithm == "hmc" else None,
-            model_args=(data, frame), rng_key=rng)
+        return Kernel(begin, move, record)
 
-    @jax.jit
-    def move(state: Any, count: jax.Array, data: Arrays, frame: Arrays) -> Any:
-        """`count` iterations, at most _CHUNK, and what they drew."""
-        def record(s: Any) -> Arrays:
-            return {"u": s.z["u"], "z": s.z["z"], "diverging": s.diverging,
-                    "n_steps": s.num_steps, "energy": s.energy,
-                    "acceptance_rate": s.accept_prob, "lp": -s.potential_energy}
-
-        def one(i: Any, carry: Any) -> Any:
-            state, kept = carry
-            if settings.algorithm == "hmc":  # of a random length, or it may resonate
-                length = _TRAJECTORY * jax.random.uniform(
-                    jax.random.fold_in(state.rng_key, 1), minval=0.6, maxval=1.4)
-                state = state._replace(trajectory_length=jnp.minimum(
-                    length, 2**settings.max_tree_depth * state.adapt_state.step_size))
-            state = kernel(state, model_args=(data, frame))
-            return state, jax.tree.map(lambda a, v: a.at[i].set(v), kept, record(state))
-
-        kept = jax.tree.map(lambda v: jnp.zeros((_CHUNK, *jnp.shape(v)), jnp.result_type(v)),
-                            record(state))
-        return jax.lax.fori_loop(0, count, one, (state, kept))
-
-    shape = start_shape(model, data)
-    about = jax.eval_shape(lambda start: frozen(model, start), shape)
-    first = (jax.random.key(0), jnp.asarray(1.0), shape, data, about)
-    return begin.lower(*first).compile(), move.lower(
-        jax.eval_shape(begin, *first), jnp.asarray(0), data, about).compile()
-
-
-def _states(settings: Nuts, begin: Callable[..., Any], data: Arrays, start: Start, frame: Arrays,
-            seed: int) -> list[Any]:
-    """The first state of every chain."""
-    states = []
-    for key in jax.random.split(jax.random.key(seed), settings.chains):
-        for size in (1.0, 0.5, 0.2, 0.0):  # closer to the start until every solve succeeds
-            state = begin(key, jnp.asarray(size), start, data, frame)
-            if np.isfinite(state.potential_energy):
-                break
-        else:
-            failed = [i for i, v in enumerate(np.asarray(start.log_likelihood))
-                      if not np.isfinite(v)]
-            raise RequestError(Problem(
-                "error", "the model cannot be solved at the starting values for patients number "
-                f"{', '.join(str(i + 1) for i in failed) or 'unknown'}",
-                "check the model's typical values and the cohort's inputs"))
-        states.append(state)
-    return states
-
-
-def _run(settings: Nuts, states: list[Any], move: Callable[..., Any], data: Arrays,
-         frame: Arrays, progress: Progress, kept: Checkpoints | None = None) \
-        -> list[dict[str, Any]]:
-    """Every chain to its end. Threads suffice: the compiled program holds no Python lock, and
-    chains queue for the cores, so four chains on two cores keep both busy."""
-    parts: list[list[Arrays]] = [[] for _ in states]
-    if kept:
-        for k, state in enumerate(states):
-            states[k], parts[k] = _resumed(kept, k, state)
-    done = [int(state.i) for state in states]
-    lock, stop = threading.Lock(), threading.Event()
-    size = settings.draws or _ROUND
-    # the round that was being drawn: one more only follows when all chains have ended one
-    planned = settings.warmup + size * max(1, -((settings.warmup - max(done)) // size))
-
-    def keep(k: int) -> None:
-        if kept:
-            kept.save(f"chain-{k}", {**flat(states[k]), **_joined(parts[k])})
-
-    def chain(k: int) -> None:
-        saved = time.perf_counter()
-        while done[k] < planned:
-            if stop.is_set():
-                break
-            left = (settings.warmup if done[k] < settings.warmup else planned) - done[k]
-            states[k], drawn = move(states[k], jnp.asarray(min(_CHUNK, left)), data, frame)
-            if done[k] >= settings.warmup:
-                parts[k].append({n: np.asarray(v)[:left] for n, v in drawn.items()})
-            done[k] = int(states[k].i)
-            if time.perf_counter() - saved > _SAVED:
-                keep(k)
-                saved = time.perf_counter()
-            with lock:
-                progress("sample", sum(done), planned * len(states))
-
-    with ThreadPoolExecutor(min(settings.chains, os.cpu_count() or 1)) as pool:
-        while True:
-            waiting = [pool.submit(chain, k) for k in range(len(states))]
-            try:
-                for w in waiting:
-                    w.result()
-            except BaseException:
-                stop.set()
-                wait(waiting)
-                for k in range(len(states)):
-                    keep(k)
-                raise
-            runs = [_joined(drawn) for drawn in parts]
-            if settings.draws or planned - settings.warmup >= _MOST or not _more_would_help(runs):
-                break
-            planned += size
-    return [{**run, "step_size": float(state.adapt_state.step_size)}
-            for run, state in zip(runs, states, strict=True)]
-
-
-def _resumed(kept: Checkpoints, chain: int, state: Any) -> tuple[Any, list[Arrays]]:
-    """A chain's state and draws as kept, or as they are at its beginning."""
-    known = kept.load(f"chain-{chain}")
-    if known is None:
-        return state, []
-    drawn = {n: v for n, v in known.items() if not n.startswith("leaf ")}
-    return as_before(state, known), [drawn] if drawn else []
-
-
-def _joined(drawn: list[Arrays]) -> dict[str, Any]:
-    return {n: np.concatenate([d[n] for d in drawn]) for n in drawn[0]} if drawn else {}
-
-
-def _more_would_help(runs: list[dict[str, Any]]) -> bool:
-    """Whether only the number of draws stands in the way. R-hat and ESS go by ranks, so those
-    of the real line are those of the natural scale."""
-    if np.mean([run["diverging"] for run in runs]) >= 0.05:
-        return False
-    u = np.stack([run["u"] for run in runs])
-    return bool(_short(posterior.summary({str(k): u[..., k] for k in range(u.shape[-1])})))
-
-
-def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: np.ndarray, z: np.ndarray,
-             parametrisation: Parametrisation) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Population values by name (chain, draw) and phi (chain, draw, patient, parameter)."""
-    @jax.jit
-    def convert(u: jax.Array, z: jax.Array) -> Any:
-        def one(pair: Any) -> Any:
-            theta = to_theta(model, pair[0])
-            return {n: theta[n] for n in model.free}, \
-                to_phi(model, data, theta, pair[1], frame, parametrisation)[0]
-        return jax.lax.map(one, (u, z))
-
-    shape = u.shape[:2]
-    theta, phi = convert(_flat(u), _flat(z))
-    return ({n: np.asarray(v).reshape(shape) for n, v in theta.items()},
-            np.asarray(phi).reshape(*shape, *phi.shape[1:]))
-
-
-def _flat(draws: np.ndarray) -> np.ndarray:
-    """Chains end to end; the size is spelled out because a model may have no varying parameter."""
-    return draws.reshape(draws.shape[0] * draws.shape[1], *draws.shape[2:])
-
-
-def _judge(theta: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray], start: Start,
-           ids: tuple[str, ...], max_tree_depth: int) -> Convergence:
-    """R-hat <= 1.01, bulk and tail ESS >= 400, under 1 % divergences, E-BFMI >= 0.3."""
-    table = posterior.summary(theta)
-    reasons, remarks = _short(table), []
-    diverging = int(stats["diverging"].sum())
-    share = diverging / stats["diverging"].size
-    if share >= 0.01:
-        reasons.append(f"{diverging} divergent transitions, {100 * share:.1f} % of the draws "
-                       "(want under 1 %): raise target_accept, or simplify the model")
-    elif diverging:
-        remarks.append(f"{diverging} divergent transitions ({100 * share:.2f} % of the draws)")
-    energy = stats["energy"]
-    bfmi = np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)
-    if not bfmi.min() >= 0.3:
-        reasons.append(f"E-BFMI is {bfmi.min():.2f} in the worst chain (want at least 0.3): the "
-                       "spreads are hardly informed; tighten their priors or fix one")
-    deep = float(np.mean(stats["n_steps"] >= 2**max_tree_depth - 1))
-    if deep > 0.05:
-        remarks.append(f"{100 * deep:.0f} % of the draws reached the tree depth limit")
-    failed = [i for i, v in zip(ids, np.asarray(start.log_likelihood), strict=True)
-              if not np.isfinite(v)]
-    if failed:
-        remarks.append(f"no solution at the start for patients {', '.join(failed)}")
-    measures = {
-        "rhat_max": float(table["rhat"].max()), "ess_bulk_min": float(table["ess_bulk"].min()),
-        "ess_tail_min": float(table["ess_tail"].min()), "divergences": float(diverging),
-        "ebfmi_min": float(bfmi.min()), "gradients": float(stats["n_steps"].sum()),
-        "gradients_per_effective_sample": float(stats["n_steps"].sum()
-                                                / table["ess_bulk"].min()),
-        "start_sweeps": float(start.sweeps), "failed_at_start": float(len(failed))}
-    return Convergence(not reasons, tuple(reasons), tuple(remarks), measures)
-
-
-def _short(table: pd.DataFrame) -> list[str]:
-    """A sentence for each of R-hat, bulk and tail ESS that some row of a summary falls short of."""
-    reasons = []
-    for column, label, limit, fine in (
-            ("rhat", "R-hat", "at most 1.01", lambda v: v <= 1.01),
-            ("ess_bulk", "bulk ESS", "at least 400", lambda v: v >= 400),
-            ("ess_tail", "tail ESS", "at least 400", lambda v: v >= 400)):
-        bad = table.loc[~fine(table[column]), column]  # also what is NaN
-        if len(bad):
-            worst = bad.sort_values(ascending=column != "rhat")
-            listed = ", ".join(f"{n} {v:.4g}" for n, v in worst.head(4).items())
-            more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-            reasons.append(f"{label} of {listed}{more} (want {limit}): draw more, or fix or "
-                           "give a prior to what the data do not inform")
-    return reasons
+    def noticed(self, stats: Mapping[str, np.ndarray]) -> list[str]:
+        """See MarkovChains."""
+        deep = float(np.mean(stats["n_steps"] >= 2**self.max_tree_depth - 1))
+        return [f"{100 * deep:.0f} % of the draws reached the tree depth limit"] \
+            if deep > 0.05 else []
 
 
 ESTIMATOR = Nuts

@@ -11,9 +11,9 @@ import pytest
 from arviz_stats.base import array_stats
 from models_for_tests import DECAY, cohort, decaying
 
+from carpk import chains
 from carpk.cohort import design
 from carpk.empirical_bayes import laplace_start
-from carpk.estimators import nuts
 from carpk.estimators.nuts import Nuts
 from carpk.fitting import fit
 from carpk.geometry import frozen, to_phi
@@ -113,7 +113,7 @@ def test_drawn_at_no_distance_a_chain_begins_at_the_patients_modes():
     data = data_of(model, seen)
     start = laplace_start(model, data, seed=1)
     frame = frozen(model, start)
-    begin, _ = nuts._programs(Nuts(chains=1), model, data)
+    begin, _ = chains._programs(Nuts(chains=1), model, data)
     state = begin(jax.random.key(1), jnp.asarray(0.0), start, data, frame)
     np.testing.assert_array_equal(state.z["u"], start.u)
     middle, phi = (to_phi(model, data, to_theta(model, start.u), z, frame, "informed")[0]
@@ -124,7 +124,7 @@ def test_drawn_at_no_distance_a_chain_begins_at_the_patients_modes():
 
 @pytest.mark.slow  # passed, 21 s
 def test_without_a_number_of_draws_the_chains_draw_on_until_they_can_be_used(monkeypatch):
-    monkeypatch.setattr(nuts, "_ROUND", 150)
+    monkeypatch.setattr(chains, "_ROUND", 150)
     cohort_, model = decaying(), population(DECAY)
     result = fit(model, cohort_, seed=1, chains=2, warmup=200)
     draws = result.posterior["posterior"]
@@ -139,16 +139,16 @@ def test_without_a_number_of_draws_the_chains_draw_on_until_they_can_be_used(mon
 
 
 def test_drawing_on_ends_where_it_does_not_help(monkeypatch):
-    monkeypatch.setattr(nuts, "_ROUND", 20)
-    monkeypatch.setattr(nuts, "_MOST", 60)
+    monkeypatch.setattr(chains, "_ROUND", 20)
+    monkeypatch.setattr(chains, "_MOST", 60)
     result = fit(population(DECAY), decaying(), seed=1, chains=2, warmup=100,
                  target_accept=0.95)
     assert result.posterior["posterior"].sizes["draw"] == 60
     assert not result.convergence.ok
     few = [{"u": np.random.default_rng(k).normal(size=(20, 1)), "diverging": np.arange(20) == 3}
            for k in range(2)]
-    assert not nuts._more_would_help(few)
-    assert nuts._more_would_help([{**run, "diverging": np.zeros(20, bool)} for run in few])
+    assert not chains._more_would_help(few)
+    assert chains._more_would_help([{**run, "diverging": np.zeros(20, bool)} for run in few])
 
 
 def test_too_few_draws_are_judged_not_converged_in_sentences():
@@ -158,7 +158,7 @@ def test_too_few_draws_are_judged_not_converged_in_sentences():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("other", [{"parametrisation": "noncentred"}, {"algorithm": "hmc"}])
+@pytest.mark.parametrize("other", [{"parametrisation": "noncentred"}, {"estimator": "gibbs"}])
 def test_other_coordinates_and_other_trajectories_sample_the_same_posterior(other):
     runs = [fit(population(DECAY), decaying(20), seed=k, draws=4000, **settings)
             for k, settings in enumerate(({}, other))]
@@ -171,7 +171,7 @@ def test_other_coordinates_and_other_trajectories_sample_the_same_posterior(othe
 
 @pytest.mark.parametrize("settings", [
     {"chains": 0}, {"draws": -1}, {"draws": 2.5}, {"target_accept": 1.0},
-    {"parametrisation": "sideways"}, {"algorithm": "gibbs"}])
+    {"parametrisation": "sideways"}])
 def test_a_setting_that_makes_no_sense_is_refused(settings):
     with pytest.raises(RequestError):
         Nuts(**settings)
