@@ -107,7 +107,7 @@ class _Population:
     def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
             -> np.ndarray:
         """u (Q,) by a look at phi, with each patient's covariance (P, K, K)."""
-        with np.errstate(invalid="ignore", over="ignore"):  # no solution: such steps are refused
+        with np.errstate(all="ignore"):  # of no solution: such steps are refused
             return self._updated(u, look, phi, covariance)
 
     def _updated(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
@@ -272,7 +272,7 @@ def _begun(model: PopulationModel, data: Arrays, u: np.ndarray, phi: np.ndarray,
     """The start, with what each output's rows say."""
     own, output = look.jacobian[..., :phi.shape[1]], np.asarray(data["output"])
     gradient, information = [], []
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):  # where a solve failed
         for o in range(len(model.structure.outputs)):
             # of pairs what a row says of itself: it is for coordinates only
             weight = look.weight if look.weight.ndim == 2 else look.weight[..., 0]

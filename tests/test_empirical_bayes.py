@@ -10,7 +10,7 @@ from scipy import optimize
 
 from carpk.cohort import design
 from carpk.conditional import Patients
-from carpk.empirical_bayes import _Population, laplace_start
+from carpk.empirical_bayes import _begun, _Population, laplace_start
 from carpk.likelihood import (
     data_of,
     patient_log_density,
@@ -106,7 +106,12 @@ def test_a_patient_whose_jacobian_overflows_leaves_the_population_finite():
     u, phi = np.asarray(start.u), np.asarray(start.phi)
     look = patients.look(u, phi)
     jacobian = np.array(look.jacobian)
-    jacobian[2] = [np.inf, -np.inf]
+    jacobian[2], jacobian[4] = [np.inf, -np.inf], [1e200, -1e200]
+    broken = look._replace(jacobian=jacobian)
     updated = _Population(patients).update(
-        u, look._replace(jacobian=jacobian), phi, np.tile([[0.1, -0.02], [-0.02, 0.1]], (6, 1, 1)))
+        u, broken, phi, np.tile([[0.1, -0.02], [-0.02, 0.1]], (6, 1, 1)))
     assert np.isfinite(updated).all()
+    begun = _begun(model, data, u, phi, broken, 1)
+    assert np.isfinite(begun.linear).all()
+    known = np.asarray(begun.information).any(axis=(1, 2, 3))
+    assert known.tolist() == [k not in (2, 4) for k in range(6)]
