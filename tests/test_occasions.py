@@ -171,13 +171,14 @@ def test_maximum_likelihood_is_that_of_nested_random_effects(tmp_path, estimator
 
 
 @pytest.mark.slow
-def test_nuts_has_the_exact_posterior_and_the_tables_hold_each_occasion(tmp_path):
-    """70 s; last run 2026-11-26: passed.
+@pytest.mark.parametrize("estimator", ["nuts", "gibbs"])
+def test_samplers_have_the_exact_posterior_and_the_tables_hold_each_occasion(tmp_path, estimator):
+    """70 s at most; last run 2026-11-27: passed.
 
     The exact one by importance sampling of the four population values, levels integrated out.
     """
     cohort = many(tmp_path)
-    result = fit(population(FLAT, occasions=["A"]), cohort, seed=1, chains=2, draws=750,
+    result = fit(population(FLAT, occasions=["A"]), cohort, estimator, seed=1, chains=2, draws=750,
                  warmup=500)
     assert result.convergence.measures["rhat_max"] < 1.02
     best = likeliest(cohort)

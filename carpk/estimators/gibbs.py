@@ -21,6 +21,8 @@ from carpk.solve import Arrays
 
 _STEP, _PATIENTS_STEP = 0.3, 0.8  # sizes of the first steps, in posterior SDs
 _PATIENTS_ACCEPT = 0.8  # share of the patients' moves that their step sizes aim at
+_OTHERWISE = "nuts moves patients and population together: slower, but surer where the data say " \
+             "little of a spread"
 _DIVERGING = 1000.0  # error in energy of a move that went astray, as NumPyro has it
 
 
@@ -53,7 +55,10 @@ class Gibbs(MarkovChains, Estimator):
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
             progress: Progress, kept: Checkpoints | None = None) -> Estimate:
         """See Estimator."""
-        return of_chains(self.drawn(model, data, ids, seed, progress, kept))
+        drawn = self.drawn(model, data, ids, seed, progress, kept)
+        if drawn.reasons:
+            drawn = drawn._replace(remarks=(*drawn.remarks, _OTHERWISE))
+        return of_chains(drawn)
 
     def kernel(self, model: PopulationModel) -> Kernel:
         """Patients, then the population; the metric of its trajectories is its covariance."""

@@ -46,7 +46,9 @@ def quantile_agreement(draws, row):
     return far
 
 
-def test_eight_schools_has_the_reference_posterior(shared_data):
+@pytest.mark.parametrize("estimator", [
+    "nuts", pytest.param("gibbs", marks=pytest.mark.slow)])
+def test_eight_schools_has_the_reference_posterior(shared_data, estimator):
     folder = shared_data / "posterior_eight_schools"
     data = json.loads((folder / "data.json").read_text())
     structure = StructuralModel(
@@ -59,8 +61,8 @@ def test_eight_schools_has_the_reference_posterior(shared_data):
                        priors={"theta_pop": "normal(0, 5)", "omega_theta": "halfcauchy(5)"})
     rows = [(str(k), 0.0, y / s) for k, (y, s) in enumerate(zip(data["y"], data["sigma"],
                                                                 strict=True))]
-    result = fit(model, cohort(rows, SE=np.array(data["sigma"], float)), seed=1, draws=2000,
-                 target_accept=0.95)
+    result = fit(model, cohort(rows, SE=np.array(data["sigma"], float)), estimator, seed=1,
+                 draws=2000, target_accept=0.95)
     reference = pd.read_csv(folder / "reference_summary.csv", index_col="parameter")
     found = result.posterior["posterior"]
     ours = {"mu": found["theta_pop"].values, "tau": found["omega_theta"].values}
