@@ -27,9 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from solvers import FOUR, PATIENTS, TIMES, seconds, solver
 
-from carpk import registry
+from carpk import posterior, registry
 from carpk.cohort import design
-from carpk.estimators import nuts
 from carpk.examples import example
 from carpk.likelihood import data_of
 from carpk.population_model import population
@@ -55,25 +54,27 @@ def problem(name: str) -> tuple[Any, Any]:
     return chosen, data_of(chosen, seen)
 
 
-def sampled(name: str, parametrisation: str = "informed", chains: int = 4, warmup: int = 300,
-            draws: int = 500) -> dict[str, Any]:
-    """A short run of the sampler: gradients per effective sample, by the worst parameter."""
+def sampled(name: str, estimator: str, parametrisation: str = "informed", draws: int = 500,
+            chains: int = 4, warmup: int = 400) -> dict[str, Any]:
+    """A run of a sampler: gradients per effective sample, by the worst parameter and the median."""
     model, data = problem(name)
     programs = counted()
-    settings = nuts.Nuts(chains=chains, draws=draws, warmup=warmup,
-                         parametrisation=parametrisation)  # type: ignore[arg-type]
+    settings = registry.load("estimators", estimator)(
+        chains=chains, draws=draws, warmup=warmup, parametrisation=parametrisation)
     ids = tuple(map(str, range(data["time"].shape[0])))
     found = settings.fit(model, data, ids, 1, lambda *said: None)
-    measures = found.convergence.measures
-    kept = draws * chains
-    return {"problem": name, "parametrisation": parametrisation,
-            "gradients per draw": round(measures["gradients"] / kept, 1),
-            "bulk ESS": round(measures["ess_bulk_min"]), "of": kept,
+    measures, took = found.convergence.measures, found.seconds
+    middle = posterior.summary(found.theta)["ess_bulk"].median()
+    return {"problem": name, "sampler": estimator, "coordinates": parametrisation,
+            "draws": draws * chains, "gradients per draw": round(
+                measures["gradients"] / (draws * chains), 1),
+            "bulk ESS": round(measures["ess_bulk_min"]), "R-hat": round(measures["rhat_max"], 3),
             "gradients per effective sample": round(measures["gradients_per_effective_sample"]),
-            "ESS per s": round(measures["ess_bulk_min"] / found.seconds["sample"], 1),
-            "divergences": int(measures["divergences"]),
-            "start s": round(found.seconds["start"], 1),
-            "compile s": round(found.seconds["compile"], 1), "programs": programs()}
+            "median": round(measures["gradients"] / middle),
+            "ESS per s": round(measures["ess_bulk_min"] / took["sample"], 1),
+            "divergences": int(measures["divergences"]), "start s": round(took["start"], 1),
+            "compile s": round(took["compile"], 1), "sample s": round(took["sample"], 1),
+            "programs": programs()}
 
 
 def counted() -> Callable[[], int]:
@@ -88,10 +89,14 @@ def counted() -> Callable[[], int]:
 
 
 def sampler() -> list[dict[str, Any]]:
-    """Both parametrisations on the example, and on sim_stein90 where it is."""
+    """Both samplers on the example and, where they are, on the simulated public cohorts."""
     there = (HERE.parents[1] / "shared" / "data" / "sim_stein90").is_dir()
-    return [sampled(name, p) for name in ("example", *(["stein90"] if there else []))
-            for p in ("informed", "noncentred")]
+    rows = [sampled("example", "nuts"), sampled("example", "nuts", "noncentred"),
+            sampled("example", "gibbs", draws=2000)]
+    if there:
+        rows += [sampled("stein90", "nuts"), sampled("stein90", "gibbs", draws=2000),
+                 sampled("pkpd40", "nuts", draws=100), sampled("pkpd40", "gibbs", draws=1000)]
+    return rows
 
 
 def patients() -> list[dict[str, Any]]:

@@ -36,9 +36,11 @@ ROWS = {  # name: (reference in tests/references.py, estimator, copies of the co
     "stein90-focei": ("stein90", "focei", 1),
     "pkpd40-saem": ("pkpd40", "saem", 1), "pkpd40-laplace": ("pkpd40", "laplace", 1),
     "tisacel-90": ("tisacel", "saem", 1), "tisacel-400": ("tisacel", "saem", 400 / 90),
-    "tisacel-2000": ("tisacel", "saem", 2000 / 90), "nuts-2000": ("tisacel", "nuts", 2000 / 90),
+    "tisacel-2000": ("tisacel", "saem", 2000 / 90),
+    "stein90-nuts": ("stein90", "nuts", 1), "stein90-gibbs": ("stein90", "gibbs", 1),
+    "pkpd40-gibbs": ("pkpd40", "gibbs", 1), "gibbs-2000": ("tisacel", "gibbs", 2000 / 90),
 }
-SETTINGS = {"nuts-2000": {"draws": 250, "warmup": 300}}  # for an ESS of 200 and more
+SETTINGS = {"gibbs-2000": {"draws": 1000}}  # for an ESS of 200 and more
 BEGIN, END = "<!-- estimators -->", "<!-- end of estimators -->"
 COLUMNS = ("fit", "patients", "wall s", "cpu s", "of theophylline's cpu", "GB", "OFV or ESS",
            "converged", "stages, wall s", "load")
