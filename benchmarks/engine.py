@@ -29,11 +29,14 @@ from solvers import FOUR, PATIENTS, TIMES, seconds, solver
 
 from carpk import posterior, registry
 from carpk.cohort import design
+from carpk.empirical_bayes import laplace_start
 from carpk.examples import example
+from carpk.geometry import frozen, log_density
 from carpk.likelihood import data_of
 from carpk.population_model import population
 from carpk.preparation import choose_steps, resolve
 from carpk.solve import arrays, predict
+from carpk.structure import State, StructuralModel
 from carpk.virtual_cohort import enrolled, usual_doses, usual_times
 from models import versions
 
@@ -101,9 +104,6 @@ def sampler() -> list[dict[str, Any]]:
 
 def patients() -> list[dict[str, Any]]:
     """Processor time of a gradient of the log density by the number of patients, closed form."""
-    from carpk.empirical_bayes import laplace_start
-    from carpk.geometry import frozen, log_density
-
     model, data = problem("example")
     start = laplace_start(model, data, 1)
     slope = jax.jit(jax.grad(lambda u, z, many, frame: log_density(
@@ -123,6 +123,41 @@ def patients() -> list[dict[str, Any]]:
         rows.append({"patients": n, "gradient ms": round(1e3 * took, 2),
                      "per patient, of 90's": round(took / n / first, 2)})
     return rows
+
+
+def as_ode() -> StructuralModel:
+    """stein_2019 without comedication as two states, effectors and memory, with a switch."""
+    def rates(t: Any, y: Any, p: Any) -> dict[str, Any]:
+        grows, rho = t <= p.Tmax, jnp.log(p.foldx) / p.Tmax
+        return {"E": jnp.where(grows, rho, -p.alpha) * y.E,
+                "M": jnp.where(grows, rho, -p.beta) * y.M}
+
+    closed = registry.find_model("stein_2019")
+    return dataclasses.replace(
+        closed, solution=None, rates=rates, switches=("Tmax",),
+        states=(State("E", "copies/ug", "effectors", "log"),
+                State("M", "copies/ug", "memory", "log")),
+        initial=lambda p: {"E": (1.0 - p.FB) * p.Cmax / p.foldx, "M": p.FB * p.Cmax / p.foldx},
+        observe=lambda t, y, p: {"C": y.E + y.M}, file=__file__)
+
+
+def closed_form() -> list[dict[str, Any]]:
+    """A gradient of the log density of the example, in closed form and solved."""
+    cohort, programs, told = example("tisacel_like"), {}, {}
+    for name, structure in (("closed form", registry.find_model("stein_2019")), ("ODE", as_ode())):
+        seen = design(cohort, structure)
+        resolved, _ = resolve(population(structure), seen, cohort.units)
+        model = choose_steps(resolved, seen)
+        start = laplace_start(model, data := data_of(model, seen), 1)
+        slope = jax.jit(jax.value_and_grad(lambda u, z, model=model, data=data, start=start:
+                                           log_density(model, data, frozen(model, start), u, z,
+                                                       "informed"), (0, 1)))
+        told[name] = {"how": name, "steps": model.steps if structure.states else "-",
+                      "log density": round(float(slope(start.u, jnp.zeros_like(start.phi))[0]), 3)}
+        programs[name] = lambda f=slope, s=start: f(s.u, jnp.zeros_like(s.phi))
+    took = seconds(programs, 41)
+    return [{**row, "ms": round(1e3 * took[n], 2), "of the closed form's":
+             f"{took[n] / took['closed form']:.1f} x"} for n, row in told.items()]
 
 
 def unsolvable() -> list[dict[str, Any]]:
@@ -184,6 +219,7 @@ def counts() -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[], Any]] = {
     "solver": solver, "sampler": sampler, "patients": patients,
+    "closed form": closed_form,
     "unsolvable": unsolvable, "counts": counts}
 
 

@@ -23,8 +23,9 @@ Run = TypeVar("Run")
 Mesh = tuple[Solver, int]
 Meshes = tuple[Mesh, ...]  # each patient's
 
-def _doubled(method: Solver, last: int) -> tuple[Mesh, ...]:
-    return tuple((method, n) for n in (120, 240, 480, 960, 1920, 3840) if n <= last)
+def _doubled(method: Solver, first: int, last: int) -> tuple[Mesh, ...]:
+    return tuple((method, n) for n in (30, 60, 120, 240, 480, 960, 1920, 3840)
+                 if first <= n <= last)
 
 
 # what is tried in turn. A simulation is solved once, and its few extreme patients on finer meshes;
@@ -39,10 +40,10 @@ MESHES: dict[str, dict[str, tuple[Mesh, ...]]] = {
         "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 4)),
         "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 4))},
     "fit": {
-        "auto": (*_doubled("tsit5", 960), *_doubled("rodas4", 1920), ("tsit5", 1920),
-                 ("tsit5", 3840)),
-        "tsit5": _doubled("tsit5", 3840),
-        "rodas4": _doubled("rodas4", 3840),
+        "auto": (*_doubled("tsit5", 30, 960), *_doubled("rodas4", 120, 1920),
+                 *_doubled("tsit5", 1920, 3840)),
+        "tsit5": _doubled("tsit5", 30, 3840),
+        "rodas4": _doubled("rodas4", 120, 3840),
         "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 2)),
         "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 2))}}
 ROOM = {500: 2000, 250: 1000, 1: 4}  # what a mesh costs is mostly its compilation: two share one

@@ -51,8 +51,8 @@ def command(
             help="how a covariate changes in a patient: locf, nocb, linear or window; may be "
             "repeated", metavar="STEROID=window")] = None,
         missing: Annotated[list[str] | None, typer.Option(
-            help="covariates that some patients lack, whose values are modelled (nuts); refused "
-            "otherwise", metavar="WT,SEX")] = None,
+            help="covariates that some patients lack, whose values are modelled (nuts, gibbs, "
+            "svi); refused otherwise", metavar="WT,SEX")] = None,
         occasions: Annotated[list[str] | None, typer.Option(
             help="the parameters that differ between the occasions of a patient (column OCC), "
             "such as a re-infusion", metavar="Cmax,alpha")] = None,

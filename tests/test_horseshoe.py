@@ -1,6 +1,5 @@
 """The regularised horseshoe: its density and draws, what the table says of it, what it finds."""
 
-import importlib.util
 import json
 
 import jax.numpy as jnp
@@ -10,11 +9,10 @@ import pytest
 from models_for_tests import DECAY, cohort, decaying
 from scipy import stats
 
-from carpk import examples, fitting
+from carpk import fitting
 from carpk.cohort import design
 from carpk.covariate_effects import covariates
 from carpk.likelihood import from_theta, log_jacobian, log_prior, to_theta
-from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.problems import RequestError
@@ -162,33 +160,3 @@ def test_known_effects_are_found_and_noise_is_not():
     assert table["beta_k_C"].mean() >= 0.9
     assert table["beta_C0_B"].sum() >= 7
     assert table.drop(columns=[*KNOWN]).to_numpy().mean() <= 0.05
-
-
-@pytest.mark.slow
-def test_the_known_effects_of_the_example_are_found_and_noise_is_not(tmp_path, monkeypatch):
-    """Cohorts made as the example is, of 20 other seeds; six covariates on three parameters, of
-    which CARD lists the effects that are there. RESULT"""
-    spec = importlib.util.spec_from_file_location("make", examples.FOLDER / "tisacel_like" / "make.py")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    forms, known = made.effects()
-    asked = forms | {f"{p} ~ {c}": form for p in ("Cmax", "foldx", "beta") for c, form in {
-        "RESPONSE": "category(CR)", "PRODUCT": "category(A)", "TUMOUR_BURDEN": "power(40)",
-        "DOSE": "power(3.1)", "AGE": "exponential(14)", "WT": "power(45)"}.items()
-        if f"{p} ~ {c}" not in forms}
-    found = []
-    for seed in range(100, 120):
-        monkeypatch.setitem(made.CARD, "seed", seed)
-        file = tmp_path / f"{seed}.csv"
-        file.write_text(made.make()[0], encoding="utf-8")
-        fit = fitting.fit(population("stein_2019", covariates=asked, priors={
-            "covariates": f"horseshoe({len(known)})"}), read_csv(file, units={1: "copies/ug"}),
-            seed=seed, chains=2, draws=500, target_accept=0.95)
-        draws = fit.posterior["posterior"].dataset
-        ends = {n: np.quantile(draws[n], [0.025, 0.975]) for n in fit.model.horseshoe.sizes}
-        found.append({n: bool(a * b > 0) for n, (a, b) in ends.items()})
-        print(seed, fit.convergence.measures, [n for n, v in found[-1].items() if v], flush=True)
-    table = pd.DataFrame(found)
-    assert set(known) <= set(table)
-    print(table.mean().to_string())
-    assert table.drop(columns=[*known]).to_numpy().mean() <= 0.05
