@@ -6,10 +6,10 @@ else returns a rate in cells per time. Killing and expansion are both what one p
 upon meeting another, and share their laws; so do exhaustion by antigen and the call back of
 memory, a `mass_action` or `michaelis_menten` of their own pair.
 
-Values and gradients are finite for all states >= 0 and parameters > 0. Where a law takes a
-logarithm or a power, fewer than 1e-261 cells (or a linear state that a solver let slip below 0)
-count as 1e-261: its value at 0 is 0 and the gradient of that part is 0, where the true one may
-be infinite.
+Values, gradients and their gradients (of which an implicit solver's sensitivities are made) are
+finite for all states >= 0 and parameters > 0. Where a law takes a logarithm or a power, fewer than
+1e-140 cells (or a linear state that a solver let slip below 0) count as 1e-140: its value at 0 is
+next to nothing and the gradient of that part is 0, where the true one may be infinite.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 Number = Any  # a Python number or a JAX scalar
-NO_CELLS = 1e-261  # below exp(-600), where the solver stops a log state, and still a float64
+NO_CELLS = 1e-140  # its square, a part of second derivatives, leaves room in a float64
 
 
 def exponential(x: Number, r: Number) -> Any:
@@ -65,7 +65,7 @@ def gompertz(x: Number, r: Number, K: Number, rivals: Number = 0.0) -> Any:
     >>> round(float(gompertz(1000.0, 0.1, 10000.0)), 4)
     230.2585
     """
-    return r * _some(x) * (jnp.log(K) - _log(x + rivals))
+    return r * jnp.where(x > NO_CELLS, x, 0.0) * (jnp.log(K) - _log(x + rivals))
 
 
 def bertalanffy(x: Number, a: Number, b: Number) -> Any:
@@ -85,7 +85,7 @@ def power_law(x: Number, a: Number, p: Number) -> Any:
     >>> round(float(power_law(16.0, 0.5, 0.75)), 9)
     4.0
     """
-    return a * jnp.exp(p * _log(x))
+    return a * jnp.where(x > NO_CELLS, jnp.exp(p * _log(x)), 0.0)
 
 
 def hill(x: Number, h: Number, n: Number) -> Any:
@@ -269,9 +269,5 @@ def extinction(t: Number, n: Number, birth: Number, death: Number) -> Any:
     return power_law(death * w / (1.0 + rarer * w), 1.0, n)
 
 
-def _some(x: Number) -> Any:
-    return jnp.maximum(x, NO_CELLS)
-
-
 def _log(x: Number) -> Any:
-    return jnp.log(_some(x))
+    return jnp.log(jnp.maximum(x, NO_CELLS))

@@ -314,14 +314,16 @@ def test_a_gradient_equals_central_differences(name):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_values_and_gradients_are_finite_wherever_there_are_no_or_very_many_cells(name):
+def test_values_and_derivatives_are_finite_wherever_there_are_no_or_very_many_cells(name):
     law, call = getattr(laws, name), CALLS[name]
     states, parameters = STATES.get(name, 2), call[STATES.get(name, 2):]
     sizes = (0.0, -1e-12, 1e-300, 1e-260, 1e-160, 1.0, 1e13)
     grid = np.array(np.meshgrid(*[sizes] * states)).reshape(states, -1).T
     at = jnp.asarray([[*row, *parameters] for row in grid])
     for what in (lambda x: law(*x)[None], jax.grad(lambda x: law(*x)),
-                 jax.jacfwd(lambda x: law(*x))):
+                 jax.jacfwd(lambda x: law(*x)),
+                 lambda x: jax.jacfwd(jax.jacfwd(lambda x: law(*x)))(x).ravel(),
+                 lambda x: jax.jacrev(jax.jacfwd(lambda x: law(*x)))(x).ravel()):
         wrong = at[~jnp.isfinite(jax.jit(jax.vmap(what))(at)).all(axis=1)]
         assert not len(wrong), wrong
 
