@@ -15,8 +15,8 @@ CAPTION = (
     "Left of each pair: the draws of every chain in the order they were drawn; they should lie "
     "over each other and not drift. Right: how each chain's draws rank among all; even steps "
     "around the grey line mean that every chain saw the same posterior. "
-    "One colour per chain; traces are thinned to 250 draws. Energy, last (of nuts): its changes from "
-    "draw to draw (blue) should spread about as far as the energy itself (grey), else it does not "
+    "One colour per chain; traces are thinned to 250 draws. Of nuts the energy, last: its changes "
+    "from draw to draw (blue) should spread about as far as itself (grey), else nuts does not "
     "reach the tails; E-BFMI, the ratio of their squares, below 0.3 is too little.")
 
 ROWS = 9  # pairs of panels below each other, two pairs a row
