@@ -1,6 +1,6 @@
 """Posteriors of covariates and correlations against published and exact ones.
 
-Last run of the slow part, 2026-11-26: all three pass (bauer501 within 0.1 SD of NONMEM BAYES in
+Last run of the slow part, 2026-11-26, of gibbs 2026-11-27: all pass (bauer501 within 0.1 SD of NONMEM BAYES in
 every typical value and coefficient; the lines within 4 Monte Carlo SEs of least squares).
 """
 
@@ -17,9 +17,9 @@ from carpk.posterior import summary
 FLAT = "normal(0, 316)"
 
 
-def sampled(asked, cohort, draws=2000):
+def sampled(asked, cohort, draws=2000, estimator="nuts"):
     """Draws by name, (chain * draw,), and their Monte Carlo SEs."""
-    found = fit(asked, cohort, seed=1, draws=draws)
+    found = fit(asked, cohort, estimator, seed=1, draws=draws)
     post = found.posterior["posterior"].dataset
     values = {n: post[n].values.ravel() for n in found.model.free}
     ess = summary({n: post[n].values for n in found.model.free})["ess_bulk"]
@@ -27,7 +27,8 @@ def sampled(asked, cohort, draws=2000):
 
 
 @pytest.mark.slow
-def test_bauers_covariates_have_the_posterior_that_nonmem_samples(shared_data):
+@pytest.mark.parametrize("estimator", ["nuts", "gibbs"])
+def test_bauers_covariates_have_the_posterior_that_nonmem_samples(shared_data, estimator):
     """Against 10,000 iterations of NONMEM BAYES; its NUTS differs from it by up to 0.3 SD, in the
     variances by half an SD, since the two take different priors of OMEGA: so may ours."""
     cohort = single_dose(shared_data / "bauer501_covariates" / "bauer501.csv",
@@ -38,7 +39,7 @@ def test_bauers_covariates_have_the_posterior_that_nonmem_samples(shared_data):
     free = {f"beta_{p}_{c}": FLAT for p in ("CL", "V") for c in ("WT", "AGE", "SEX_1")}
     asked = population(INFUSED, covariates=covariates, correlated="full",
                        priors={"CL_pop": "lognormal(1, 316)", "V_pop": "lognormal(1, 316)", **free})
-    found, values, mcse = sampled(asked, cohort)
+    found, values, mcse = sampled(asked, cohort, estimator=estimator)
     assert found.convergence.ok
     for name, mean, size in (
             ("CL_pop", 1.07064, 0.03907), ("V_pop", 3.4664, 0.04985),
@@ -59,7 +60,8 @@ def test_bauers_covariates_have_the_posterior_that_nonmem_samples(shared_data):
 
 
 @pytest.mark.slow
-def test_a_balanced_linear_model_has_the_least_squares_means(shared_data):
+@pytest.mark.parametrize("estimator", ["nuts", "gibbs"])
+def test_a_balanced_linear_model_has_the_least_squares_means(shared_data, estimator):
     """27 children at the same four ages: whatever the variances, the posterior means of the lines
     under flat priors are the least-squares ones, and REML's SDs are near the posterior's."""
     table = pd.read_csv(shared_data / "lme_orthodont" / "orthodont.csv")
@@ -71,7 +73,7 @@ def test_a_balanced_linear_model_has_the_least_squares_means(shared_data):
                            **dict.fromkeys(("b_pop", "beta_b_SEX_Female"), "normal(0, 100)"),
                            "omega_a": "halfnormal(10)", "omega_b": "halfnormal(1)",
                            "sigma_C_add": "halfnormal(10)"})
-    found, values, mcse = sampled(asked, cohort)
+    found, values, mcse = sampled(asked, cohort, estimator=estimator)
     assert found.convergence.ok
     for name, mean, size in (("a_pop", 16.340625, 1.0185), ("b_pop", 0.784375, 0.0860),
                              ("beta_a_SEX_Female", 1.0321022727, 1.5957),
