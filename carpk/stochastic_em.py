@@ -101,13 +101,11 @@ class Programs:
         self.block = jax.jit(lambda data, *args: _block(model, data, *args))
         self.located = jax.jit(lambda data, u: population_location(
             model, data, to_theta(model, u))[0])
-        self.predicted = jax.jit(lambda data, u, phi: predicted_rows(
-            model, data, to_theta(model, u), phi))
 
     def compiled(self, data: Arrays, chains: int) -> Programs:
         """Themselves, after one block of nothing."""
         nothing = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), start_shape(self.model, data))
-        self.run(data, _first(self, data, nothing, chains), _begun(self.model, nothing),
+        self.run(data, _first(self.model, data, nothing, chains), _begun(self.model, nothing),
                  np.random.default_rng(0), 1.0, 0, 0.0, 0.0)
         return self
 
@@ -140,7 +138,7 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
     """
     programs = programs or Programs(model)
     run = functools.partial(programs.run, data)
-    state, shape = _first(programs, data, start, chains), _begun(model, start)
+    state, shape = _first(model, data, start, chains), _begun(model, start)
     chance, count, stationary = np.random.default_rng(seed), 0, bool(burn_in)
     centres: list[np.ndarray] = []
     while count < (burn_in or 1000):
@@ -178,13 +176,14 @@ def _stationary(centres: np.ndarray) -> bool:
     return bool(np.mean((away / (centres.std(axis=0, ddof=1) + 1e-9))**2) < 1.3)
 
 
-def _first(programs: Programs, data: Arrays, start: Start, chains: int) -> State:
-    phi = jnp.broadcast_to(start.phi, (chains, *start.phi.shape))
-    predicted = programs.predicted(data, start.u, start.phi)
-    middle, shared = np.asarray(start.phi), len(shared_places(programs.model))
-    return State(start.u, phi, jnp.broadcast_to(predicted, (chains, *predicted.shape)),
-                 jnp.full(len(middle), np.log(2.4 / max(middle.shape[1], 1)**0.5)), start.phi,
-                 jnp.asarray(middle[:, :, None] * middle[:, None, :]), jnp.zeros((shared, shared)))
+def _first(model: PopulationModel, data: Arrays, start: Start, chains: int) -> State:
+    middle, shared = np.asarray(start.phi), len(shared_places(model))
+    (patients, k), rows = middle.shape, data["time"].shape[1]
+    return State(
+        jnp.asarray(start.u), jnp.asarray(np.tile(middle, (chains, 1, 1))),
+        jnp.zeros((chains, patients, rows)), jnp.full(patients, np.log(2.4 / max(k, 1)**0.5)),
+        jnp.asarray(middle), jnp.asarray(middle[:, :, None] * middle[:, None, :]),
+        jnp.zeros((shared, shared)))
 
 
 def _begun(model: PopulationModel, start: Start) -> Shape:
@@ -231,7 +230,7 @@ def _block(model: PopulationModel, data: Arrays, state: State, slopes: jax.Array
     """
     def one(state: State, given: Any) -> tuple[State, tuple[jax.Array, jax.Array]]:
         chances, count = given
-        state = _moved(model, data, state, chances, shape, adapt)
+        state = _moved(model, data, state, chances, shape, adapt, count)
         state = _learnt(model, data, state, slopes, gain, floor, count)
         return state, (state.u, state.phi)
 
@@ -239,7 +238,7 @@ def _block(model: PopulationModel, data: Arrays, state: State, slopes: jax.Array
 
 
 def _moved(model: PopulationModel, data: Arrays, state: State, chances: tuple[jax.Array, ...],
-           shape: tuple[jax.Array, jax.Array], adapt: jax.Array) -> State:
+           shape: tuple[jax.Array, jax.Array], adapt: jax.Array, count: jax.Array) -> State:
     """Every chain of every patient by some proposals."""
     theta, k = to_theta(model, state.u), state.phi.shape[2]
     mu, low = population_location(model, data, theta)
@@ -261,7 +260,7 @@ def _moved(model: PopulationModel, data: Arrays, state: State, chances: tuple[ja
         fresh = mu[None] + jnp.stack(multiplied(low, [z[..., j] for j in range(k)]), axis=-1)
         trial = jnp.where(kind == _STAY, phi, jnp.where(kind == _POPULATION, fresh, jnp.where(
             kind == _SHAPE, centre[None] + step, phi + jnp.exp(size)[None, :, None] * step)))
-        f = jax.lax.cond(kind == _STAY, lambda: predicted, lambda: jax.vmap(
+        f = jax.lax.cond((kind == _STAY) & (count > 0), lambda: predicted, lambda: jax.vmap(
             lambda phi: predicted_rows(model, data, theta, phi))(trial))
         now = jax.vmap(seen)(trial, f)
         height, population, own = (a - b for a, b in zip(now, before, strict=True))
