@@ -282,13 +282,15 @@ def _densities(model: PopulationModel, data: Arrays, u: jax.Array, phi: jax.Arra
             + patient_log_density(model, data, theta, phi)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
-    return jax.lax.map(one, phi, batch_size=at_once(phi.shape[1], _TOGETHER))
+    return jax.lax.map(one, phi, batch_size=at_once(phi))
 
 
-def at_once(patients: int, draws: int) -> int:
-    """How many of the draws to take side by side, a divisor: so many patients fill the processor's
-    vectors and are still near it."""
-    return max(n for n in range(1, draws + 1) if draws % n == 0 and (n == 1 or n * patients <= 240))
+def at_once(phi: jax.Array) -> int | None:
+    """How many draws of phi (M, P, K) to take side by side, a divisor of M: so many patients fill
+    the processor's vectors and are still near it. None, for one by one, where nothing varies."""
+    draws, patients, k = phi.shape
+    return max(n for n in range(1, draws + 1) if draws % n == 0 and (
+        n == 1 or n * patients <= 240)) if k else None
 
 
 def by_entries(matrices: Any) -> Rows:

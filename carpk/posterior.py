@@ -291,7 +291,7 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
             mu, _ = population_location(model, known, values)
             patients = model.patient_values(values, data["effects"], mu)
             return mu, {**{n: patients[n] for n in alone}, **classes}
-        return jax.lax.map(one, (theta, phi, keys), batch_size=at_once(phi.shape[1], _TOGETHER))
+        return jax.lax.map(one, (theta, phi, keys), batch_size=at_once(phi))
 
     total = phi.shape[0] * phi.shape[1]
     mu, values = every({n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()},
@@ -316,7 +316,7 @@ def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ..
                     "failed": (~jnp.isfinite(predicted) & data["observed"]).any(axis=1),
                     "predicted": predicted[rows],
                     "simulated": drawn_rows(model, data, values, predicted, draw[2])[rows]}
-        return jax.lax.map(one, (theta, phi, keys), batch_size=at_once(phi.shape[1], _TOGETHER))
+        return jax.lax.map(one, (theta, phi, keys), batch_size=at_once(phi))
 
     def every(theta: Mapping[str, np.ndarray], phi: np.ndarray, keys: jax.Array,
               *wanted: str) -> list[np.ndarray]:

@@ -55,8 +55,8 @@ _STEP = 1e-5  # on the real line, in slopes of the shared places
 
 
 def chains_for(patients: int) -> int:
-    """The noise of an estimate, in standard errors, is by iterations times chains for any number
-    of patients; the wandering is also by how many chains there are in all."""
+    """Chains per patient. The noise of an estimate, in standard errors, depends on iterations times
+    these, however many patients there are; what wandering adds to it on all there are."""
     return max(3, -(-100 // patients))
 
 
@@ -134,7 +134,7 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
     At first the gain is 1 and spreads are annealed, so that none shuts down early; then a constant
     gain lets the estimates wander to the maximum and around it, less so that a weakly informed
     spread does not walk to 0 by chance; then they wander on and are averaged. Where a number of
-    iterations is 0, the first wandering ends once blocks show no trend, and so does the second.
+    iterations is 0, either wandering ends once it shows no trend.
     """
     programs = programs or Programs(model)
     run = functools.partial(programs.run, data)
@@ -266,7 +266,9 @@ def _moved(model: PopulationModel, data: Arrays, state: State, chances: tuple[ja
         height, population, own = (a - b for a, b in zip(now, before, strict=True))
         gained = height - jnp.where(kind == _POPULATION, population, jnp.where(
             kind == _SHAPE, own, 0.0))
-        taken = (luck < gained) | (kind == _STAY)  # NaN: refused
+        # where the solve failed: refused, and left for whatever is solved
+        taken = (luck < gained) | (kind == _STAY) | (
+            jnp.isfinite(now[0]) & ~jnp.isfinite(before[0]))
         size = size + jnp.where(kind == _WALK, adapt * 0.3 * (taken.mean(axis=0) - _ACCEPTED), 0.0)
         return (jnp.where(taken[..., None], trial, phi), jnp.where(taken[..., None], f, predicted),
                 tuple(jnp.where(taken, a, b) for a, b in zip(now, before, strict=True)), size), None
@@ -364,7 +366,9 @@ def _by_shared(model: PopulationModel, data: Arrays, state: State, gain: jax.Arr
     _, slope, weight = row_terms(model, data, to_theta(model, u), f)
     jacobian = jnp.where(data["observed"][..., None], jacobian, 0.0)
     here = information_of(data, weight, jacobian).sum(axis=0)
-    known = state.known + jnp.maximum(1.0 / (1.0 + count), 0.05) * (here - state.known)
+    # mostly of earlier draws: it would else lean on the gradient's noise
+    known = state.known + jnp.where(jnp.isfinite(here).all(), jnp.maximum(
+        1.0 / (1.0 + count), 0.05), 0.0) * jnp.nan_to_num(here - state.known)
     move = _step(jnp.einsum("pn,pns->s", slope, jacobian), known)
     return state._replace(u=u.at[shared].add(gain * move), known=known,
                           predicted=state.predicted.at[turn].set(f))
