@@ -3,7 +3,9 @@ direction, and draws from the asymptotic normal."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -34,12 +36,13 @@ class Uncertainty(NamedTuple):
 
 def hessian_of(gradient: Callable[[np.ndarray], np.ndarray], u: np.ndarray,
                sizes: np.ndarray) -> np.ndarray:
-    """(Q, Q), symmetrised central differences of a gradient; sizes (Q,): of a standard error."""
-    columns = []
-    for k, size in enumerate(sizes):
-        step = _STEP * size * (np.arange(len(u)) == k)
-        columns.append((gradient(u + step) - gradient(u - step)) / (2 * _STEP * size))
-    matrix = np.stack(columns, axis=1)
+    """(Q, Q), symmetrised central differences of a gradient, some at a time; sizes (Q,): of a
+    standard error."""
+    steps = _STEP * np.diag(sizes)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        after, before = (np.stack(list(side), axis=1) for side in (
+            pool.map(gradient, u + steps), pool.map(gradient, u - steps)))
+    matrix = (after - before) / (2 * _STEP * sizes)
     return 0.5 * (matrix + matrix.T)
 
 

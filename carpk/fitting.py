@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,7 @@ from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
 from carpk.devices import shared_out
 from carpk.earlier import Earlier
-from carpk.estimators import Convergence, Progress, with_settings
+from carpk.estimators import Convergence, Estimate, Progress, with_settings
 from carpk.horseshoe import Horseshoe
 from carpk.levels import Level
 from carpk.likelihood import data_of
@@ -141,10 +142,12 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
         estimate = method.fit(chosen, data, seen.ids, seed, say)
     estimated = time.perf_counter()
     say("predict", 0, 1)
-    stored = posterior.tree(chosen, seen, data, estimate.theta, estimate.phi,
-                            estimate.sample_stats, estimate.draws_from, seed)
+    with ThreadPoolExecutor(1) as pool:  # on another core meanwhile
+        error = pool.submit(_solve_error, chosen, seen, estimate)
+        stored = posterior.tree(chosen, seen, data, estimate.theta, estimate.phi,
+                                estimate.sample_stats, estimate.draws_from, seed)
+        convergence = _with_solves(estimate.convergence, chosen, seen, stored, error.result())
     say("predict", 1, 1)
-    convergence = _with_solves(estimate.convergence, chosen, seen, stored)
     seconds = {"prepare": prepared - began, **estimate.seconds,
                "predict": time.perf_counter() - estimated}
     manifest = _manifest(chosen, cohort, seen, request, code, stamp, seconds,
@@ -154,13 +157,17 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest, allow_nan=False)))
 
 
+def _solve_error(model: PopulationModel, seen: Design, estimate: Estimate) -> np.ndarray:
+    """(P,): see `solve_error`, at the medians."""
+    theta = {n: float(np.median(estimate.theta[n])) if n in model.free else model.fixed[n]
+             for n in model.names}
+    phi = xr.DataArray(estimate.phi, dims=("chain", "draw", "patient", "parameter"))
+    return solve_error(model, seen, theta, phi.median(("chain", "draw")).values)
+
+
 def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
-                 stored: xr.DataTree) -> Convergence:
+                 stored: xr.DataTree, error: np.ndarray) -> Convergence:
     """Adds the draws whose solve failed, by patient, and how good the mesh is at the estimate."""
-    draws = stored["posterior"].dataset.median(("chain", "draw"))
-    phi = posterior.phi_of(model, draws)
-    theta = {n: float(draws[n]) if n in model.free else model.fixed[n] for n in model.names}
-    error = solve_error(model, seen, theta, phi)
     counts = stored["constant_data"].dataset["failed_solves"].values
     failed = [f"patient {i} {c} times" for i, c in zip(seen.ids, counts, strict=True) if c]
     coarse = [f"patient {i} by {e:.2g}" if np.isfinite(e) else f"patient {i} beyond all numbers"

@@ -10,7 +10,7 @@ from scipy.special import gammaln, softmax
 from carpk.conditional import Patients, by_entries
 from carpk.small_matrices import Rows, cholesky, multiplied
 
-_FREEDOM = 5.0  # of the proposal's Student t: heavier tails than any posterior met here
+FREEDOM = 5.0  # of the proposal's Student t: heavier tails than any posterior met here
 _PILOT = 500  # draws that only shape the proposal
 
 
@@ -46,7 +46,7 @@ def importance_sampled(patients: Patients, u: Any, centre: np.ndarray, axes: np.
 
 def spread_t(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Draws of an uncorrelated t, as `weighed` takes them."""
-    scale = random.chisquare(_FREEDOM, size=(*shape[:-1], 1)) / _FREEDOM
+    scale = random.chisquare(FREEDOM, size=(*shape[:-1], 1)) / FREEDOM
     return random.normal(size=shape) / np.sqrt(scale)
 
 
@@ -60,9 +60,9 @@ def weighed(patients: Patients, u: Any, centre: np.ndarray, low: Rows, z: np.nda
     phi = centre + np.stack(multiplied(low, [z[..., i] for i in range(k)]), axis=-1) \
         if k else np.zeros(z.shape)
     volume = sum((np.log(row[i]) for i, row in enumerate(low)), np.zeros(len(centre)))
-    proposed = gammaln((_FREEDOM + k) / 2) - gammaln(_FREEDOM / 2) \
-        - 0.5 * k * np.log(_FREEDOM * np.pi) - volume \
-        - 0.5 * (_FREEDOM + k) * np.log1p(np.sum(z**2, axis=-1) / _FREEDOM)
+    proposed = gammaln((FREEDOM + k) / 2) - gammaln(FREEDOM / 2) \
+        - 0.5 * k * np.log(FREEDOM * np.pi) - volume \
+        - 0.5 * (FREEDOM + k) * np.log1p(np.sum(z**2, axis=-1) / FREEDOM)
     return patients.densities(u, phi) - proposed, phi
 
 

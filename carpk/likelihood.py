@@ -104,11 +104,11 @@ def read_by_errors(model: PopulationModel, design: Design) -> Arrays:
     return found
 
 
-def data_of(model: PopulationModel, design: Design) -> Arrays:
-    """What a compiled program reads of a design: `arrays`, the columns of the effects and, where
-    parameters change in a patient, its epochs."""
+def data_of(model: PopulationModel, design: Design, room: int = 0) -> Arrays:
+    """What a compiled program reads of a design: `arrays`, which say what room is, the columns of
+    the effects and, where parameters change in a patient, its epochs."""
     epochs = epochs_of(model, design)
-    data: Arrays = {**arrays(design, model.structure, model.steps, epochs=epochs,
+    data: Arrays = {**arrays(design, model.structure, model.steps, room, epochs=epochs,
                              changing=changing_parameters(model)),
                     "effects": {k: jnp.asarray(v) for k, v in
                                 model.effect_columns(design.covariates).items()},

@@ -17,6 +17,7 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from carpk.cohort import NOTHING_CHANGES, Design
+from carpk.conditional import at_once
 from carpk.likelihood import (
     class_log_densities,
     drawn_rows,
@@ -290,7 +291,7 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
             mu, _ = population_location(model, known, values)
             patients = model.patient_values(values, data["effects"], mu)
             return mu, {**{n: patients[n] for n in alone}, **classes}
-        return jax.lax.map(one, (theta, phi, keys))
+        return jax.lax.map(one, (theta, phi, keys), batch_size=at_once(phi))
 
     total = phi.shape[0] * phi.shape[1]
     mu, values = every({n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()},
@@ -315,7 +316,7 @@ def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ..
                     "failed": (~jnp.isfinite(predicted) & data["observed"]).any(axis=1),
                     "predicted": predicted[rows],
                     "simulated": drawn_rows(model, data, values, predicted, draw[2])[rows]}
-        return jax.lax.map(one, (theta, phi, keys))
+        return jax.lax.map(one, (theta, phi, keys), batch_size=at_once(phi))
 
     def every(theta: Mapping[str, np.ndarray], phi: np.ndarray, keys: jax.Array,
               *wanted: str) -> list[np.ndarray]:

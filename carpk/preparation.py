@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -253,9 +253,11 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(seen.ids), len(mu)))
     patients = (np.broadcast_to(mu, signs.shape), mu + size * signs)
 
+    run, first = _log_predictions(model, seen, values), MESHES["fit"][structure.solver][0]
+
     def logs(mesh: Mesh) -> np.ndarray:
-        tried = dataclasses.replace(model, structure=by(structure, mesh))
-        return np.stack([_log_predictions(tried, seen, values, phi, mesh[1]) for phi in patients])
+        room = max(mesh[1], 4 * first[1])  # which the first three share; mostly they suffice
+        return np.stack([run(mesh, phi, room) for phi in patients])
 
     def furthest(coarse: np.ndarray, fine: np.ndarray) -> float:
         return float(np.max(np.abs(fine - coarse)))
@@ -281,17 +283,27 @@ def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float]
     """
     if not model.structure.states:
         return np.zeros(len(seen.ids))
-    error = np.abs(_log_predictions(model, seen, theta, phi, 2 * model.steps)
-                   - _log_predictions(model, seen, theta, phi, model.steps))
+    run, method = _log_predictions(model, seen, theta), model.structure.solver
+    coarse, fine = (run((method, n), phi, 2 * model.steps) for n in (model.steps, 2 * model.steps))
+    error = np.abs(fine - coarse)
     return np.where(seen.observed, error, 0.0).max(axis=1)
 
 
-def _log_predictions(model: PopulationModel, seen: Design, theta: Mapping[str, float],
-                     phi: np.ndarray, steps: int) -> np.ndarray:
-    """(P, N): ln of each prediction; a tenth of the cohort's smallest level is added first,
-    because errors far below any limit move no likelihood."""
+def _log_predictions(model: PopulationModel, seen: Design, theta: Mapping[str, float]) \
+        -> Callable[[Mesh, np.ndarray, int], np.ndarray]:
+    """run(mesh, phi, room) -> (P, N): ln of each prediction; a tenth of the cohort's smallest level
+    is added first, because errors far below any limit move no likelihood. Meshes of one method
+    with the same room for nodes share a program."""
     positive = seen.upper[seen.observed & (seen.upper > 0) & np.isfinite(seen.upper)]
     floor = 0.1 * float(positive.min()) if positive.size else 1e-6
-    predicted = jax.jit(lambda data, phi: predicted_rows(model, data, theta, phi))(
-        data_of(dataclasses.replace(model, steps=steps), seen), jnp.asarray(phi))
-    return np.where(seen.observed, np.log(np.abs(predicted) + floor), 0.0)
+    programs: dict[str, Callable[..., jax.Array]] = {}
+
+    def run(mesh: Mesh, phi: np.ndarray, room: int) -> np.ndarray:
+        tried = dataclasses.replace(
+            model, structure=by(model.structure, mesh), steps=mesh[1])
+        program = programs.setdefault(mesh[0], jax.jit(
+            lambda data, phi: predicted_rows(tried, data, theta, phi)))
+        predicted = program(data_of(tried, seen, room), jnp.asarray(phi))
+        return np.where(seen.observed, np.log(np.abs(predicted) + floor), 0.0)
+
+    return run

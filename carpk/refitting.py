@@ -18,7 +18,7 @@ from carpk.maximum_likelihood import maximised, with_scores
 from carpk.posterior import phi_of
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
-from carpk.stochastic_em import Programs, walked
+from carpk.stochastic_em import Programs, chains_for, walked
 
 _REST = 1e-3  # OFV that a further step may still gain, as of a fit
 _ALMOST_NONE = 1e-12  # an SD of exactly 0 has no place on the real line
@@ -95,8 +95,8 @@ class Refitting:
         start = Start(jnp.asarray(self.u), jnp.asarray(phi), look.information[:, None],
                       look.gradient[:, None, :phi.shape[1]], look.value, 0)
         s = self.settings
-        found = walked(self.model, data, start, s["chains"] or -(-200 // len(phi)), s["burn_in"],
-                       s["smoothing"], seed, lambda done: None, self._programs)
+        found = walked(self.model, data, start, s["chains"] or chains_for(len(phi)),
+                       s["burn_in"], s["smoothing"], seed, lambda done: None, self._programs)
         return Again(found.u, self.theta(found.u), np.nan, "" if found.rested else
                      "the estimates had not come to rest")
 

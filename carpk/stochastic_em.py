@@ -1,5 +1,12 @@
 """SAEM: every patient's phi by Markov chains, the population by stochastic approximation, in one
-compiled loop."""
+compiled loop.
+
+Chains move by independent proposals from what each patient's phi is thought to be by now, as in
+Karimi, Lavielle and Moulines 2020, Comput Stat Data Anal 141:123, by walks and by proposals from
+the population. The estimates are an average of those that the population wandered through, Polyak
+and Juditsky 1992, SIAM J Control Optim 30:838: of gains that fall as 1 / k, what EM creeps along
+would stay where the last large gain left it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +20,8 @@ from jax.scipy.linalg import solve
 
 from carpk.conditional import differences
 from carpk.correlated import correlations
-from carpk.empirical_bayes import Start, mean_variance
+from carpk.empirical_bayes import Start, mean_variance, start_shape
+from carpk.importance import FREEDOM, spread_t
 from carpk.likelihood import (
     from_theta,
     patient_log_density,
@@ -32,20 +40,30 @@ from carpk.sensitivities import (
     row_terms,
     shared_places,
 )
-from carpk.small_matrices import inverse_of, multiplied
+from carpk.small_matrices import inverse_of, multiplied, solve_lower
 from carpk.solve import Arrays
 
-BLOCK = 50  # iterations of one call, and between two looks at where the estimates stand
-_LEAST = 300, 500  # iterations of both phases: where spreads are weakly informed EM creeps
-_WALKS = 3  # random-walk proposals an iteration, beside one from the population
-_ACCEPTED = 0.3  # share of them that the step size aims at
-_MEMORY = 0.3  # gain once the annealing is over
+BLOCK = 25  # iterations of one call, and between two looks at where the estimates stand
+_HOT = 100  # iterations with a gain of 1 and annealed spreads
+_MEMORY = 0.15  # gain after those
+_LEAST = 250, 400  # iterations of both phases: where spreads are weakly informed EM creeps
+_STAY, _POPULATION, _SHAPE, _WALK = range(4)  # kinds of proposals
+_ROUND = ((_SHAPE, _POPULATION), (_SHAPE, _SHAPE), (_SHAPE, _WALK), (_SHAPE, _SHAPE))
+_ACCEPTED = 0.3  # share of the walks that the step size aims at
 _COOLING = 0.95  # an annealed SD falls no faster an iteration
+_STEP = 1e-5  # on the real line, in slopes of the shared places
+
+
+def chains_for(patients: int) -> int:
+    """Chains per patient. The noise of an estimate, in standard errors, depends on iterations times
+    these, however many patients there are; what wandering adds to it on all there are."""
+    return max(3, -(-100 // patients))
 
 
 class State(NamedTuple):
     """u (Q,); phi (C, P, K), C chains; predicted (C, P, N); size (P,), log of the walks' step;
-    first (P, K), second (P, K, K), approximated moments of phi."""
+    first (P, K), second (P, K, K), approximated moments of phi; known (S, S), information about
+    the shared places."""
 
     u: jax.Array
     phi: jax.Array
@@ -53,6 +71,14 @@ class State(NamedTuple):
     size: jax.Array
     first: jax.Array
     second: jax.Array
+    known: jax.Array
+
+
+class Shape(NamedTuple):
+    """What the patients' phi are thought to be by now: mean (P, K), covariance (P, K, K)."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
 
 
 class Walked(NamedTuple):
@@ -71,11 +97,27 @@ class Programs:
     """The compiled programs of a model, for all data of one shape."""
 
     def __init__(self, model: PopulationModel) -> None:
+        self.model = model
         self.block = jax.jit(lambda data, *args: _block(model, data, *args))
         self.located = jax.jit(lambda data, u: population_location(
             model, data, to_theta(model, u))[0])
-        self.predicted = jax.jit(lambda data, u, phi: predicted_rows(
-            model, data, to_theta(model, u), phi))
+
+    def compiled(self, data: Arrays, chains: int) -> Programs:
+        """Themselves, after one block of nothing."""
+        nothing = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), start_shape(self.model, data))
+        self.run(data, _first(self.model, data, nothing, chains), _begun(self.model, nothing),
+                 np.random.default_rng(0), 1.0, 0, 0.0, 0.0)
+        return self
+
+    def run(self, data: Arrays, state: State, shape: Shape, chance: np.random.Generator,
+            gain: float, count: int, floor: float, adapt: float) \
+            -> tuple[State, np.ndarray, np.ndarray]:
+        """The state after a block, and u (BLOCK, Q) and draws of phi (BLOCK * C, P, K) in it."""
+        slopes = differences(lambda u: np.asarray(self.located(data, u)), state.u,
+                             located_places(self.model))
+        state, (us, draws) = self.block(data, state, slopes, *_proposed(
+            chance, state, shape, count), gain, np.arange(count, count + BLOCK), floor, adapt)
+        return state, np.asarray(us), np.asarray(draws).reshape(-1, *shape.mean.shape)
 
 
 def moved_start(model: PopulationModel, data: Arrays, start: Start, u: np.ndarray) -> Start:
@@ -91,137 +133,157 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
 
     At first the gain is 1 and spreads are annealed, so that none shuts down early; then a constant
     gain lets the estimates wander to the maximum and around it, less so that a weakly informed
-    spread does not walk to 0 by chance; then gains 1 / k average the wandering out. Where a number
-    of iterations is 0, the wandering ends once blocks show no trend, and the averaging once a
-    block moves nothing.
+    spread does not walk to 0 by chance; then they wander on and are averaged. Where a number of
+    iterations is 0, either wandering ends once it shows no trend.
     """
     programs = programs or Programs(model)
-    run, located = functools.partial(programs.block, data), located_places(model)
-    state = _first(programs, data, start, chains)
-    axes = _axes(model, data, start)
-    chance = np.random.default_rng(seed)
-    count, stationary = 0, bool(burn_in)
+    run = functools.partial(programs.run, data)
+    state, shape = _first(model, data, start, chains), _begun(model, start)
+    chance, count, stationary = np.random.default_rng(seed), 0, bool(burn_in)
     centres: list[np.ndarray] = []
-    most = burn_in or 1000
-    while count < most:
-        hot = count < 3 * BLOCK
-        slopes = differences(lambda u: np.asarray(programs.located(data, u)), state.u, located)
-        state, passed = run(state, axes, slopes, _chances(chance, state),
-                            np.full(BLOCK, 1.0 if hot else _MEMORY),
-                            np.full(BLOCK, _COOLING if hot else 0.0), np.ones(BLOCK))
+    while count < (burn_in or 1000):
+        hot = count < _HOT
+        state, us, draws = run(state, shape, chance, 1.0 if hot else _MEMORY, count,
+                               _COOLING if hot else 0.0, 1.0)
         count += BLOCK
-        us = np.asarray(passed)
         told(count)
-        sd = us.std(axis=0) + 1e-9
+        shape = _blended(shape, _of_draws(draws), 0.5)
         centres.append(us.mean(axis=0))
         if not burn_in and count >= _LEAST[0] and _stationary(np.stack(centres[-6:])):
             stationary = True
             break
-    began, smoothed = count, 0
-    most, wandering, last = smoothing or 1000, sd, np.asarray(state.u)
-    while smoothed < most:
-        gains = 1.0 / (1.0 + smoothed + np.arange(BLOCK))
-        slopes = differences(lambda u: np.asarray(programs.located(data, u)), state.u, located)
-        state, _ = run(state, axes, slopes, _chances(chance, state), gains, np.zeros(BLOCK),
-                       np.zeros(BLOCK))
-        count, smoothed = count + BLOCK, smoothed + BLOCK
-        told(count)
-        now = np.asarray(state.u)
-        still = bool(np.all(np.abs(now - last) < 0.1 * wandering))
-        last = now
-        if not smoothing and smoothed >= _LEAST[1] and still:
+    passed: list[np.ndarray] = []
+    found, averaged, still = shape, 0, bool(smoothing)
+    while averaged < (smoothing or 1000):
+        state, us, draws = run(state, shape, chance, _MEMORY, count + averaged, 0.0, 0.0)
+        averaged += BLOCK
+        told(count + averaged)
+        passed.append(us)
+        found = _blended(found, _of_draws(draws), BLOCK / averaged)
+        shape = _blended(shape, found, 0.5)
+        if not smoothing and averaged >= _LEAST[1] and _stationary(np.stack([
+                part.mean(axis=0) for part in np.array_split(np.concatenate(passed), 6)])):
+            still = True
             break
-    rested = stationary and (bool(smoothing) or still)
-    mean = np.asarray(state.first)
-    covariance = np.asarray(state.second) - mean[:, :, None] * mean[:, None, :]
-    return Walked(np.asarray(state.u), mean, covariance, rested, began, smoothed)
+    return Walked(np.concatenate(passed).mean(axis=0), found.mean, found.covariance,
+                  stationary and still, count, averaged)
 
 
 def _stationary(centres: np.ndarray) -> bool:
-    """Whether block means (6, Q) wander and no longer go anywhere: the halves' difference, in SDs
+    """Whether means (6, Q) wander and no longer go anywhere: the halves' difference, in SDs
     of the means, has a mean square of 2/3 where they are independent and of 2.6 on a line."""
     away = centres[3:].mean(axis=0) - centres[:3].mean(axis=0)
     return bool(np.mean((away / (centres.std(axis=0, ddof=1) + 1e-9))**2) < 1.3)
 
 
-def _first(programs: Programs, data: Arrays, start: Start, chains: int) -> State:
-    phi = jnp.broadcast_to(start.phi, (chains, *start.phi.shape))
-    predicted = programs.predicted(data, start.u, start.phi)
-    middle = np.asarray(start.phi)
-    return State(start.u, phi, jnp.broadcast_to(predicted, (chains, *predicted.shape)),
-                 jnp.zeros(len(middle)), start.phi,
-                 jnp.asarray(middle[:, :, None] * middle[:, None, :]))
+def _first(model: PopulationModel, data: Arrays, start: Start, chains: int) -> State:
+    middle, shared = np.asarray(start.phi), len(shared_places(model))
+    (patients, k), rows = middle.shape, data["time"].shape[1]
+    return State(
+        jnp.asarray(start.u), jnp.asarray(np.tile(middle, (chains, 1, 1))),
+        jnp.zeros((chains, patients, rows)), jnp.full(patients, np.log(2.4 / max(k, 1)**0.5)),
+        jnp.asarray(middle), jnp.asarray(middle[:, :, None] * middle[:, None, :]),
+        jnp.zeros((shared, shared)))
 
 
-def _axes(model: PopulationModel, data: Arrays, start: Start) -> np.ndarray:
-    """(P, K, K), of the walks: those of the posterior's Gauss-Newton approximation."""
-    k = start.phi.shape[1]
+def _begun(model: PopulationModel, start: Start) -> Shape:
+    """The posterior's Gauss-Newton approximation."""
     omega = np.asarray(omegas(model, to_theta(model, start.u)))
     whole = np.asarray(start.information).sum(axis=1) + np.diag(omega**-2)[None]
-    return np.linalg.cholesky(np.linalg.inv(whole)) * 2.4 / max(k, 1)**0.5
+    return Shape(np.asarray(start.phi), np.linalg.inv(whole))
 
 
-def _chances(chance: np.random.Generator, state: State) -> tuple[np.ndarray, np.ndarray]:
-    """What a block draws: normals (BLOCK, proposals, C, P, K), and logs of uniforms without the
-    last axis. A generator outside the program keeps that small."""
-    shape = (BLOCK, 1 + _WALKS, *state.phi.shape)
-    return chance.normal(size=shape), -chance.exponential(size=shape[:-1])
+def _of_draws(draws: np.ndarray) -> Shape:
+    mean = draws.mean(axis=0)
+    away = np.moveaxis(draws - mean, 0, 2)
+    return Shape(mean, away @ np.swapaxes(away, 1, 2) / len(draws))
 
 
-def _block(model: PopulationModel, data: Arrays, state: State, axes: jax.Array,
-           slopes: jax.Array, chances: tuple[jax.Array, jax.Array], gains: jax.Array,
-           floors: jax.Array, adapting: jax.Array) -> tuple[State, jax.Array]:
-    """BLOCK iterations, and u after each.
+def _blended(a: Shape, b: Shape, share: float) -> Shape:
+    """The mixture of both, of b its share."""
+    apart = b.mean - a.mean
+    return Shape(a.mean + share * apart, a.covariance + share * (b.covariance - a.covariance)
+                 + share * (1.0 - share) * apart[:, :, None] * apart[:, None, :])
+
+
+def _proposed(chance: np.random.Generator, state: State, shape: Shape, count: int) \
+        -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray]]:
+    """What a block draws, outside the program, which that keeps small: of each proposal its kind,
+    normals (of the shape t), what the shape makes of them, and the log of a uniform; and the
+    shape as mean and inverse factor."""
+    kinds = np.array([_ROUND[i % len(_ROUND)] for i in range(count, count + BLOCK)])
+    size = (*kinds.shape, *state.phi.shape)
+    low = np.linalg.cholesky(shape.covariance + 1e-12 * np.eye(size[-1]))
+    z = np.where(kinds.reshape(*kinds.shape, 1, 1, 1) == _SHAPE, spread_t(chance, size),
+                 chance.normal(size=size))
+    return (kinds, z, np.einsum("pkl,bicpl->bicpk", low, z),
+            -chance.exponential(size=size[:-1])), (shape.mean, np.linalg.inv(low))
+
+
+def _block(model: PopulationModel, data: Arrays, state: State, slopes: jax.Array,
+           chances: tuple[jax.Array, ...], shape: tuple[jax.Array, jax.Array], gain: jax.Array,
+           counts: jax.Array, floor: jax.Array, adapt: jax.Array) \
+        -> tuple[State, tuple[jax.Array, jax.Array]]:
+    """BLOCK iterations, and u and phi after each.
 
     slopes : (P, K, G), of where phi lies in the located places: exact where these enter linearly
     """
-    def one(state: State, given: Any) -> tuple[State, jax.Array]:
-        chances, gain, floor, adapt = given
-        state = _moved(model, data, state, axes, chances, adapt)
-        state = _learnt(model, data, state, slopes, gain, floor)
-        return state, state.u
+    def one(state: State, given: Any) -> tuple[State, tuple[jax.Array, jax.Array]]:
+        chances, count = given
+        state = _moved(model, data, state, chances, shape, adapt, count)
+        state = _learnt(model, data, state, slopes, gain, floor, count)
+        return state, (state.u, state.phi)
 
-    return jax.lax.scan(one, state, (chances, gains, floors, adapting))
+    return jax.lax.scan(one, state, (chances, counts))
 
 
-def _moved(model: PopulationModel, data: Arrays, state: State, axes: jax.Array,
-           chances: tuple[jax.Array, jax.Array], adapt: jax.Array) -> State:
-    """Every chain of every patient by one proposal from the population and some walks."""
-    theta = to_theta(model, state.u)
+def _moved(model: PopulationModel, data: Arrays, state: State, chances: tuple[jax.Array, ...],
+           shape: tuple[jax.Array, jax.Array], adapt: jax.Array, count: jax.Array) -> State:
+    """Every chain of every patient by some proposals."""
+    theta, k = to_theta(model, state.u), state.phi.shape[2]
     mu, low = population_location(model, data, theta)
-    k = state.phi.shape[2]
+    centre, inverse = shape
+    entries = [{j: inverse[:, i, j] for j in range(i + 1)} for i in range(k)]
 
-    def seen(phi: jax.Array, predicted: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rows = row_log_likelihood(model, data, theta, predicted).sum(axis=1)
-        return rows, patient_log_density(model, data, theta, phi)
+    def seen(phi: jax.Array, predicted: jax.Array) -> tuple[jax.Array, ...]:
+        """(P,) each: log p(y, phi), and log densities of proposals from population and shape."""
+        near, far = (sum((x**2 for x in z), jnp.zeros(len(phi))) for z in (
+            multiplied(entries, list((phi - centre).T)), solve_lower(low, list((phi - mu).T))))
+        return (row_log_likelihood(model, data, theta, predicted).sum(axis=1)
+                + patient_log_density(model, data, theta, phi),
+                -0.5 * far, -0.5 * (FREEDOM + k) * jnp.log1p(near / FREEDOM))
 
     def proposal(carry: Any, given: Any) -> Any:
-        """The first stays where it is, to see how likely that is by now, the second is from the
-        population."""
-        phi, predicted, likelihood, density, size = carry
-        i, z, luck = given
+        """The first stays where it is, to see how likely that is by now."""
+        phi, predicted, before, size = carry
+        kind, z, step, luck = given
         fresh = mu[None] + jnp.stack(multiplied(low, [z[..., j] for j in range(k)]), axis=-1)
-        near = phi + jnp.exp(size)[None, :, None] * jnp.einsum("pkl,cpl->cpk", axes, z)
-        trial = jnp.where(i == 0, phi, jnp.where(i == 1, fresh, near))
-        f = jax.lax.cond(i == 0, lambda: predicted, lambda: jax.vmap(
+        trial = jnp.where(kind == _STAY, phi, jnp.where(kind == _POPULATION, fresh, jnp.where(
+            kind == _SHAPE, centre[None] + step, phi + jnp.exp(size)[None, :, None] * step)))
+        f = jax.lax.cond((kind == _STAY) & (count > 0), lambda: predicted, lambda: jax.vmap(
             lambda phi: predicted_rows(model, data, theta, phi))(trial))
-        rows, prior = jax.vmap(seen)(trial, f)
-        gained = rows - likelihood + jnp.where(i == 1, 0.0, prior - density)
-        taken = (luck < gained) | (i == 0)  # NaN: refused
-        size = size + jnp.where(i < 2, 0.0, adapt * 0.3 * (taken.mean(axis=0) - _ACCEPTED))
+        now = jax.vmap(seen)(trial, f)
+        height, population, own = (a - b for a, b in zip(now, before, strict=True))
+        gained = height - jnp.where(kind == _POPULATION, population, jnp.where(
+            kind == _SHAPE, own, 0.0))
+        # where the solve failed: refused, and left for whatever is solved
+        taken = (luck < gained) | (kind == _STAY) | (
+            jnp.isfinite(now[0]) & ~jnp.isfinite(before[0]))
+        size = size + jnp.where(kind == _WALK, adapt * 0.3 * (taken.mean(axis=0) - _ACCEPTED), 0.0)
         return (jnp.where(taken[..., None], trial, phi), jnp.where(taken[..., None], f, predicted),
-                jnp.where(taken, rows, likelihood), jnp.where(taken, prior, density), size), None
+                tuple(jnp.where(taken, a, b) for a, b in zip(now, before, strict=True)), size), None
 
-    z, luck = (jnp.concatenate([x[:1], x]) for x in chances)
-    none = jnp.zeros(state.phi.shape[:2])
-    (phi, predicted, _, _, size), _ = jax.lax.scan(
-        proposal, (state.phi, state.predicted, none, none, state.size),
-        (jnp.arange(2 + _WALKS), z, luck))
+    kinds, *others = chances
+    given = (jnp.concatenate([jnp.full(1, _STAY), kinds]),
+             *(jnp.concatenate([x[:1], x]) for x in others))
+    none = (jnp.zeros(state.phi.shape[:2]),) * 3
+    (phi, predicted, _, size), _ = jax.lax.scan(
+        proposal, (state.phi, state.predicted, none, state.size), given)
     return state._replace(phi=phi, predicted=predicted, size=size)
 
 
 def _learnt(model: PopulationModel, data: Arrays, state: State, slopes: jax.Array,
-            gain: jax.Array, floor: jax.Array) -> State:
+            gain: jax.Array, floor: jax.Array, count: jax.Array) -> State:
     """The population by the chains: locations and spreads in closed form from the moments of
     phi, what the predictions and residuals depend on directly by a scoring step."""
     first = state.first + gain * (state.phi.mean(axis=0) - state.first)
@@ -229,8 +291,9 @@ def _learnt(model: PopulationModel, data: Arrays, state: State, slopes: jax.Arra
     second = state.second + gain * (outer - state.second)
     u = _located(model, data, state.u, first, slopes)
     u = _spread(model, data, u, first, second, floor)
-    u = _scored(model, data, u, state, gain)
-    return state._replace(u=u, first=first, second=second)
+    u = _by_residuals(model, data, u, state, gain)
+    state = state._replace(u=u, first=first, second=second)
+    return _by_shared(model, data, state, gain, count) if len(shared_places(model)) else state
 
 
 def _located(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array,
@@ -271,37 +334,44 @@ def _spread(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array
     return from_theta(model, new)
 
 
-def _scored(model: PopulationModel, data: Arrays, u: jax.Array, state: State, gain: jax.Array) \
-        -> jax.Array:
-    """A scoring step for residual errors, and one for the shared places, on the chains."""
+def _by_residuals(model: PopulationModel, data: Arrays, u: jax.Array, state: State,
+                  gain: jax.Array) -> jax.Array:
+    """A scoring step for residual errors."""
     residual = residual_places(model)
-    if len(residual):
-        def rows(v: jax.Array) -> jax.Array:
-            theta = to_theta(model, u.at[residual].set(v))
-            return jax.vmap(lambda f: row_log_likelihood(model, data, theta, f))(state.predicted)
+    if not len(residual):
+        return u
 
-        scores = jax.jacfwd(rows)(u[residual]).reshape(-1, len(residual))
-        u = u.at[residual].add(gain * _step(scores.sum(axis=0), scores.T @ scores))
+    def rows(v: jax.Array) -> jax.Array:
+        theta = to_theta(model, u.at[residual].set(v))
+        return jax.vmap(lambda f: row_log_likelihood(model, data, theta, f))(state.predicted)
+
+    scores = jax.jacfwd(rows)(u[residual]).reshape(-1, len(residual))
+    return u.at[residual].add(gain * _step(scores.sum(axis=0), scores.T @ scores))
+
+
+def _by_shared(model: PopulationModel, data: Arrays, state: State, gain: jax.Array,
+               count: jax.Array) -> State:
+    """A scoring step for the shared places on one chain, another one in every iteration."""
     shared = shared_places(model)
-    if len(shared):
-        def terms(phi: jax.Array) -> tuple[jax.Array, jax.Array]:
-            def predicted(v: jax.Array) -> jax.Array:
-                return predicted_rows(model, data, to_theta(model, u.at[shared].set(v)), phi)
-
-            f, jacobian = predicted(u[shared]), jax.jacfwd(predicted)(u[shared])
-            for o, error in enumerate(model.error_models().values()):
-                if error.log_scale:
-                    here = (data["output"] == o)[..., None]
-                    jacobian = jnp.where(here, jacobian / jnp.maximum(f, 1e-290)[..., None],
-                                         jacobian)
-            _, slope, weight = row_terms(model, data, to_theta(model, u), f)
-            jacobian = jnp.where(data["observed"][..., None], jacobian, 0.0)
-            return (jnp.einsum("pn,pns->s", slope, jacobian),
-                    information_of(data, weight, jacobian).sum(axis=0))
-
-        gradient, information = jax.vmap(terms)(state.phi)
-        u = u.at[shared].add(gain * _step(gradient.sum(axis=0), information.sum(axis=0)))
-    return u
+    turn = count % state.phi.shape[0]
+    u, phi = state.u, state.phi[turn]
+    steps = jnp.concatenate([jnp.zeros((1, len(shared))), _STEP * jnp.eye(len(shared))])
+    f, *moved = jax.vmap(lambda step: predicted_rows(
+        model, data, to_theta(model, u.at[shared].add(step)), phi))(steps)
+    jacobian = (jnp.stack(moved, axis=-1) - f[..., None]) / _STEP
+    for o, error in enumerate(model.error_models().values()):
+        if error.log_scale:
+            here = (data["output"] == o)[..., None]
+            jacobian = jnp.where(here, jacobian / jnp.maximum(f, 1e-290)[..., None], jacobian)
+    _, slope, weight = row_terms(model, data, to_theta(model, u), f)
+    jacobian = jnp.where(data["observed"][..., None], jacobian, 0.0)
+    here = information_of(data, weight, jacobian).sum(axis=0)
+    # mostly of earlier draws: it would else lean on the gradient's noise
+    known = state.known + jnp.where(jnp.isfinite(here).all(), jnp.maximum(
+        1.0 / (1.0 + count), 0.05), 0.0) * jnp.nan_to_num(here - state.known)
+    move = _step(jnp.einsum("pn,pns->s", slope, jacobian), known)
+    return state._replace(u=u.at[shared].add(gain * move), known=known,
+                          predicted=state.predicted.at[turn].set(f))
 
 
 def _step(gradient: jax.Array, information: jax.Array) -> jax.Array:

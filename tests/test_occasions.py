@@ -158,7 +158,7 @@ def likeliest(cohort):
 @pytest.mark.parametrize(("estimator", "seeds"), [("focei", 1), ("laplace", 1), ("saem", 6)])
 def test_maximum_likelihood_is_that_of_nested_random_effects(tmp_path, estimator, seeds):
     """25 s each at most; last run 2026-11-27: passed. SAEM's estimates scatter around it, of which
-    the spread between occasions most: by an eighth of its standard error."""
+    the spread between occasions most: by a sixteenth of its standard error."""
     cohort, away = many(tmp_path), []
     expected = np.array(list(natural(likeliest(cohort).x).values()))
     for seed in range(1, seeds + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
 from carpk.starting_values import began, refused_inits, start_from
-from carpk.stochastic_em import Programs, Walked, moved_start, walked
+from carpk.stochastic_em import Programs, Walked, chains_for, moved_start, walked
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Saem(Estimator):
     """SAEM from a quick Laplace fit; then the likelihood by importance sampling, and standard
     errors from the FOCEI information at the estimate (of Laplace where an output is binary).
 
-    chains : per patient; 0 for as many as make two hundred in all
+    chains : per patient; 0 for as many as make a hundred in all, at least three
     burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number
@@ -71,12 +72,15 @@ class Saem(Estimator):
         clock = time.perf_counter()
         progress("start", 0, 1)
         approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")
-        start = start_from(model, data, seed, self.inits, approximation.patients)
+        chains, walking = self.chains or chains_for(len(ids)), 0.0
+        with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
+            compiled = pool.submit(Programs(model).compiled, data, chains)
+            start = start_from(model, data, seed, self.inits, approximation.patients)
+            programs = compiled.result()
         progress("start", 1, 1)
         begun = time.perf_counter()
         constant = float(approximation.constant.sum())
-        chains, programs, walking = self.chains or -(-200 // len(ids)), Programs(model), 0.0
-        total = (self.burn_in or 400) + (self.smoothing or 600)
+        total = (self.burn_in or 300) + (self.smoothing or 500)
         searched: list[tuple[Walked, Sampled]] = []
         ended: list[Ended] = []
         for k, u in enumerate(dispersed(model, np.asarray(start.u), self.starts, seed)):
