@@ -1,7 +1,8 @@
 """Posteriors of covariates and correlations against published and exact ones.
 
-Last run of the slow part, 2026-11-26, of gibbs 2026-11-27: all pass (bauer501 within 0.1 SD of NONMEM BAYES in
-every typical value and coefficient; the lines within 4 Monte Carlo SEs of least squares).
+Last run of the slow part, 2026-11-26, of gibbs 2026-11-27: all pass (bauer501 within 0.1 SD of
+NONMEM BAYES in every typical value and coefficient; the lines within 4 Monte Carlo SEs of least
+squares).
 """
 
 import numpy as np
