@@ -56,7 +56,7 @@ PARAMETERS = (
 def rates(t, y, p):
     D_E = ratio_dependent(y.E, y.T, p.d_E, p.s, p.l)
     D_C = ratio_dependent(y.C, y.T, p.d_C, p.s, p.l)
-    room = jnp.log(p.K / (y.E + y.C))
+    room = jnp.log(p.K / (y.E + jnp.maximum(y.C, 0.0)))  # solvers let what vanishes slip below 0
     h = -jnp.expm1(-y.M)
     return {
         "T": logistic(y.T, p.a, 1.0 / p.b) - D_E - D_C - p.K_T * h * y.T,
