@@ -69,6 +69,10 @@ class Saem(Estimator):
             progress: Progress) -> Estimate:
         """See Estimator."""
         refuse_priors(model)
+        if not model.sds:
+            raise RequestError(Problem("error", "no parameter varies between patients: saem has "
+                                       "nothing to sample", "take focei or laplace",
+                                       column="spread"))
         clock = time.perf_counter()
         progress("start", 0, 1)
         approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")

@@ -41,6 +41,11 @@ def test_a_setting_that_makes_no_sense_is_refused(settings):
         fit(population(DECAY), decaying(), "saem", seed=1, **settings)
 
 
+def test_a_model_in_which_nothing_varies_is_refused():
+    with pytest.raises(RequestError, match="no parameter varies between patients"):
+        fit(population(DECAY, spread=[]), decaying(), "saem", seed=1)
+
+
 @pytest.mark.slow  # passed, 6 s; within 0.1 % of saemix in typical values; -2LL 345.39 +- 0.05
 def test_theophylline_is_saemixs_estimate(shared_data):
     model, cohort, printed = references.theophylline_saemix(shared_data)
