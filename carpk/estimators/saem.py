@@ -68,11 +68,7 @@ class Saem(Estimator):
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
             progress: Progress) -> Estimate:
         """See Estimator."""
-        refuse_priors(model)
-        if not model.sds:
-            raise RequestError(Problem("error", "no parameter varies between patients: saem has "
-                                       "nothing to sample", "take focei or laplace",
-                                       column="spread"))
+        _refuse(model)
         clock = time.perf_counter()
         progress("start", 0, 1)
         approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")
@@ -140,6 +136,14 @@ class Saem(Estimator):
             {"start": begun - clock, "estimate": walking, "likelihood": counted - begun - walking,
              "uncertainty": time.perf_counter() - counted}, estimates(model, found.u, known),
             {"inits": began(model, start), **records}))
+
+
+def _refuse(model: PopulationModel) -> None:
+    refuse_priors(model)
+    if not model.sds:
+        raise RequestError(Problem(
+            "error", "no parameter varies between patients: saem has nothing to sample",
+            "take focei or laplace", column="spread"))
 
 
 ESTIMATOR = Saem
