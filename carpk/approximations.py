@@ -160,9 +160,9 @@ class Approximation:
         """(P, Q), scores; (P,), kinked."""
         patients, k = self.patients, modes.phi.shape[1]
         curvature, sides = patients.curvature(u, modes)
-        for place in patients.shared:
-            step = FIRST * (np.arange(len(u)) == place)
-            sides.append((patients.look(u + step, modes.phi), patients.look(u - step, modes.phi)))
+        steps = FIRST * np.eye(len(u))[patients.shared]
+        seen = patients.looks([(u + s, modes.phi) for step in steps for s in (step, -step)])
+        sides += zip(seen[::2], seen[1::2], strict=True)
         precision = patients.between(u).precision
         with np.errstate(invalid="ignore"):  # where a solve failed on both sides
             slopes = stacked([(_log_det(self.data, precision, a) - _log_det(

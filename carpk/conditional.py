@@ -124,8 +124,12 @@ class Patients:
 
     def look(self, u: Any, phi: Any) -> Look:
         """What there is to see at phi."""
-        seen: Look = jax.tree.map(np.asarray, self._look(self.data, u, phi, self._held(u)))
-        return seen
+        return self.looks([(u, phi)])[0]
+
+    def looks(self, places: Sequence[tuple[Any, Any]]) -> list[Look]:
+        """The looks at some u and phi, on all cores."""
+        running = [self._look(self.data, u, phi, self._held(u)) for u, phi in places]
+        return [jax.tree.map(np.asarray, seen) for seen in running]
 
     def rows(self, u: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`row_terms` of predictions (P, N)."""
@@ -177,8 +181,9 @@ class Patients:
         axes : (P, K, K), the axes in its columns
         """
         steps = size * np.asarray(axes)
-        return [(self.look(u, phi + steps[:, :, m]), self.look(u, phi - steps[:, :, m]))
-                for m in range(steps.shape[2])]
+        seen = self.looks([(u, phi + side * steps[:, :, m]) for m in range(steps.shape[2])
+                           for side in (1.0, -1.0)])
+        return list(zip(seen[::2], seen[1::2], strict=True))
 
     def curvature(self, u: Any, modes: Modes) -> tuple[Curvature, list[tuple[Look, Look]]]:
         """The exact curvature at phi by differences along the axes of its scoring approximation,

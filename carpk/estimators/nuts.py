@@ -43,9 +43,15 @@ class Nuts(MarkovChains, Estimator):
         return of_chains(self.drawn(model, data, ids, seed, progress, kept))
 
     def kernel(self, model: PopulationModel) -> Kernel:
-        """NumPyro's, with a dense metric of the population."""
+        """NumPyro's, with a dense metric of most of the population."""
+        lone = _lone(model)
+        places = np.concatenate([np.flatnonzero(~lone), np.flatnonzero(lone)])
+
+        def whole(q: Arrays) -> jax.Array:
+            return jnp.concatenate([q["u"], q["lone"]])[np.argsort(places)]
+
         def potential(data: Arrays, frame: Arrays) -> Callable[[Arrays], jax.Array]:
-            return lambda q: -log_density(model, data, frame, q["u"], q["z"],
+            return lambda q: -log_density(model, data, frame, whole(q), q["z"],
                                           self.parametrisation)
 
         init, step = hmc(potential_fn_gen=potential, algo="NUTS")
@@ -53,8 +59,10 @@ class Nuts(MarkovChains, Estimator):
         def begin(u: jax.Array, z: jax.Array, spread: jax.Array, key: jax.Array, data: Arrays,
                   frame: Arrays) -> Any:
             return init(
-                {"u": u, "z": z}, self.warmup, step_size=0.1, dense_mass=[("u",)],
-                inverse_mass_matrix={("u",): jnp.diag(spread**2), ("z",): jnp.ones(z.size)},
+                {"u": u[~lone], "lone": u[lone], "z": z}, self.warmup, step_size=0.1,
+                dense_mass=[("u",)], inverse_mass_matrix={
+                    ("u",): jnp.diag(spread[~lone]**2),
+                    ("lone", "z"): jnp.concatenate([spread[lone]**2, jnp.ones(z.size)])},
                 target_accept_prob=self.target_accept, max_tree_depth=self.max_tree_depth,
                 trajectory_length=None, model_args=(data, frame), rng_key=key)
 
@@ -62,7 +70,7 @@ class Nuts(MarkovChains, Estimator):
             return step(state, model_args=(data, frame))
 
         def record(state: Any) -> Arrays:
-            return {"u": state.z["u"], "z": state.z["z"], "diverging": state.diverging,
+            return {"u": whole(state.z), "z": state.z["z"], "diverging": state.diverging,
                     "n_steps": state.num_steps, "energy": state.energy,
                     "acceptance_rate": state.accept_prob, "lp": -state.potential_energy,
                     "step_size": state.adapt_state.step_size}
@@ -74,6 +82,15 @@ class Nuts(MarkovChains, Estimator):
         deep = float(np.mean(stats["n_steps"] >= 2**self.max_tree_depth - 1))
         return [f"{100 * deep:.0f} % of the draws reached the tree depth limit"] \
             if deep > 0.05 else []
+
+
+def _lone(model: PopulationModel) -> np.ndarray:
+    """(Q,): what has no part in the dense metric, which takes several draws per parameter to learn:
+    the coefficients and scales of a horseshoe, and missing numbers."""
+    sparse = model.horseshoe
+    many = {*(sparse.names if sparse else ()), *(sparse.sizes if sparse else ()),
+            *(n for gap in model.missing for n in gap.deviations)}
+    return np.array([n in many for n in model.free], bool)
 
 
 ESTIMATOR = Nuts
