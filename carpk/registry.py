@@ -22,7 +22,7 @@ def names(kind: str) -> list[str]:
     """Every entry of a kind: "models", "error_models", "covariate_models" or "estimators".
 
     >>> names("estimators")
-    ['focei', 'laplace', 'nuts', 'saem', 'svi']
+    ['focei', 'gibbs', 'laplace', 'nuts', 'saem', 'svi']
     """
     folder = importlib.import_module(f"carpk.{kind}")
     return sorted(f.name for f in pkgutil.iter_modules(folder.__path__))
