@@ -63,8 +63,7 @@ class Drawn(NamedTuple):
 @dataclass(frozen=True)
 class MarkovChains(abc.ABC):
     """Chains in likelihood-informed coordinates, started from a quick Laplace fit: what samplers
-    have in common. One of them says by `kernel` what an
-    iteration does.
+    have in common. One of them says by `kernel` what an iteration does.
 
     The same seed and settings give the same draws on the same machine, whatever its load.
     """
