@@ -167,7 +167,13 @@ def test_known_effects_are_found_and_noise_is_not():
 @pytest.mark.slow
 def test_the_known_effects_of_the_example_are_found_and_noise_is_not(tmp_path, monkeypatch):
     """Cohorts made as the example is, of 20 other seeds; six covariates on three parameters, of
-    which CARD lists the effects that are there. RESULT"""
+    which four effects are there, that of DOSE a twentieth of the spread it stands against.
+
+    Last, 33 min beside other work, R-hat at most 1.05: the horseshoe finds 14 of 80 known effects
+    (TUMOUR_BURDEN 6, RESPONSE on Cmax 4 and on beta 4, DOSE 0 of 20 each) and 1 of 280 others; the
+    plain model of all 18, by FOCEI, 36 (10, 10, 16, 0) and 10. Asked for are the 1 % limits of the
+    rates without DOSE's.
+    """
     spec = importlib.util.spec_from_file_location(
         "make", examples.FOLDER / "tisacel_like" / "make.py")
     made = importlib.util.module_from_spec(spec)
@@ -195,5 +201,11 @@ def test_the_known_effects_of_the_example_are_found_and_noise_is_not(tmp_path, m
             [n for n, v in each[-1].items() if v] for each in (sparse, plain)), flush=True)
     sparse, plain = pd.DataFrame(sparse), pd.DataFrame(plain)
     print(pd.DataFrame({"horseshoe": sparse.sum(), "plain": plain.sum()}).to_string())
-    assert set(known) <= set(sparse)
-    assert sparse.drop(columns=[*known]).to_numpy().mean() <= 0.05
+    noise = [n for n in sparse if n not in known]
+    there = [n for n in known if n != "beta_Cmax_DOSE"]
+    assert len(noise) == 14
+    assert len(there) == 3
+    assert sparse[noise].to_numpy().mean() <= 0.02
+    assert plain[noise].to_numpy().mean() <= 0.08
+    assert sparse[there].to_numpy().mean() >= 0.1
+    assert plain[there].to_numpy().mean() >= 0.45
