@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from carpk import posterior
-from carpk.checkpoints import Checkpoints, as_before, flat
+from carpk.checkpoints import Checkpoints, Progress, as_before, flat
 from carpk.empirical_bayes import Start, start_shape
 from carpk.geometry import Parametrisation, frozen, population_spread, to_phi, to_z
 from carpk.likelihood import to_theta
@@ -31,7 +31,6 @@ CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar
 _ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
 _SAVED = 10.0  # seconds between two checkpoints of a chain: what a kill can cost
 Program = Callable[..., Any]
-Progress = Callable[[str, int, int], None]
 
 
 class Kernel(NamedTuple):
@@ -48,7 +47,11 @@ class Kernel(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What chains drew, as an Estimate holds it, and how it was judged."""
+    """What chains drew, as `carpk.estimators.Estimate` holds it, and how it was judged.
+
+    theta : free population values by name, (chain, draw), natural scale
+    phi : (chain, draw, patient, parameter), link scale; stats : by name, (chain, draw)
+    """
 
     theta: Mapping[str, np.ndarray]
     phi: np.ndarray
@@ -66,6 +69,10 @@ class MarkovChains(abc.ABC):
     have in common. One of them says by `kernel` what an iteration does.
 
     The same seed and settings give the same draws on the same machine, whatever its load.
+
+    draws : per chain; 0 draws on by 500 until R-hat and ESS can be used, at most 5000, and no
+        further while 5 % of the transitions diverge, which more draws do not mend
+    inits : where it begins, see `carpk.starting_values.start_from`
     """
 
     resumable: ClassVar[bool] = True

@@ -24,13 +24,13 @@ import xarray as xr
 
 from carpk import posterior, program_cache, registry
 from carpk.censoring import censored_as
-from carpk.checkpoints import SUFFIX, Checkpoints
+from carpk.checkpoints import SUFFIX, Checkpoints, Progress
 from carpk.classes import Mixture
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.covariate_models import CovariateEffect
 from carpk.devices import shared_out
 from carpk.earlier import Earlier
-from carpk.estimators import Convergence, Estimate, Progress, with_settings
+from carpk.estimators import Convergence, Estimate, with_settings
 from carpk.horseshoe import Horseshoe
 from carpk.levels import Level
 from carpk.likelihood import data_of

@@ -12,6 +12,7 @@ import numpy as np
 
 from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
+from carpk.checkpoints import Progress
 from carpk.conditional import Curvature, Modes, Patients
 from carpk.empirical_bayes import Start
 from carpk.expected_information import as_asked
@@ -28,9 +29,6 @@ _ROUNDS = 200  # quasi-Newton steps
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
 _LARGEST = float(np.finfo(float).max)
 _NUMERIC = 1e-4  # on the real line, for the gradients of FO and FOCE by differences
-
-
-Progress = Callable[[str, int, int], None]
 
 
 class Found(NamedTuple):

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from carpk.chains import Drawn
+from carpk.checkpoints import Progress
 from carpk.expected_information import COVARIANCES
 from carpk.maximum_likelihood import Found
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the steps done and the steps in all."""
 
 
 @dataclass(frozen=True)

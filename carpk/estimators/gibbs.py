@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from numpyro.infer.hmc_util import IntegratorState, warmup_adapter
 
 from carpk.chains import Kernel, MarkovChains
-from carpk.checkpoints import Checkpoints
-from carpk.estimators import Estimate, Estimator, Progress, of_chains
+from carpk.checkpoints import Checkpoints, Progress
+from carpk.estimators import Estimate, Estimator, of_chains
 from carpk.geometry import patient_terms, population_terms
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
@@ -28,7 +28,8 @@ _DIVERGING = 1000.0  # error in energy of a move that went astray, as NumPyro ha
 
 @dataclass(frozen=True)
 class Gibbs(MarkovChains, Estimator):
-    """Gibbs sampling in likelihood-informed coordinates, started from a quick Laplace fit.
+    """Gibbs sampling; coordinates, start and most settings are those of
+    `carpk.chains.MarkovChains`.
 
     An iteration moves every patient's z given the population, and the population given all z, by
     Hamiltonian trajectories of a few steps. Given the population patients are independent: each
@@ -36,14 +37,11 @@ class Gibbs(MarkovChains, Estimator):
     become shorter with the number of patients. Given z the population hardly depends on the data
     (see `carpk.geometry.informed`), which is why taking turns costs little.
 
-    The same seed and settings give the same draws on the same machine, whatever its load.
-
-    draws : per chain; 0 draws on until R-hat and ESS can be used, see `carpk.chains`
     steps, patient_steps : of a trajectory of the population, and of the patients
-    inits : where it begins, see `carpk.starting_values.start_from`
     """
 
-    trusted: ClassVar[float] = 0.4  # of 0.1, 0.2, 0.3, 0.4, 0.6 and 1: fewest gradients
+    # of 0.1, 0.2, 0.3, 0.4, 0.6 and 1 fewest gradients: see benchmarks/README.md
+    trusted: ClassVar[float] = 0.4
     target_accept: float = 0.8
     steps: int = 4
     patient_steps: int = 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum, unknown
+from carpk.checkpoints import Progress
+from carpk.estimators import Estimate, Estimator, odd, of_maximum, unknown
 from carpk.maximum_likelihood import estimated
 from carpk.multistart import refused_starts
 from carpk.population_model import PopulationModel

@@ -12,8 +12,8 @@ import numpy as np
 from numpyro.infer.hmc import hmc
 
 from carpk.chains import Kernel, MarkovChains
-from carpk.checkpoints import Checkpoints
-from carpk.estimators import Estimate, Estimator, Progress, of_chains
+from carpk.checkpoints import Checkpoints, Progress
+from carpk.estimators import Estimate, Estimator, of_chains
 from carpk.geometry import log_density
 from carpk.population_model import PopulationModel
 from carpk.problems import RequestError
@@ -22,14 +22,7 @@ from carpk.solve import Arrays
 
 @dataclass(frozen=True)
 class Nuts(MarkovChains, Estimator):
-    """NUTS in likelihood-informed coordinates, started from a quick Laplace fit.
-
-    The same seed and settings give the same draws on the same machine, whatever its load.
-
-    draws : per chain; 0 draws on by 500 until R-hat and ESS can be used, at most 5000, and no
-        further while 5 % of the transitions diverge, which more draws do not mend
-    inits : where it begins, see `carpk.starting_values.start_from`
-    """
+    """NUTS; its coordinates, start and settings are those of `carpk.chains.MarkovChains`."""
 
     max_tree_depth: int = 10
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from carpk.approximations import Approximation, binary_outputs
 from carpk.asymptotics import hessian_of, uncertainty
-from carpk.estimators import Estimate, Estimator, Progress, odd, of_maximum, unknown
+from carpk.checkpoints import Progress
+from carpk.estimators import Estimate, Estimator, odd, of_maximum, unknown
 from carpk.expected_information import as_asked
 from carpk.importance import Sampled, importance_sampled
 from carpk.information_criteria import criteria

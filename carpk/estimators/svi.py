@@ -16,8 +16,9 @@ from numpyro import distributions as dist
 from numpyro.infer import SVI, Trace_ELBO
 
 from carpk import posterior
+from carpk.checkpoints import Progress
 from carpk.empirical_bayes import Start
-from carpk.estimators import Convergence, Estimate, Estimator, Progress
+from carpk.estimators import Convergence, Estimate, Estimator
 from carpk.geometry import frozen, log_density, to_phi
 from carpk.likelihood import (
     log_covariates,

@@ -124,6 +124,22 @@ def test_drawn_at_no_distance_a_chain_begins_at_the_patients_modes():
     assert np.abs(middle - start.phi).max() > 1e-2, "the middle of the coordinates is another place"
 
 
+def test_no_dense_metric_is_learnt_of_a_horseshoe():
+    """Two coefficients, their lambdas, tau and slab stay apart."""
+    seen = design(decaying(), DECAY)
+    model, _ = resolve(population(DECAY, covariates={
+        "C0 ~ WT": "power(70)", "k ~ WT": "exponential(70)"}, priors={
+            "covariates": "horseshoe(1)"}), seen, {})
+    data = data_of(model, seen)
+    start = laplace_start(model, data, seed=1)
+    kernel, size = Nuts().kernel(model), len(model.free)
+    state = jax.eval_shape(kernel.begin, start.u, start.phi, jnp.ones(size), jax.random.key(1),
+                           data, frozen(model, start))
+    metric = state.adapt_state.inverse_mass_matrix
+    assert metric["u",].shape == (size - 6, size - 6)
+    assert metric["lone", "z"].shape == (6 + start.phi.size,)
+
+
 @pytest.mark.slow  # passed, 21 s
 def test_without_a_number_of_draws_the_chains_draw_on_until_they_can_be_used(monkeypatch):
     monkeypatch.setattr(chains, "_ROUND", 150)
