@@ -22,11 +22,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from carpk.climbing import Between, Top
 from carpk.conditional import (
     FIRST,
-    Between,
     Curvature,
-    Modes,
     Moves,
     Patients,
     factor,
@@ -58,7 +57,7 @@ class Likelihood(NamedTuple):
     mode has no curvature, where scores are asked for."""
 
     patients: np.ndarray
-    modes: Modes
+    modes: Top
     scores: np.ndarray | None
     kinked: np.ndarray | None = None
 
@@ -97,11 +96,12 @@ class Approximation:
         other._reads(data)
         return other
 
-    def likelihood(self, u: Any, start: Any = None,
-                   scores: bool = False) -> Likelihood:
+    def likelihood(self, u: Any, start: Any = None, scores: bool = False,
+                   anew: bool = False) -> Likelihood:
         """At the population u (Q,), the free parameters on the real line.
 
-        start : (P, K), where to look for the modes; those of a near u, say
+        start : (P, K), where to look for the modes; those of a near u, say. Without it, or `anew`,
+            they are also looked for from nothing.
         scores : with the gradients; of focei and laplace alone
         """
         if self.method == "fo":
@@ -109,9 +109,9 @@ class Approximation:
             phi = at.mu
             look = self.patients.look(u, phi)
             value = _first_order(self.data, at, look)
-            return Likelihood(value - self.constant,
-                              Modes(phi, look, np.zeros(len(value))), None)
-        modes = self.patients.modes(u, start)
+            return Likelihood(value - self.constant, Top(
+                phi, look, np.zeros_like(value), np.ones_like(value), np.zeros_like(phi)), None)
+        modes = self.patients.modes(u, start, anew)
         more: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None)
         if self.method == "laplace":
             value, more = self._laplace(u, modes, scores)
@@ -122,12 +122,12 @@ class Approximation:
                 more = self._focei(u, modes)
         return Likelihood(value - self.constant, modes, *more)
 
-    def _joint(self, u: Any, modes: Modes) -> np.ndarray:
+    def _joint(self, u: Any, modes: Top) -> np.ndarray:
         """(P,), 2 J - K log 2 pi."""
         return -2.0 * self.patients.height(u, modes.phi, modes.look) \
             - modes.phi.shape[1] * _LOG_2PI
 
-    def _laplace(self, u: Any, modes: Modes, scores: bool) \
+    def _laplace(self, u: Any, modes: Top, scores: bool) \
             -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | tuple[None, None]]:
         patients, k = self.patients, modes.phi.shape[1]
         curvature = patients.curvature(u, modes)[0]
@@ -139,7 +139,7 @@ class Approximation:
         # slope of ln det H = tr(H^-1 dH): third derivatives of J along the axes W of H^-1 = W W'
         bend = sum(((modes.look.gradient - s.gradient) / _SECOND**2 for s in sides),
                    np.zeros_like(modes.look.gradient))
-        bend = np.where(curvature.exact[:, None], bend, 0.0)
+        bend = np.where(curvature.smooth[:, None], bend, 0.0)
         moves = patients.moves(u, modes)
 
         def second(u: Any) -> np.ndarray:
@@ -151,12 +151,12 @@ class Approximation:
         smooth = np.einsum("pkm,klq,plm->pq", curvature.axes, moves.precision, curvature.axes,
                            optimize=True)
         smooth[:, patients.residual] += patients.by_residuals(u, second)
-        own = np.where(curvature.exact[:, None], smooth, _weighed(curvature, moves))
+        own = np.where(curvature.smooth[:, None], smooth, _weighed(curvature, moves))
         along = np.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
         return value, (self._scores(modes, curvature, moves, along, bend[:, k:], own),
-                       ~curvature.exact)
+                       ~curvature.smooth)
 
-    def _focei(self, u: Any, modes: Modes) -> tuple[np.ndarray, np.ndarray]:
+    def _focei(self, u: Any, modes: Top) -> tuple[np.ndarray, np.ndarray]:
         """(P, Q), scores; (P,), kinked."""
         patients, k = self.patients, modes.phi.shape[1]
         curvature, sides = patients.curvature(u, modes)
@@ -169,9 +169,9 @@ class Approximation:
                 self.data, precision, b)) / (2 * FIRST) for a, b in sides], modes.look.value)
         moves = patients.moves(u, modes)
         return self._scores(modes, curvature, moves, slopes[:, :k], slopes[:, k:],
-                            _weighed(curvature, moves)), ~curvature.exact
+                            _weighed(curvature, moves)), ~curvature.smooth
 
-    def _scores(self, modes: Modes, curvature: Curvature, moves: Moves, along: np.ndarray,
+    def _scores(self, modes: Top, curvature: Curvature, moves: Moves, along: np.ndarray,
                 shared: np.ndarray, own: np.ndarray) -> np.ndarray:
         """(P, Q), gradients of 2 J + ln det H with the mode following u.
 
@@ -182,7 +182,7 @@ class Approximation:
         k = modes.phi.shape[1]
         # a mode on a kink stays on it; beside one, third derivatives are none either
         with np.errstate(invalid="ignore"):
-            smooth = curvature.exact & np.all(np.abs(along) < _KINK, axis=1)
+            smooth = curvature.smooth & np.all(np.abs(along) < _KINK, axis=1)
         along, shared = (np.where(smooth[:, None], x, 0.0) for x in (along, shared))
         y = np.einsum("pkl,pml,pm->pk", curvature.turn, curvature.turn, along, optimize=True)
         v = np.einsum("pkm,pm->pk", curvature.rough, y)

@@ -9,6 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from carpk.climbing import (
+    TOLERANCE,
+    Between,
+    Point,
+    Top,
+    by_entries,
+    climbed,
+    patientwise,
+    rises,
+    uphill,
+)
 from carpk.likelihood import (
     patient_log_density,
     patient_log_likelihood,
@@ -27,49 +38,33 @@ from carpk.sensitivities import (
     shared_places,
     typical_sds,
 )
-from carpk.small_matrices import Rows, cholesky, inverse_of, solve_lower, solve_upper
+from carpk.small_matrices import Rows, cholesky, inverse_of, solve_upper
 from carpk.solve import Arrays
 
-_TOLERANCE = 1e-12  # Newton decrement: a mode within a millionth of its SD
-_MOST, _NEWTON = 60, 20  # rounds of the search by scoring, and by Newton's steps after it
+_NEWTON = 20  # rounds by Newton's steps, where a climb creeps
 _KINK = 30.0  # times its scoring approximation: no curvature, but the jump of a slope
+_ASIDE = 3e-4  # of a posterior SD, off a kink
 FIRST = 1e-4  # of a posterior SD, in first differences: they lose 1e-8 of a third derivative
 _STEP = 1e-4  # on the real line of the population, for what follows it smoothly
-_STUCK = 1e10  # damping at which a patient has stopped moving
 _GUESSES, _WIDE = 200, 1.5  # draws a search may begin from, in SDs of the population
+_CLIMBS = 4  # parts of these draws, of each of which one climb begins
 _TOGETHER = 100  # draws of one call
-
-
-class Modes(NamedTuple):
-    """phi (P, K), what there is to see there, and the Newton decrements (P,) that are left."""
-
-    phi: np.ndarray
-    look: Look
-    decrement: np.ndarray
-
-
-class Between(NamedTuple):
-    """Where a population puts its patients on the link scale: mu (P, K), the lower factor of
-    Omega, and Omega^-1 (K, K)."""
-
-    mu: Any
-    low: Rows
-    precision: Any
 
 
 class Curvature(NamedTuple):
     """Of J at each patient's mode.
 
     log_det : (P,)
-    exact : (P,), false where the mode is a kink of the model (a peak at the time of a sample) or
-        no maximum: there is no curvature, and the scoring approximation stands in
+    smooth : (P,), false where the mode is a kink of the model (a peak at the time of a sample),
+        whose curvature is that of both sides as far as each holds the mode; or where it is no
+        maximum: there the scoring approximation stands in
     axes : W (P, K, K), W W' the inverse of the curvature
     rough : (P, K, K), such axes of its scoring approximation; turn : T (P, K, K), W = rough T
     mixed : (P, K + S, K), second derivatives of the log-likelihood along the rough axes
     """
 
     log_det: Any
-    exact: Any
+    smooth: Any
     axes: Any
     rough: Any
     turn: Any
@@ -152,28 +147,33 @@ class Patients:
                    for some in np.split(padded, count // _TOGETHER)]
         return np.concatenate([np.asarray(some) for some in running])[:len(phi)]
 
-    def best_of_draws(self, u: Any, seed: int) -> np.ndarray:
-        """phi (P, K): for each patient the likeliest of the typical patient and draws around it.
-        """
+    def best_of_draws(self, u: Any, seed: int, parts: int = 1) -> np.ndarray:
+        """phi (parts, P, K): for each patient the likeliest of the typical patient and draws around
+        it, in each part of these."""
         mu, omega = self.typical(u), np.asarray(self._omegas(u))
         noise = np.random.default_rng(seed).normal(size=(_GUESSES, *mu.shape))
         noise[0] = 0.0
         phi = mu + _WIDE * omega * noise
-        return phi[np.argmax(self.densities(u, phi), axis=0), np.arange(len(mu))]
+        best = np.argmax(self.densities(u, phi).reshape(parts, -1, len(mu)), axis=1)
+        return phi.reshape(parts, -1, *mu.shape)[
+            np.arange(parts)[:, None], best, np.arange(len(mu))]
 
-    def modes(self, u: Any, start: Any = None) -> Modes:
-        """The most likely phi by damped scoring, each patient accepting or refusing its own step.
+    def modes(self, u: Any, start: Any = None, anew: bool = False) -> Top:
+        """The most likely phi, each patient accepting or refusing its own steps.
 
-        start : (P, K); without it the search begins at the typical patient and at the best of
-            200 draws, and the likelier of the two modes stays
+        start : (P, K), where a climb begins; without one, or `anew`, others begin at the typical
+            patient and at the likeliest of some draws around it, and the likeliest mode stays
         """
-        if start is not None:
-            return self._search(u, np.asarray(start))
-        first, other = (self._search(u, phi) for phi in (
-            self.typical(u), self.best_of_draws(u, 0)))
-        one, two = (self.height(u, m.phi, m.look) for m in (first, other))
-        # of the same mode twice the first, which needed no luck
-        return patientwise(~(one >= two - 1e-6) & np.isfinite(two), other, first)
+        starts = [] if start is None else [np.asarray(start)]
+        if start is None or anew:
+            starts += [self.typical(u), *self.best_of_draws(u, 0, _CLIMBS)]
+        best = self._search(u, starts[0])
+        for phi in starts[1:]:
+            other = self._search(u, phi)
+            one, two = (self.height(u, m.phi, m.look) for m in (best, other))
+            # of the same mode twice the first, which needed no luck
+            best = patientwise(~(one >= two - 1e-6) & np.isfinite(two), other, best)
+        return best
 
     def both_sides(self, u: Any, phi: Any, axes: Any, size: float) -> list[tuple[Look, Look]]:
         """Looks a step to either side along each axis of every patient.
@@ -185,23 +185,26 @@ class Patients:
                            for side in (1.0, -1.0)])
         return list(zip(seen[::2], seen[1::2], strict=True))
 
-    def curvature(self, u: Any, modes: Modes) -> tuple[Curvature, list[tuple[Look, Look]]]:
+    def curvature(self, u: Any, modes: Top) -> tuple[Curvature, list[tuple[Look, Look]]]:
         """The exact curvature at phi by differences along the axes of its scoring approximation,
         and the looks that were taken for it."""
         precision = self.between(u).precision
         with np.errstate(all="ignore"):  # where a solve failed
             low = factor(precision, modes.look.information)
             rough = inverse_transposed(low, modes.look.value)
-            sides = self.both_sides(u, modes.phi, rough, FIRST)
-            mixed = stacked([(a.gradient - b.gradient) / (2 * FIRST) for a, b in sides],
-                            modes.look.gradient)
-            return _exact(precision, low, rough, modes.look.value, mixed), sides
+            beside = [(modes.share, -_ASIDE), (1.0 - modes.share, _ASIDE)]
+            seen = [self.both_sides(u, modes.phi + s * modes.across, rough, FIRST)
+                    for share, s in beside if share.any()]
+            mixed = sum(share[:, None, None] * stacked(
+                [(a.gradient - b.gradient) / (2 * FIRST) for a, b in sides], modes.look.gradient)
+                for (share, _), sides in zip(beside, seen, strict=False))
+            return _exact(precision, low, rough, modes, mixed), seen[0]
 
     def by_residuals(self, u: Any, f: Callable[[np.ndarray], Any]) -> Any:
         """(..., R), the slopes of f in the R residual parameters."""
         return differences(f, u, self.residual)
 
-    def moves(self, u: Any, modes: Modes) -> Moves:
+    def moves(self, u: Any, modes: Top) -> Moves:
         """How things move with the population at these modes."""
         phi, look = modes.phi, modes.look
         own = look.jacobian[..., :phi.shape[1]]
@@ -225,28 +228,32 @@ class Patients:
         information[..., self.residual] = of_rows
         return Moves(height, rising, information, precision)
 
-    def _search(self, u: Any, phi: np.ndarray) -> Modes:
-        """Rounds of one step for every patient."""
-        at, damping = self.between(u), np.full(len(phi), 1e-3)
-        look = self.look(u, phi)
-        height = self.height(u, phi, look)
-        with np.errstate(all="ignore"):
-            for _ in range(_MOST):
-                step, decrement = scoring_step(at, phi, look, damping)
-                going = ~(decrement < _TOLERANCE) & (damping < _STUCK)
-                if not going.any():
-                    break
-                trial = phi + np.where(going[:, None], step, 0.0)
-                seen = self.look(u, trial)
-                risen = self.height(u, trial, seen)
-                better = rises(risen, height)
-                phi, look, height = patientwise(better, (trial, seen, risen), (phi, look, height))
-                damping = np.clip(damping * np.where(better, 0.1, 10.0), 1e-12, 10 * _STUCK)
-        modes = Modes(phi, look, decrement)
-        creeping = decrement > _TOLERANCE  # NaN, where nothing is solved, does not
+    def _search(self, u: Any, phi: np.ndarray) -> Top:
+        """From phi up to the modes."""
+        at, k = self.between(u), phi.shape[1]
+
+        def seen_from(phi: np.ndarray) -> tuple[Point, Look]:
+            look = self.look(u, phi)
+            return Point(phi, self.height(u, phi, look),
+                         uphill(at, phi, look.gradient[:, :k])), look
+
+        top = climbed(at, seen_from, phi)
+        modes = top._replace(look=self._of_both(u, top)) if (top.share < 1.0).any() else top
+        creeping = modes.decrement > TOLERANCE  # NaN, where nothing is solved, does not
         return self._polished(u, modes, at) if creeping.any() else modes
 
-    def _polished(self, u: Any, modes: Modes, at: Between) -> Modes:
+    def _of_both(self, u: Any, top: Top) -> Look:
+        """On a kink a look whose slopes are those of both sides, as far as each holds phi."""
+        look, k = top.look, top.phi.shape[1]
+        one, other = (x.jacobian for x in self.looks(
+            [(u, top.phi + s * _ASIDE * top.across) for s in (-1.0, 1.0)]))
+        share = top.share[:, None, None]
+        jacobian = np.where(share < 1.0, share * one + (1.0 - share) * other, look.jacobian)
+        return look._replace(
+            jacobian=jacobian, gradient=np.einsum("pn,pnk->pk", look.slope, jacobian),
+            information=information_of(self.data, look.weight, jacobian[..., :k]))
+
+    def _polished(self, u: Any, modes: Top, at: Between) -> Top:
         """Newton's steps by the exact curvature, where scoring creeps: along a ridge that bends.
         """
         size = np.ones(len(modes.decrement))
@@ -254,14 +261,14 @@ class Patients:
             for _ in range(_NEWTON):
                 step, decrement = _newton(at, modes, self.curvature(u, modes)[0])
                 modes = modes._replace(decrement=decrement)
-                left = decrement > _TOLERANCE
+                left = decrement > TOLERANCE
                 if not left.any():
                     break
                 trial = modes.phi + (size * left)[:, None] * step
                 seen = self.look(u, trial)
                 better = rises(self.height(u, trial, seen),
                                self.height(u, modes.phi, modes.look))
-                modes = patientwise(better, Modes(trial, seen, decrement), modes)
+                modes = patientwise(better, modes._replace(phi=trial, look=seen), modes)
                 size = np.where(better, 1.0, 0.2 * size)
         return modes
 
@@ -298,59 +305,12 @@ def at_once(phi: jax.Array) -> int | None:
         n == 1 or n * patients <= 240)) if k else None
 
 
-def by_entries(matrices: Any) -> Rows:
-    """Matrices (P, K, K) as unrolled entries (P,)."""
-    size = matrices.shape[-1]
-    return [{j: matrices[:, i, j] for j in range(size)} for i in range(size)]
-
-
-def uphill(at: Between, phi: Any, gradient: Any) -> Any:
-    """(P, K): gradient of log p(y, phi | population), from that of the log-likelihood."""
-    return gradient - (phi - at.mu) @ at.precision
-
-
-def rises(trial: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """(P,): whose trial is kept; an equal height is no refusal, for at a mode differences drown
-    in rounding."""
-    return np.isfinite(trial) & (
-        (trial >= height - 1e-12 * (1.0 + np.abs(height))) | ~np.isfinite(height))
-
-
-def scoring_step(at: Between, phi: np.ndarray, look: Look, damping: np.ndarray) \
-        -> tuple[np.ndarray, np.ndarray]:
-    """The damped step (P, K) of every patient, no leap beyond ten spreads and 0 where there is
-    none, and the Newton decrement (P,)."""
-    k = phi.shape[1]
-    slope = uphill(at, phi, look.gradient[:, :k])
-    whole = look.information + at.precision
-    diagonal = np.einsum("pkk->pk", whole)
-    step, newton = (_solved(m, slope) for m in (
-        whole + np.eye(k) * (damping[:, None] * diagonal)[:, None, :], whole))
-    z = solve_lower(at.low, [step[:, i] for i in range(k)])
-    size = np.sqrt(sum((x**2 for x in z), np.full(len(phi), 1e-300)))
-    step = step * np.minimum(1.0, 10.0 / size)[:, None]
-    return np.where(np.isfinite(step), step, 0.0), np.einsum("pk,pk->p", slope, newton)
-
-
-def _solved(matrices: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(P, K): each matrix (P, K, K) solved for b (P, K)."""
-    low = cholesky(by_entries(matrices))
-    x = solve_upper(low, solve_lower(low, [b[:, k] for k in range(b.shape[1])]))
-    return np.stack(x, axis=1) if x else b
-
-
-def patientwise(chosen: np.ndarray, a: Any, b: Any) -> Any:
-    """Patient by patient, of trees of (P, ...) arrays."""
-    return jax.tree.map(lambda x, y: np.where(
-        chosen.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)
-
-
-def _newton(at: Between, modes: Modes, curvature: Curvature) -> tuple[np.ndarray, np.ndarray]:
+def _newton(at: Between, modes: Top, curvature: Curvature) -> tuple[np.ndarray, np.ndarray]:
     """Newton's step (P, K), 0 where the curvature is not positive definite, and decrements."""
     slope = uphill(at, modes.phi, modes.look.gradient[:, :modes.phi.shape[1]])
     along = np.einsum("pkm,pk->pm", curvature.axes, slope)
     step = np.einsum("pkm,pm->pk", curvature.axes, along)
-    usable = np.isfinite(step).all(axis=1) & curvature.exact
+    usable = np.isfinite(step).all(axis=1) & curvature.smooth
     return np.where(usable[:, None], step, 0.0), np.where(usable, np.sum(along**2, axis=1), 0.0)
 
 
@@ -379,11 +339,11 @@ def inverse_transposed(low: Rows, like: np.ndarray) -> np.ndarray:
     return np.stack(columns, axis=2) if columns else np.zeros((len(like), 0, 0))
 
 
-def _exact(precision: np.ndarray, low: Rows, rough: np.ndarray, like: np.ndarray,
+def _exact(precision: np.ndarray, low: Rows, rough: np.ndarray, modes: Top,
            mixed: np.ndarray) -> Curvature:
     """From the scoring approximation's factor and axes, and the log-likelihood's second
     derivatives along these."""
-    k = rough.shape[1]
+    k, like = rough.shape[1], modes.look.value
     seen = np.swapaxes(rough, 1, 2) @ mixed[:, :k]
     whole = np.swapaxes(rough, 1, 2) @ precision @ rough - 0.5 * (seen + np.swapaxes(seen, 1, 2))
     usable = sum((np.log(row[i]) for i, row in enumerate(cholesky(by_entries(whole)))),
@@ -393,4 +353,4 @@ def _exact(precision: np.ndarray, low: Rows, rough: np.ndarray, like: np.ndarray
     inner = cholesky(by_entries(np.where(exact[:, None, None], whole, np.eye(k))))
     turn = inverse_transposed(inner, like)
     return Curvature(log_determinant(low, like) + log_determinant(inner, like),
-                     exact, rough @ turn, rough, turn, mixed)
+                     exact & (modes.share == 1.0), rough @ turn, rough, turn, mixed)

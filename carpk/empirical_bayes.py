@@ -13,15 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.conditional import (
-    Patients,
-    differences,
-    factor,
-    inverse_transposed,
-    patientwise,
-    rises,
-    scoring_step,
-)
+from carpk.climbing import patientwise, rises, scoring_step
+from carpk.conditional import Patients, differences, factor, inverse_transposed
 from carpk.correlated import correlations
 from carpk.likelihood import from_theta, population_location, to_theta
 from carpk.paired_errors import rho_of, second_rows
@@ -235,7 +228,7 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     patients = patients or Patients(model, data)
     known = _Population(patients)
     u = np.asarray(known.u({n: np.asarray(v, float) for n, v in theta.items()}))
-    phi = patients.best_of_draws(u, seed)
+    phi = patients.best_of_draws(u, seed)[0]
     look, damping = patients.look(u, phi), np.full(len(phi), 0.1)
 
     moved, count = 1.0, 0
@@ -258,7 +251,7 @@ def _turned(patients: Patients, u: np.ndarray, phi: np.ndarray, look: Look, damp
     (P, K, K) there were."""
     at = patients.between(u)
     with np.errstate(all="ignore"):  # where a solve failed
-        step, _ = scoring_step(at, phi, look, damping)
+        step = scoring_step(at, phi, look, damping)
         trial = phi + np.clip(step, -3.0, 3.0)
         seen = patients.look(u, trial)
         better = rises(patients.height(u, trial, seen), patients.height(u, phi, look))

@@ -13,7 +13,8 @@ import numpy as np
 from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.checkpoints import Progress
-from carpk.conditional import Curvature, Modes, Patients
+from carpk.climbing import Top
+from carpk.conditional import Curvature, Patients
 from carpk.empirical_bayes import Start
 from carpk.expected_information import as_asked
 from carpk.information_criteria import criteria
@@ -182,8 +183,8 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
     scores stands in."""
     best = begun
     for _ in range(4):
-        fresh = approximation.likelihood(best.u)
-        if float(fresh.patients.sum()) < best.ofv - 1e-3:
+        fresh = approximation.likelihood(best.u, best.found.modes.phi, anew=True)
+        if abs(float(fresh.patients.sum()) - best.ofv) > 1e-3:  # a likelier mode of some patient
             best = maximised(approximation, best.u, fresh.modes.phi, told)
         sizes = np.sqrt(2.0 / np.maximum(np.diagonal(0.5 * _scores(best).T @ _scores(best)), 1e-12))
         phi = best.found.modes.phi
@@ -255,7 +256,8 @@ def _searched(approximation: Approximation, start: Start, starts: int, seed: int
         progress("estimate", 41 * min(len(ended), starts - 1) + min(steps, 40), 41 * starts)
 
     for away in dispersed(approximation.model, first, starts, seed) - first:
-        u, phi = first, np.asarray(start.phi)
+        u, phi = first, np.asarray(start.phi) if ended else approximation.likelihood(
+            first, start.phi, anew=True).modes.phi
         for share in (1.0, 0.5, 0.25) if ended else ():
             u = first + share * away
             found = approximation.likelihood(u)
@@ -294,7 +296,7 @@ def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \
     return table
 
 
-def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Modes,
+def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Top,
                      known: Uncertainty, draws: int, seed: int) \
         -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Population values (1, draws) by name, and phi (1, draws, P, K): of each drawn population the
@@ -313,7 +315,7 @@ def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Modes,
     return {n: np.asarray(theta[n])[None] for n in model.free}, phi[None]
 
 
-def _following(patients: Patients, u: np.ndarray, modes: Modes, curvature: Curvature) \
+def _following(patients: Patients, u: np.ndarray, modes: Top, curvature: Curvature) \
         -> np.ndarray:
     """(P, K, Q): how the modes move with the population; 0 where the curvature is unusable."""
     k = modes.phi.shape[1]
