@@ -9,7 +9,7 @@ import references
 from models_for_tests import COVARIATES, DECAY, decaying
 from scipy.stats import norm
 
-from carpk import conditional, tables
+from carpk import climbing, conditional, tables
 from carpk.approximations import Approximation
 from carpk.asymptotics import Uncertainty, normal_draws, uncertainty
 from carpk.cohort import design
