@@ -19,6 +19,8 @@ from carpk.sensitivities import Look
 from carpk.small_matrices import Rows, cholesky, solve_lower, solve_upper
 
 TOLERANCE = 1e-12  # Newton decrement: a mode within a millionth of its SD
+ASIDE = 3e-4  # of a posterior SD, off a kink
+_ON_KINK = 1e-9  # the same where it is linear in how far off the kink phi is
 _MOST = 60  # rounds
 _STUCK = 1e10  # damping at which a patient has stopped moving
 _LEAP = 10.0  # spreads of the population that a step is at most long
@@ -56,6 +58,11 @@ class Top(NamedTuple):
     share: np.ndarray
     across: np.ndarray
 
+    @property
+    def creeping(self) -> np.ndarray:
+        """(P,), who has not come to the top; not who has no solution."""
+        return self.decrement > np.where(self.share < 1.0, _ON_KINK, TOLERANCE)
+
 
 def climbed(at: Between, seen_from: Callable[[np.ndarray], tuple[Point, Look]],
             phi: np.ndarray) -> Top:
@@ -63,41 +70,52 @@ def climbed(at: Between, seen_from: Callable[[np.ndarray], tuple[Point, Look]],
     here, look = seen_from(phi)
     across = here
     facing, damping = np.zeros(len(phi), bool), np.full(len(phi), 1e-3)
-    last, bent = np.zeros_like(phi), np.zeros_like(phi)
+    last, bent, halving = np.zeros_like(phi), np.zeros_like(phi), np.zeros(len(phi), bool)
     with np.errstate(all="ignore"):
         for _ in range(_MOST):
             whole = _corrected(look.information + at.precision, last, bent, ~facing)
             diagonal = np.einsum("pkk->pk", whole)
             damped = whole + np.eye(phi.shape[1]) * (damping[:, None] * diagonal)[:, None, :]
-            (step, share, _), (_, free, left) = _tops(here, across, facing, (damped, whole))
-            step = _no_leap(at, step)
-            going = ~(left < TOLERANCE) & (damping < _STUCK)
+            (step, share, *_), (_, free, left, way) = _tops(
+                here, across, facing, (damped, whole))
+            arrived = left < np.where(free < 1.0, _ON_KINK, TOLERANCE)
+            # of the far side's slope that just across the kink counts, once phi is on it
+            away = across.phi - here.phi
+            apart = _dot(away, _by(whole, away))
+            far = facing & (free < 1.0) & (apart > (10 * ASIDE) ** 2)
+            halving = halving & far
+            probing = arrived & far & ~halving
+            going = (~arrived | probing | halving) & (damping < _STUCK)
             if not going.any():
                 break
+            step = np.where(probing[:, None], ASIDE * way, np.where(
+                halving[:, None], 0.5 * (step + away), _no_leap(at, step)))
             trial, seen = seen_from(here.phi + np.where(going[:, None], step, 0.0))
             better = going & rises(trial.height, here.height)
             own, other = (trial.slope - x.slope + _by(whole, trial.phi - x.phi)
                           for x in (here, across))
             crossed = facing & (_dot(other, other / diagonal) < _dot(own, own / diagonal))
-            met = going & ~better & np.isfinite(trial.height) & (crossed | ~facing)
+            met = going & ~better & np.isfinite(trial.height)
+            nearer = _dot(step, _by(whole, step)) < 0.5 * apart
+            told = met & ((crossed & nearer) | ~facing | probing | halving)
             same = better & ~crossed
             last, bent = patientwise(same, (step, here.slope - trial.slope), (last, bent))
             across = patientwise(met, trial, patientwise(better & crossed, here, across))
+            # the far side lies too far away to tell where the kink is: come nearer from there
+            halving = facing & same
             facing = (facing | met) & ~(same & (share == 1.0))
             here, look = patientwise(better, (trial, seen), (here, look))
             # a refusal that tells of the other side is no reason for shorter steps
-            damping = np.clip(damping * np.where(better, 0.1, np.where(met, 1.0, 10.0)),
+            damping = np.clip(damping * np.where(better, 0.1, np.where(told, 1.0, 10.0)),
                               1e-12, 10 * _STUCK)
-        # from top to top of both sides, each of which lies beyond the kink
-        way = across.phi - here.phi + _solved(whole, across.slope) - _solved(whole, here.slope)
-        way = way / np.sqrt(_dot(way, _by(whole, way)))[:, None]
-    return Top(here.phi, look, left, free, np.where((free < 1.0)[:, None], -way, 0.0))
+    return Top(here.phi, look, left, free, np.where((free < 1.0)[:, None], way, 0.0))
 
 
 def _tops(here: Point, across: Point, facing: np.ndarray, curvatures: tuple[np.ndarray, ...]) \
         -> zip[tuple[np.ndarray, ...]]:
     """By each of some curvatures (P, K, K) the step (P, K) to the top of the lower of the two
-    quadratics, the share of the one around `here` in it, and twice the gain there."""
+    quadratics, the share of the one around `here` in it, twice the gain there, and the way across
+    the kink, one SD long."""
     # all at once: the arithmetic of one costs as much
     count = len(curvatures)
     whole = np.concatenate(curvatures)
@@ -113,7 +131,8 @@ def _tops(here: Point, across: Point, facing: np.ndarray, curvatures: tuple[np.n
     step = np.where((share < 1.0)[:, None], b + share[:, None] * (a - b), a)
     own, other = (_dot(_by(whole, x - 0.5 * step), step) for x in (a, b))
     gain = np.where(share < 1.0, np.minimum(own, above + other), own)
-    return zip(*(np.split(x, count) for x in (step, share, 2.0 * gain)), strict=True)
+    way = (a - b) / np.sqrt(_dot(a - b, steep))[:, None]
+    return zip(*(np.split(x, count) for x in (step, share, 2.0 * gain, way)), strict=True)
 
 
 def _corrected(whole: np.ndarray, step: np.ndarray, bent: np.ndarray, usable: np.ndarray) \

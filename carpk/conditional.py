@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.climbing import (
+    ASIDE,
     TOLERANCE,
     Between,
     Point,
@@ -43,7 +44,6 @@ from carpk.solve import Arrays
 
 _NEWTON = 20  # rounds by Newton's steps, where a climb creeps
 _KINK = 30.0  # times its scoring approximation: no curvature, but the jump of a slope
-_ASIDE = 3e-4  # of a posterior SD, off a kink
 FIRST = 1e-4  # of a posterior SD, in first differences: they lose 1e-8 of a third derivative
 _STEP = 1e-4  # on the real line of the population, for what follows it smoothly
 _GUESSES, _WIDE = 200, 1.5  # draws a search may begin from, in SDs of the population
@@ -192,7 +192,7 @@ class Patients:
         with np.errstate(all="ignore"):  # where a solve failed
             low = factor(precision, modes.look.information)
             rough = inverse_transposed(low, modes.look.value)
-            beside = [(modes.share, -_ASIDE), (1.0 - modes.share, _ASIDE)]
+            beside = [(modes.share, -ASIDE), (1.0 - modes.share, ASIDE)]
             seen = [self.both_sides(u, modes.phi + s * modes.across, rough, FIRST)
                     for share, s in beside if share.any()]
             mixed = sum(share[:, None, None] * stacked(
@@ -239,14 +239,13 @@ class Patients:
 
         top = climbed(at, seen_from, phi)
         modes = top._replace(look=self._of_both(u, top)) if (top.share < 1.0).any() else top
-        creeping = modes.decrement > TOLERANCE  # NaN, where nothing is solved, does not
-        return self._polished(u, modes, at) if creeping.any() else modes
+        return self._polished(u, modes, at) if modes.creeping.any() else modes
 
     def _of_both(self, u: Any, top: Top) -> Look:
         """On a kink a look whose slopes are those of both sides, as far as each holds phi."""
         look, k = top.look, top.phi.shape[1]
         one, other = (x.jacobian for x in self.looks(
-            [(u, top.phi + s * _ASIDE * top.across) for s in (-1.0, 1.0)]))
+            [(u, top.phi + s * ASIDE * top.across) for s in (-1.0, 1.0)]))
         share = top.share[:, None, None]
         jacobian = np.where(share < 1.0, share * one + (1.0 - share) * other, look.jacobian)
         return look._replace(
@@ -260,8 +259,9 @@ class Patients:
         with np.errstate(all="ignore"):
             for _ in range(_NEWTON):
                 step, decrement = _newton(at, modes, self.curvature(u, modes)[0])
-                modes = modes._replace(decrement=decrement)
-                left = decrement > TOLERANCE
+                known = np.isfinite(decrement)
+                modes = modes._replace(decrement=np.where(known, decrement, modes.decrement))
+                left = known & (decrement > TOLERANCE)
                 if not left.any():
                     break
                 trial = modes.phi + (size * left)[:, None] * step
@@ -306,12 +306,12 @@ def at_once(phi: jax.Array) -> int | None:
 
 
 def _newton(at: Between, modes: Top, curvature: Curvature) -> tuple[np.ndarray, np.ndarray]:
-    """Newton's step (P, K), 0 where the curvature is not positive definite, and decrements."""
+    """Newton's step (P, K) and decrement; 0 and NaN where there is no smooth curvature."""
     slope = uphill(at, modes.phi, modes.look.gradient[:, :modes.phi.shape[1]])
     along = np.einsum("pkm,pk->pm", curvature.axes, slope)
     step = np.einsum("pkm,pm->pk", curvature.axes, along)
     usable = np.isfinite(step).all(axis=1) & curvature.smooth
-    return np.where(usable[:, None], step, 0.0), np.where(usable, np.sum(along**2, axis=1), 0.0)
+    return np.where(usable[:, None], step, 0.0), np.where(usable, np.sum(along**2, axis=1), np.nan)
 
 
 def stacked(columns: Sequence[np.ndarray], like: Any) -> np.ndarray:
