@@ -16,6 +16,7 @@ import numpy as np
 from carpk.cohort import Design
 from carpk.dosing import moments
 from carpk.epochs import Epochs
+from carpk.padding import rounded
 from carpk.solve import arrays, predict
 from carpk.structure import Solver, StructuralModel
 
@@ -136,8 +137,8 @@ def runner(structure: StructuralModel, design: Design, values: Mapping[str, np.n
         method, steps = mesh
         pieces = min(os.cpu_count() or 1, max(1, len(who) // _PIECE))
         size = -(-len(who) // pieces)
-        if len(who) < len(everyone):  # so that another number of patients shares the program
-            size = 1 << (size - 1).bit_length()
+        # so that another number of patients shares the program
+        size = rounded(size) if len(who) == len(everyone) else 1 << (size - 1).bit_length()
         places = [who[np.minimum(np.arange(k * size, (k + 1) * size), len(who) - 1)]
                   for k in range(pieces)]
 

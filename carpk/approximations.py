@@ -83,7 +83,8 @@ class Approximation:
         self._reads(data)
 
     def _reads(self, data: Arrays) -> None:
-        self.data = self.patients.data = data
+        self.data = data
+        self.patients.reads(data)
         binary = [k for k, e in enumerate(self.model.error_models().values()) if e.binary]
         self.constant = _LOG_2PI * np.sum(
             np.asarray(data["observed"]) & ~np.isin(np.asarray(data["output"]), binary) & (

@@ -27,6 +27,7 @@ from carpk.likelihood import (
     population_location,
     to_theta,
 )
+from carpk.padding import filled_patients, filled_up
 from carpk.population_model import PopulationModel
 from carpk.sensitivities import (
     Look,
@@ -96,7 +97,8 @@ class Patients:
     """
 
     def __init__(self, model: PopulationModel, data: Arrays, interaction: bool = True) -> None:
-        self.model, self.data, self.interaction = model, data, interaction
+        self.model, self.interaction = model, interaction
+        self.reads(data)
         self.shared, self.residual = shared_places(model), residual_places(model)
         self._look = jax.jit(lambda data, u, phi, sds: look_at(model, data, u, phi, sds))
         self._between = jax.jit(lambda data, u: between(model, data, u))
@@ -108,10 +110,21 @@ class Patients:
         self._rows = jax.jit(lambda data, u, f, sds: row_terms(
             model, data, to_theta(model, u), f, sds))
 
+    def reads(self, data: Arrays) -> None:
+        """Other data of the same shape. Programs are of a round number of patients, but where
+        these are shared out among devices."""
+        self.data, self.count = data, data["time"].shape[0]
+        self._full = filled_up(data) if len(jax.devices()) == 1 else data
+
+    def _all(self, values: Any, axis: int = 0) -> Any:
+        """Filled up as the data are."""
+        return values if len(jax.devices()) > 1 else filled_patients(
+            jax.tree.map(np.asarray, values), self.count, axis)
+
     def between(self, u: Any) -> Between:
         """Where the population puts the patients."""
-        at: Between = jax.tree.map(np.asarray, self._between(self.data, u))
-        return at
+        at: Between = jax.tree.map(np.asarray, self._between(self._full, u))
+        return at._replace(mu=at.mu[:self.count])
 
     def typical(self, u: Any) -> np.ndarray:
         """(P, K): where phi lies by the population alone."""
@@ -123,29 +136,34 @@ class Patients:
 
     def looks(self, places: Sequence[tuple[Any, Any]]) -> list[Look]:
         """The looks at some u and phi, on all cores."""
-        running = [self._look(self.data, u, phi, self._held(u)) for u, phi in places]
-        return [jax.tree.map(np.asarray, seen) for seen in running]
+        running = [self._look(self._full, u, self._all(phi), self._held(u)) for u, phi in places]
+        return [jax.tree.map(lambda x: np.asarray(x)[:self.count], seen) for seen in running]
 
     def rows(self, u: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`row_terms` of predictions (P, N)."""
-        value, slope, weight = self._rows(self.data, u, predicted, self._held(u))
-        return np.asarray(value), np.asarray(slope), np.asarray(weight)
+        value, slope, weight = (np.asarray(x)[:self.count] for x in self._rows(
+            self._full, u, self._all(predicted), self._held(u)))
+        return value, slope, weight
 
     def _held(self, u: Any) -> Any:
-        return None if self.interaction else self._sds(self.data, u)
+        return None if self.interaction else self._sds(self._full, u)
 
     def height(self, u: Any, phi: Any, look: Look) -> np.ndarray:
         """(P,), log p(y, phi | population)."""
-        value: np.ndarray = look.value + np.asarray(self._density(self.data, u, phi))
+        value: np.ndarray = look.value + self.density(u, phi)
         return value
+
+    def density(self, u: Any, phi: Any) -> np.ndarray:
+        """(P,), log p(phi | population)."""
+        return np.asarray(self._density(self._full, u, self._all(phi)))[:self.count]
 
     def densities(self, u: Any, phi: np.ndarray) -> np.ndarray:
         """(M, P), log p(y, phi | population) of draws phi (M, P, K); -inf where a solve failed."""
         count = -(-len(phi) // _TOGETHER) * _TOGETHER
         padded = np.concatenate([phi, np.repeat(phi[-1:], count - len(phi), axis=0)])
-        running = [self._densities(self.data, u, some)  # on all cores
+        running = [self._densities(self._full, u, self._all(some, axis=1))  # on all cores
                    for some in np.split(padded, count // _TOGETHER)]
-        return np.concatenate([np.asarray(some) for some in running])[:len(phi)]
+        return np.concatenate([np.asarray(some) for some in running])[:len(phi), :self.count]
 
     def best_of_draws(self, u: Any, seed: int, parts: int = 1) -> np.ndarray:
         """phi (parts, P, K): for each patient the likeliest of the typical patient and draws around
@@ -211,7 +229,7 @@ class Patients:
 
         def by_population(u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             at = self.between(u)
-            return np.asarray(self._density(self.data, u, phi)), uphill(
+            return self.density(u, phi), uphill(
                 at, phi, np.zeros_like(phi)), at.precision
 
         def by_rows(u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.empirical_bayes import Start
 from carpk.solve import Arrays
 
 
@@ -38,12 +37,21 @@ def filled_up(data: Arrays) -> Arrays:
     def taken(values: Any) -> jax.Array:
         return jnp.asarray(np.asarray(values)[place])  # on the host: nothing is compiled for it
 
+    if own.all():
+        return {**data, "stands_for": jnp.asarray(place)}
     filled: Arrays = jax.tree.map(taken, data)
     return {**filled, "observed": jnp.asarray(np.asarray(filled["observed"]) & own[:, None]),
             "stands_for": jnp.asarray(place)}
 
 
-def filled_start(start: Start) -> Start:
+def filled_patients(values: Any, patients: int, axis: int = 0) -> Any:
+    """An array of so many patients, or what is a tree of them, filled up by repeating the last."""
+    more = rounded(patients) - patients
+    return jax.tree.map(lambda x: np.concatenate(
+        [x, np.repeat(np.take(x, [-1], axis), more, axis)], axis), values) if more else values
+
+
+def filled_start(start: Any) -> Any:
     """The start of `filled_up` data: of those who fill up nothing is known."""
     patients = start.phi.shape[0]
     place = np.minimum(np.arange(rounded(patients)), patients - 1)

@@ -26,6 +26,7 @@ from carpk.likelihood import (
     row_log_likelihood,
     with_own_levels,
 )
+from carpk.padding import filled_patients, filled_up
 from carpk.population_model import PopulationModel
 from carpk.solve import Arrays
 
@@ -186,6 +187,8 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     """
     chains, draws = phi.shape[:2]
     rows = np.nonzero(design.observed)
+    # programs of a round number of patients, but where these are shared out among devices
+    data = filled_up(data) if len(jax.devices()) == 1 else data
     every, key = _evaluation(model, data, rows), jax.random.key(seed)
     log_likelihood, failed = every(theta, phi, jax.random.split(key, chains * draws),
                                    "log_likelihood", "failed")
@@ -295,10 +298,17 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
 
     total = phi.shape[0] * phi.shape[1]
     mu, values = every({n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()},
-                       jnp.asarray(phi.reshape(total, *phi.shape[2:])),
+                       jnp.asarray(_filled(phi, data).reshape(total, -1, phi.shape[3])),
                        jax.random.split(jax.random.fold_in(jax.random.key(seed), 11), total), data)
-    return (np.asarray(mu).reshape(phi.shape),
-            {n: np.asarray(v).reshape(phi.shape[:3]) for n, v in values.items()})
+    patients = phi.shape[2]
+    return (np.asarray(mu)[:, :patients].reshape(phi.shape),
+            {n: np.asarray(v)[:, :patients].reshape(phi.shape[:3]) for n, v in values.items()})
+
+
+def _filled(phi: np.ndarray, data: Arrays) -> np.ndarray:
+    """phi (chain, draw, P, K) of as many patients as the data are of; see `carpk.padding`."""
+    patients = phi.shape[2]
+    return filled_patients(phi, patients, 2) if data["time"].shape[0] > patients else phi
 
 
 def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ...]) \
@@ -312,24 +322,25 @@ def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ..
         def one(draw: Any) -> Any:
             values = {**fixed(model), **draw[0]}
             predicted = predicted_rows(model, data, values, draw[1])
-            return {"log_likelihood": row_log_likelihood(model, data, values, predicted)[rows],
+            return {"log_likelihood": row_log_likelihood(model, data, values, predicted),
                     "failed": (~jnp.isfinite(predicted) & data["observed"]).any(axis=1),
-                    "predicted": predicted[rows],
-                    "simulated": drawn_rows(model, data, values, predicted, draw[2])[rows]}
+                    "predicted": predicted,
+                    "simulated": drawn_rows(model, data, values, predicted, draw[2])}
         return jax.lax.map(one, (theta, phi, keys), batch_size=at_once(phi))
 
     def every(theta: Mapping[str, np.ndarray], phi: np.ndarray, keys: jax.Array,
               *wanted: str) -> list[np.ndarray]:
-        shape = phi.shape[:2]
+        shape, patients = phi.shape[:2], phi.shape[2]
         total = shape[0] * shape[1]
         flat = ({n: v.reshape(-1) for n, v in theta.items()},
-                phi.reshape(total, *phi.shape[2:]), keys)
+                _filled(phi, data).reshape(total, -1, phi.shape[3]), keys)
         found = []
         for first in range(0, total, _TOGETHER):
             # the last are filled up with the first, so that they need no program of their own
             some = np.arange(first, first + _TOGETHER) % total
             out = evaluate(*jax.tree.map(lambda x, some=some: x[some], flat), data)
-            found.append([np.asarray(out[n])[:total - first] for n in wanted])
+            found.append([np.asarray(out[n])[:total - first, :patients] if n == "failed" else
+                          np.asarray(out[n])[:total - first, rows[0], rows[1]] for n in wanted])
         return [np.concatenate(v).reshape(*shape, -1) for v in zip(*found, strict=True)]
 
     return every
