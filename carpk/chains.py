@@ -292,7 +292,7 @@ def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: np.ndarray,
              parametrisation: Parametrisation) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Population values by name (chain, draw) and phi (chain, draw, patient, parameter)."""
     @jax.jit
-    def convert(u: jax.Array, z: jax.Array) -> Any:
+    def convert(u: jax.Array, z: jax.Array, data: Arrays, frame: Arrays) -> Any:
         def one(pair: Any) -> Any:
             theta = to_theta(model, pair[0])
             return {n: theta[n] for n in model.free}, \
@@ -300,7 +300,7 @@ def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: np.ndarray,
         return jax.lax.map(one, (u, z))
 
     shape = u.shape[:2]
-    theta, phi = convert(_flat(u), _flat(z))
+    theta, phi = convert(_flat(u), _flat(z), data, frame)
     return ({n: np.asarray(v).reshape(shape) for n, v in theta.items()},
             np.asarray(phi).reshape(*shape, *phi.shape[1:]))
 
