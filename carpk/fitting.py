@@ -271,7 +271,7 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
             "occasions": list(chosen.occasions), "courses": chosen.courses,
             "priors": {n: str(p) for n, p in chosen.priors.items()},
             "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
-            "solver": structure.solver, **({"earlier": {
+            "finer": list(chosen.finer), "solver": structure.solver, **({"earlier": {
                 "written": chosen.earlier.written, "names": list(chosen.earlier.priors),
                 "correlation": chosen.earlier.correlation}} if chosen.earlier else {}),
             **({"horseshoe": dataclasses.asdict(chosen.horseshoe)} if chosen.horseshoe else {})},
@@ -342,7 +342,8 @@ def _read(folder: Path) -> Fit:
         tuple((a, b) for a, b in resolved.get("error_pairs", ())),
         tuple(Missing(**{**v, "levels": tuple(v["levels"]), "patients": tuple(v["patients"]),
                          "given": tuple(Given(**g) for g in v["given"])})
-              for v in resolved.get("missing", ())))
+              for v in resolved.get("missing", ())),
+        (resolved["finer"][0], tuple(resolved["finer"][1])) if "finer" in resolved else (0, ()))
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

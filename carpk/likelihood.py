@@ -109,7 +109,7 @@ def data_of(model: PopulationModel, design: Design, room: int = 0) -> Arrays:
     the effects and, where parameters change in a patient, its epochs."""
     epochs = epochs_of(model, design)
     data: Arrays = {**arrays(design, model.structure, model.steps, room, epochs=epochs,
-                             changing=changing_parameters(model)),
+                             changing=changing_parameters(model), finer=model.finer),
                     "effects": {k: jnp.asarray(v) for k, v in
                                 model.effect_columns(design.covariates).items()},
                     **read_by_errors(model, design)}

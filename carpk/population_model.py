@@ -42,7 +42,8 @@ class PopulationModel:
     parameters that vary between patients, `blocks` those of them whose etas are correlated;
     `effects` are the covariates, which a cohort gives references and levels; `priors` and `fixed`
     are by population parameter; `reasons` says why a prior or a fixed value is what it is,
-    wherever that was not asked for. `steps` is the mesh of an ODE solve; 0 leaves it to the fit;
+    wherever that was not asked for. `steps` is the mesh of an ODE solve; 0 leaves it to the fit,
+    which may find that a few patients need a `finer` one: its steps, and who they are;
     `censoring` says what is done with levels below a limit, `etas` what shape the spread has;
     `mixture` are latent classes of patients, with `delta_CL_2` (link scale) and `share_2`;
     `levels` are studies, products or sites, with `tau_STUDY_CL` and `b_STUDY_CL_A`.
@@ -76,6 +77,7 @@ class PopulationModel:
     separate: Mapping[str, Separate] = field(default_factory=dict)
     error_pairs: tuple[Pair, ...] = ()
     missing: tuple[Missing, ...] = ()
+    finer: tuple[int, tuple[str, ...]] = (0, ())
 
     @property
     def varying(self) -> tuple[Parameter, ...]:

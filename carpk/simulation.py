@@ -164,7 +164,8 @@ def simulate(model: PopulationModel, design: Design, theta: Mapping[str, float] 
     patient = model.patient_values(population, columns, phi)
     patient |= {n: v for n, v in held.items() if n not in model.spread}
     if model.steps and mesh is None:
-        mesh = (model.structure.solver, model.steps)
+        mesh = tuple((model.structure.solver, model.finer[0] if i in model.finer[1]
+                      else model.steps) for i in design.ids)
     epochs, over = epochs_of(model, design), patient
     if epochs is not None:
         over = over_time(model, effects_over_time(model, design, epochs), {

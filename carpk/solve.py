@@ -39,7 +39,8 @@ _LOG_FLOOR = -600.0
 
 
 def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0,
-           epochs: Epochs | None = None, changing: Sequence[str] = (), least: int = 0) -> Arrays:
+           epochs: Epochs | None = None, changing: Sequence[str] = (), least: int = 0,
+           finer: tuple[int, Sequence[str]] = (0, ())) -> Arrays:
     """What a compiled program reads of a design: observations, inputs and, for an ODE, its mesh.
 
     steps : graded mesh nodes per patient, to which observation and dose times are added.
@@ -47,6 +48,7 @@ def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0
         spare ones lie at the end and last no time.
     epochs : of the parameters `changing` in a patient
     least : moments there is room for, so that parts of a design share a program
+    finer : steps of the mesh of some patients, and who they are
     """
     data: Arrays = {
         "time": jnp.asarray(design.time), "lower": jnp.asarray(design.lower),
@@ -55,10 +57,16 @@ def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0
         "inputs": {k: jnp.asarray(v) for k, v in design.inputs.items()},
     }
     if structure.states:
-        seen = moments(design, least)
-        mesh = schedule(design, structure, seen, steps, room, epochs, changing) \
-            if eventful(design, structure) else _mesh(design, structure, seen, steps, room)
-        data["mesh"] = jax.tree.map(jnp.asarray, mesh)
+        seen, who = moments(design, least), np.isin(design.ids, list(finer[1]))
+
+        def mesh(steps: int, room: int = 0) -> Any:
+            return jax.tree.map(jnp.asarray, schedule(
+                design, structure, seen, steps, room, epochs, changing)
+                if eventful(design, structure) else _mesh(design, structure, seen, steps, room))
+
+        data["mesh"] = mesh(steps, room)
+        if who.any():
+            data["finer"] = {"who": jnp.asarray(who), "mesh": mesh(finer[0])}
     if epochs is not None:
         data["epochs"] = jax.tree.map(jnp.asarray, timeline(
             epochs, design, structure.solution is not None))
@@ -78,11 +86,31 @@ def predict(structure: StructuralModel, data: Arrays, values: dict[str, Any],
     solve = _closed_form if structure.solution else _integrate
 
     def rows(v: Arrays) -> jax.Array:
-        return _rows(structure, data, solve(structure, data, {**over_time(v), **data["inputs"]}))
+        p = {**over_time(v), **data["inputs"]}
+        found = _rows(structure, data, solve(structure, data, p))
+        return _finer(structure, data, p, found) if "finer" in data else found
 
     if structure.solution:
         return rows(values)
     return _with_jacobian(rows, {n: jnp.asarray(v, float) for n, v in values.items()})
+
+
+def _finer(structure: StructuralModel, data: Arrays, p: Arrays, found: jax.Array) -> jax.Array:
+    """The rows found, with those of the few patients who need it on a finer mesh of their own,
+    one by one: what they cost does not depend on how many the others are."""
+    finer = data["finer"]
+    reads = {n: data[n] for n in ("time", "output", "epochs") if n in data}
+
+    def one(patient: tuple[Any, ...]) -> jax.Array:
+        who, p, row, own = patient
+
+        def again() -> jax.Array:
+            alone: Arrays = jax.tree.map(lambda x: x[None], {"data": own, "p": p})
+            return _rows(structure, alone["data"], _integrate(structure, **alone))[0]
+
+        return jax.lax.cond(who, again, lambda: row)
+
+    return jax.lax.map(one, (finer["who"], p, found, {**reads, "mesh": finer["mesh"]}))
 
 
 def _rows(structure: StructuralModel, data: Arrays, outputs: dict[str, jax.Array]) -> jax.Array:

@@ -1,11 +1,17 @@
 """What a cohort decides about a model: priors, what is held, units, the mesh."""
 
+from dataclasses import replace
+
+import jax
 import numpy as np
 import pytest
 from models_for_tests import FOLLOWING, cohort
+from swinging import MODEL as SWINGING
 
 from carpk import registry
 from carpk.cohort import design
+from carpk.fitting import fit, load_fit
+from carpk.likelihood import data_of, predicted_rows
 from carpk.population_model import population
 from carpk.preparation import choose_steps, resolve
 from carpk.problems import DataError
@@ -14,7 +20,6 @@ ROWS = [(str(i), t, y) for i in (1, 2, 3) for t, y in ((2.0, 20.0), (9.0, 900.0)
 
 
 def ready(model, who, units=None):
-    from dataclasses import replace
     who = replace(who, units=units or {})
     return resolve(model, design(who, model.structure), who.units)[0]
 
@@ -87,3 +92,54 @@ def test_a_method_or_steps_that_were_asked_for_are_kept():
     assert (chosen.structure.solver, chosen.steps) == ("rodas4", 33)
     few = choose_steps(ready(population(FOLLOWING, steps=33), who), design(who, FOLLOWING))
     assert (few.structure.solver, few.steps) == ("rodas4", 33)  # 33 explicit steps overflow
+
+
+@pytest.fixture(scope="module")
+def swinging():
+    """A model and a design in which the fifth of twelve patients needs many steps."""
+    rows = [(str(i), t, 100 * np.exp(-0.05 * t)) for i in range(12) for t in (1.0, 4.0, 11.0, 30.0)]
+    who = cohort(rows, SPEED=[20.0 if i == 4 else 0.3 for i in range(12)])
+    seen = design(who, SWINGING)
+    return choose_steps(ready(population(SWINGING), who), seen), seen
+
+
+def test_a_few_patients_who_need_many_steps_have_a_mesh_of_their_own(swinging):
+    model, _ = swinging
+    steps, who = model.finer
+    assert who == ("4",)
+    assert model.steps <= 60
+    assert steps >= 4 * model.steps
+
+
+def test_it_is_as_good_as_if_all_had_it_and_costs_the_others_nothing(swinging):
+    model, seen = swinging
+    random = np.random.default_rng(1)
+    phi = np.log([100.0, 0.05]) + 0.3 * random.normal(size=(12, 2))
+    theta = {n: model.priors[n].median for n in model.free}
+    fine = replace(model, steps=model.finer[0], finer=(0, ()))
+    coarse = replace(model, finer=(0, ()))
+    found = {}
+    for name, m in (("mixed", model), ("fine", fine), ("coarse", coarse)):
+        def solved(phi, m=m):
+            return predicted_rows(m, data_of(m, seen), theta, phi)
+        level, slopes = solved(phi), jax.jacrev(lambda phi, f=solved: f(phi).sum(axis=1))(phi)
+        found[name] = np.asarray(level), np.asarray(slopes)[np.arange(12), np.arange(12)]
+    exact = np.exp(phi[:, :1] + np.sin(seen.inputs["SPEED"][:, None] * seen.time)
+                   - np.exp(phi[:, 1:]) * seen.time)
+    assert found["mixed"][0] == pytest.approx(exact, rel=5e-3)
+    others = np.arange(12) != 4
+    for k in (0, 1):
+        np.testing.assert_array_equal(found["mixed"][k][others], found["coarse"][k][others])
+        np.testing.assert_allclose(found["mixed"][k][4], found["fine"][k][4], rtol=1e-9)
+    assert not np.allclose(found["coarse"][0][4], exact[4], rtol=5e-2)
+
+
+def test_a_fit_keeps_who_has_it_and_looks_at_both_meshes_where_it_has_gone(swinging, tmp_path):
+    rows = [(str(i), t, 100 * np.exp(-0.05 * t + np.sin((20.0 if i == 4 else 0.3) * t) + 0.1 * e))
+            for i in range(12) for t, e in ((1.0, 1), (4.0, -1), (11.0, 1), (30.0, -1))]
+    who = cohort(rows, SPEED=[20.0 if i == 4 else 0.3 for i in range(12)])
+    found = fit(population(SWINGING), who, "focei", seed=1, draws=11)
+    again = load_fit(found.save(tmp_path))
+    assert again.model.finer == found.model.finer == swinging[0].finer
+    assert found.convergence.measures["solve_error"] < 0.02
+    assert not any("mesh" in r for r in found.convergence.remarks)
