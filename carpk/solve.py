@@ -99,7 +99,7 @@ def _finer(structure: StructuralModel, data: Arrays, p: Arrays, found: jax.Array
     """The rows found, with those of the few patients who need it on a finer mesh of their own,
     one by one: what they cost does not depend on how many the others are."""
     finer = data["finer"]
-    reads = {n: data[n] for n in ("time", "output", "epochs") if n in data}
+    reads: Arrays = {n: data[n] for n in ("time", "output", "epochs") if n in data}
 
     def one(patient: tuple[Any, ...]) -> jax.Array:
         who, p, row, own = patient
@@ -110,7 +110,8 @@ def _finer(structure: StructuralModel, data: Arrays, p: Arrays, found: jax.Array
 
         return jax.lax.cond(who, again, lambda: row)
 
-    return jax.lax.map(one, (finer["who"], p, found, {**reads, "mesh": finer["mesh"]}))
+    reads["mesh"] = finer["mesh"]
+    return jax.lax.map(one, (finer["who"], p, found, reads))
 
 
 def _rows(structure: StructuralModel, data: Arrays, outputs: dict[str, jax.Array]) -> jax.Array:
