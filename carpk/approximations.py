@@ -111,7 +111,8 @@ class Approximation:
             look = self.patients.look(u, phi)
             value = _first_order(self.data, at, look)
             return Likelihood(value - self.constant, Top(
-                phi, look, np.zeros_like(value), np.ones_like(value), np.zeros_like(phi)), None)
+                phi, look, np.zeros_like(value), np.ones_like(value), np.zeros_like(phi),
+                np.zeros_like(look.jacobian)), None)
         modes = self.patients.modes(u, start, anew)
         more: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None)
         if self.method == "laplace":
@@ -154,6 +155,7 @@ class Approximation:
         smooth[:, patients.residual] += patients.by_residuals(u, second)
         own = np.where(curvature.smooth[:, None], smooth, _weighed(curvature, moves))
         along = np.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
+        own += curvature.tilt[:, None] * _shifts(modes, moves)
         return value, (self._scores(modes, curvature, moves, along, bend[:, k:], own),
                        ~curvature.smooth)
 
@@ -169,8 +171,14 @@ class Approximation:
             slopes = stacked([(_log_det(self.data, precision, a) - _log_det(
                 self.data, precision, b)) / (2 * FIRST) for a, b in sides], modes.look.value)
         moves = patients.moves(u, modes)
-        return self._scores(modes, curvature, moves, slopes[:, :k], slopes[:, k:],
-                            _weighed(curvature, moves)), ~curvature.smooth
+        # how ln det H moves with the share of one side of a kink
+        tilt = [_log_det(self.data, precision, modes.look._replace(
+            jacobian=modes.look.jacobian + s * modes.differs)) / (2 * FIRST)
+            for s in (FIRST, -FIRST)] if (modes.share < 1.0).any() else [0.0, 0.0]
+        own = _weighed(curvature, moves) + np.reshape(tilt[0] - tilt[1], (-1, 1)) * _shifts(
+            modes, moves)
+        return self._scores(modes, curvature, moves, slopes[:, :k], slopes[:, k:], own), \
+            ~curvature.smooth
 
     def _scores(self, modes: Top, curvature: Curvature, moves: Moves, along: np.ndarray,
                 shared: np.ndarray, own: np.ndarray) -> np.ndarray:
@@ -211,6 +219,17 @@ def _first_order(data: Arrays, at: Between, look: Look) -> np.ndarray:
     return np.asarray(-2.0 * look.value - sum((x**2 for x in gain), np.zeros_like(look.value))
                       + log_determinant(low, look.value)
                       + sum(2.0 * np.log(row[i]) for i, row in enumerate(at.low)))
+
+
+def _shifts(modes: Top, moves: Moves) -> np.ndarray:
+    """(P, Q): how the share of phi's side of a kink moves with the population, phi staying on the
+    kink: the pull of both sides has to hold what the population pulls; 0 off a kink."""
+    k = modes.phi.shape[1]
+    jump = np.einsum("pn,pnk,pk->p", modes.look.slope, modes.differs[..., :k], modes.across,
+                     optimize=True)
+    pulled = np.einsum("pk,pkq->pq", modes.across, moves.rising)
+    return np.where((modes.share < 1.0)[:, None], -pulled / np.where(
+        jump == 0.0, 1.0, jump)[:, None], 0.0)
 
 
 def _weighed(curvature: Curvature, moves: Moves) -> np.ndarray:

@@ -50,6 +50,8 @@ class Top(NamedTuple):
     decrement : (P,), twice what is expected to be left to gain, NaN where nothing is solved
     share : (P,), of the side of phi in a sum of both sides' gradients that is 0; 1 off a kink
     across : (P, K), from that side to the other, a posterior SD long; 0 off a kink
+    differs : (P, N, K + S), slopes of the predictions on that side less those on the other, where
+        they are asked for; 0 off a kink
     """
 
     phi: np.ndarray
@@ -57,6 +59,7 @@ class Top(NamedTuple):
     decrement: np.ndarray
     share: np.ndarray
     across: np.ndarray
+    differs: np.ndarray
 
     @property
     def creeping(self) -> np.ndarray:
@@ -108,7 +111,8 @@ def climbed(at: Between, seen_from: Callable[[np.ndarray], tuple[Point, Look]],
             # a refusal that tells of the other side is no reason for shorter steps
             damping = np.clip(damping * np.where(better, 0.1, np.where(told, 1.0, 10.0)),
                               1e-12, 10 * _STUCK)
-    return Top(here.phi, look, left, free, np.where((free < 1.0)[:, None], way, 0.0))
+    return Top(here.phi, look, left, free, np.where((free < 1.0)[:, None], way, 0.0),
+               np.zeros_like(look.jacobian))
 
 
 def _tops(here: Point, across: Point, facing: np.ndarray, curvatures: tuple[np.ndarray, ...]) \

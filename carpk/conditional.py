@@ -62,6 +62,7 @@ class Curvature(NamedTuple):
     axes : W (P, K, K), W W' the inverse of the curvature
     rough : (P, K, K), such axes of its scoring approximation; turn : T (P, K, K), W = rough T
     mixed : (P, K + S, K), second derivatives of the log-likelihood along the rough axes
+    tilt : (P,), how log_det moves with the share of phi's side of a kink
     """
 
     log_det: Any
@@ -70,6 +71,7 @@ class Curvature(NamedTuple):
     rough: Any
     turn: Any
     mixed: Any
+    tilt: Any
 
 
 class Moves(NamedTuple):
@@ -210,13 +212,11 @@ class Patients:
         with np.errstate(all="ignore"):  # where a solve failed
             low = factor(precision, modes.look.information)
             rough = inverse_transposed(low, modes.look.value)
-            beside = [(modes.share, -ASIDE), (1.0 - modes.share, ASIDE)]
-            seen = [self.both_sides(u, modes.phi + s * modes.across, rough, FIRST)
-                    for share, s in beside if share.any()]
-            mixed = sum(share[:, None, None] * stacked(
-                [(a.gradient - b.gradient) / (2 * FIRST) for a, b in sides], modes.look.gradient)
-                for (share, _), sides in zip(beside, seen, strict=False))
-            return _exact(precision, low, rough, modes, mixed), seen[0]
+            seen = [self.both_sides(u, modes.phi + s * ASIDE * modes.across, rough, FIRST)
+                    for s in ((-1.0, 1.0) if (modes.share < 1.0).any() else (-1.0,))]
+            each = [stacked([(a.gradient - b.gradient) / (2 * FIRST) for a, b in sides],
+                            modes.look.gradient) for sides in seen]
+            return _exact(precision, low, rough, modes, each), seen[0]
 
     def by_residuals(self, u: Any, f: Callable[[np.ndarray], Any]) -> Any:
         """(..., R), the slopes of f in the R residual parameters."""
@@ -256,19 +256,19 @@ class Patients:
                          uphill(at, phi, look.gradient[:, :k])), look
 
         top = climbed(at, seen_from, phi)
-        modes = top._replace(look=self._of_both(u, top)) if (top.share < 1.0).any() else top
+        modes = self._of_both(u, top) if (top.share < 1.0).any() else top
         return self._polished(u, modes, at) if modes.creeping.any() else modes
 
-    def _of_both(self, u: Any, top: Top) -> Look:
+    def _of_both(self, u: Any, top: Top) -> Top:
         """On a kink a look whose slopes are those of both sides, as far as each holds phi."""
         look, k = top.look, top.phi.shape[1]
         one, other = (x.jacobian for x in self.looks(
             [(u, top.phi + s * ASIDE * top.across) for s in (-1.0, 1.0)]))
         share = top.share[:, None, None]
         jacobian = np.where(share < 1.0, share * one + (1.0 - share) * other, look.jacobian)
-        return look._replace(
+        return top._replace(differs=np.where(share < 1.0, one - other, 0.0), look=look._replace(
             jacobian=jacobian, gradient=np.einsum("pn,pnk->pk", look.slope, jacobian),
-            information=information_of(self.data, look.weight, jacobian[..., :k]))
+            information=information_of(self.data, look.weight, jacobian[..., :k])))
 
     def _polished(self, u: Any, modes: Top, at: Between) -> Top:
         """Newton's steps by the exact curvature, where scoring creeps: along a ridge that bends.
@@ -358,17 +358,25 @@ def inverse_transposed(low: Rows, like: np.ndarray) -> np.ndarray:
 
 
 def _exact(precision: np.ndarray, low: Rows, rough: np.ndarray, modes: Top,
-           mixed: np.ndarray) -> Curvature:
+           each: list[np.ndarray]) -> Curvature:
     """From the scoring approximation's factor and axes, and the log-likelihood's second
-    derivatives along these."""
+    derivatives along these, on one side or on both sides of a kink."""
     k, like = rough.shape[1], modes.look.value
-    seen = np.swapaxes(rough, 1, 2) @ mixed[:, :k]
-    whole = np.swapaxes(rough, 1, 2) @ precision @ rough - 0.5 * (seen + np.swapaxes(seen, 1, 2))
+    bent = (each[0] - each[-1])[:, :k]
+    mixed = each[-1] + modes.share[:, None, None] * (each[0] - each[-1])
+    along = np.swapaxes(rough, 1, 2)
+    whole = along @ precision @ rough - _symmetric(along @ mixed[:, :k])
     usable = sum((np.log(row[i]) for i, row in enumerate(cholesky(by_entries(whole)))),
                  np.zeros_like(like))
     steepest = np.max(np.einsum("pkk->pk", whole), axis=1, initial=0.0)
     exact = np.isfinite(usable) & (steepest < _KINK)
     inner = cholesky(by_entries(np.where(exact[:, None, None], whole, np.eye(k))))
     turn = inverse_transposed(inner, like)
+    tilt = -np.einsum("pkm,pkl,plm->p", turn, _symmetric(along @ bent), turn, optimize=True)
     return Curvature(log_determinant(low, like) + log_determinant(inner, like),
-                     exact & (modes.share == 1.0), rough @ turn, rough, turn, mixed)
+                     exact & (modes.share == 1.0), rough @ turn, rough, turn, mixed,
+                     np.where(exact, tilt, 0.0))
+
+
+def _symmetric(matrices: np.ndarray) -> np.ndarray:
+    return 0.5 * (matrices + np.swapaxes(matrices, 1, 2))
