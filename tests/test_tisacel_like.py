@@ -91,7 +91,7 @@ def test_dose_product_age_and_weight_have_no_effect(card):
         "Cmax ~ TUMOUR_BURDEN", "Cmax ~ RESPONSE", "alpha ~ RESPONSE"}
 
 
-@pytest.mark.slow  # last: 24.3 of seed 2023, 24.5 of the next, 48.7 on average (of 48 chi-squares)
+@pytest.mark.slow  # last: at most 1.40 SE of seed 2039, 1.95 of the next, 5 s
 def test_the_seed_is_the_one_whose_patients_are_most_nearly_as_the_truth_says(making, monkeypatch):
     away, truth = {}, making.CARD["truth"]
     for seed in range(2000, 2050):
@@ -104,10 +104,10 @@ def test_the_seed_is_the_one_whose_patients_are_most_nearly_as_the_truth_says(ma
         columns = [who["RESPONSE"] == "NR", who["PRODUCT"] == "B", who["AGE"],
                    *np.log(who[["TUMOUR_BURDEN", "DOSE", "WT"]].to_numpy().T)]
         r = np.corrcoef(np.vstack([eta, np.array(columns, dtype=float)]))[:len(eta), len(eta):]
-        away[seed] = 90 * (eta.mean(axis=1)**2).sum() + 90 * (r**2).sum() \
-            + 180 * (np.log(eta.std(axis=1, ddof=1))**2).sum()
-    print(sorted(away.values())[:3], np.mean([*away.values()]))
-    assert min(away, key=away.__getitem__) == 2023
+        away[seed] = max(np.abs(v).max() for v in (
+            90**0.5 * eta.mean(axis=1), 90**0.5 * r, 180**0.5 * np.log(eta.std(axis=1, ddof=1))))
+    print(sorted(away.values())[:3])
+    assert min(away, key=away.__getitem__) == 2039
 
 
 def test_the_stream_is_the_one_whose_outcomes_are_nearest_to_the_truth(making):
