@@ -133,12 +133,12 @@ def test_who_is_missing_something_or_gone_by_the_landmark_is_named(near_typical,
     arm[7] = np.nan
     fit = changed(near_typical, CRS_GRADE=grade, ARM=arm)
     cmax = np.repeat(OWN[["Cmax"]].to_numpy().T, 2, axis=0)
-    cmax[1, 9] = np.nan
+    cmax[1, 10] = np.nan
     exposed(Cmax=cmax)
     found = exposure_response(fit, "CRS_GRADE>=2", "binary", adjust=["ARM"])
     assert found.left_out.values.tolist() == [
         ["3", "CRS_GRADE is missing"], ["6", "CRS_GRADE is missing"], ["8", "ARM is missing"],
-        ["10", "Cmax is not known in every draw"]]
+        ["11", "Cmax is not known in every draw"]]
     assert found.table["n"].iloc[0] == 86
     assert found.table["contrast"].tolist()[:2] == ["per doubling", "B against A"]
     gone = exposure_response(fit, "PFS_DAYS", "cox", event="PFS_EVENT", landmark=60)
