@@ -183,9 +183,11 @@ def found_by_the_horseshoe(cohort_, **settings):
 
 @pytest.mark.slow
 def test_the_effects_of_the_example_are_found_and_no_other():
-    """Last: TODO"""
+    """With the default settings. Last, 140 s of CPU, R-hat 1.006, no divergent transition: the
+    three and none of the 15 others; alpha of NR is the least certain, 0.07 to 1.54.
+    """
     found, rhat = found_by_the_horseshoe(examples.example("tisacel_like"), seed=1)
-    print(found, rhat)
+    assert rhat <= 1.01
     assert {n for n, v in found.items() if v} == set(PRESENT)
     assert len(found) == 18
 
@@ -194,9 +196,14 @@ def test_the_effects_of_the_example_are_found_and_no_other():
 def test_the_known_effects_of_cohorts_made_as_the_example_are_found_and_noise_is_not(
         tmp_path, monkeypatch):
     """Cohorts made as the example is, of 20 other seeds. By the expected information of the plain
-    model the three effects are 4.6, 4.9 and 4.0 standard errors.
+    model TUMOUR_BURDEN is 4.6 standard errors, RESPONSE on Cmax 4.9 and on alpha 4.0.
 
-    Last, TODO
+    Last, 28 min of CPU: the horseshoe finds 51 of 60 known effects (TUMOUR_BURDEN 18, RESPONSE on
+    Cmax 19 and on alpha 14 of 20) and 1 of 300 others; the plain model of all 18, by FOCEI, 58
+    (20, 20, 18) and 9. An effect of 4 standard errors leaves the prior two modes, at 0 and where
+    the data have it, between which 1000 draws seldom go: R-hat is above 1.1 in three cohorts, at
+    most 1.46. Of these seed 102, drawn on to an R-hat of 1.007, finds the same. Asked for are the
+    1 % limits of the rates; of others nominal 5 % in the plain model.
     """
     made = script(examples.FOLDER / "tisacel_like" / "make.py")
     forms, known = made.effects()
@@ -221,5 +228,5 @@ def test_the_known_effects_of_cohorts_made_as_the_example_are_found_and_noise_is
     assert len(noise) == 15
     assert sparse[noise].to_numpy().mean() <= 0.02
     assert plain[noise].to_numpy().mean() <= 0.08
-    assert sparse[there].to_numpy().mean() >= 0.5  # TODO
-    assert plain[there].to_numpy().mean() >= 0.8
+    assert sparse[there].to_numpy().mean() >= 0.73
+    assert plain[there].to_numpy().mean() >= 0.9
