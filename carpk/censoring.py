@@ -32,7 +32,7 @@ def censored_as(cohort: Cohort, method: str, structure: StructuralModel) -> Coho
     >>> from carpk import examples, registry
     >>> whole, model = examples.example("tisacel_like"), registry.find_model("stein_2019")
     >>> len(censored_as(whole, "M1", model).observations), len(whole.observations)
-    (747, 1019)
+    (769, 1036)
     """
     if method not in METHODS:
         raise RequestError(Problem("error", "no such censoring method",

@@ -220,7 +220,7 @@ def contents(cohort: Cohort, structure: StructuralModel | None = None,
 
     >>> from carpk import examples
     >>> print(contents(examples.example("tisacel_like")).partition(" (")[0])
-    example:tisacel_like: 90 patients, 1019 observations
+    example:tisacel_like: 90 patients, 1036 observations
     """
     seen = design(cohort, structure) if structure else None
     table = cohort.observations

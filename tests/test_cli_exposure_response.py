@@ -31,7 +31,7 @@ def test_each_type_writes_its_table_and_figure_into_the_fit(carpk):
               "AGE,PRODUCT", "--prior", 2.5), "RESPONSE_CR_auc0_28_AGE_PRODUCT",
              ["prior SD 2.5", "PRODUCT", "two stages"]),
             ((*pfs, "--type", "survival"), "PFS_DAYS_cmax",
-             ["hazard ratio", "22: event at 8, not after the landmark", "88 patients"]),
+             ["hazard ratio", "43: event at 14, not after the landmark", "84 patients"]),
             ((*pfs, "--type", "cox", "--metric", "auc0_14"), "PFS_DAYS_auc0_14",
              ["Cox proportional hazards", "AUC0_14 (copies/ug*day)"])):
         done = run(*options)

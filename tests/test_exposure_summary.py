@@ -66,4 +66,5 @@ def test_the_rules_are_compared_with_the_analysis_asked_for():
     ratios = nca(cohort, blq="missing")["AUC0_28"] / nca(cohort, blq="half")["AUC0_28"]
     assert one["ratio"] == pytest.approx(np.exp(np.log(ratios).mean()))
     assert one["highest_ratio"] == ratios.max()
-    assert one["n"] == 84
+    sampled = cohort.observations.groupby("ID")["TIME"].max() >= 28
+    assert one["n"] == sampled.sum() == 89

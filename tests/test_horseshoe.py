@@ -1,12 +1,12 @@
 """The regularised horseshoe: its density and draws, what the table says of it, what it finds."""
 
-import importlib.util
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import script
 from models_for_tests import DECAY, cohort, decaying
 from scipy import stats
 
@@ -164,48 +164,68 @@ def test_known_effects_are_found_and_noise_is_not():
     assert table.drop(columns=[*KNOWN]).to_numpy().mean() <= 0.05
 
 
-@pytest.mark.slow
-def test_the_known_effects_of_the_example_are_found_and_noise_is_not(tmp_path, monkeypatch):
-    """Cohorts made as the example is, of 20 other seeds; six covariates on three parameters, of
-    which four effects are there, that of DOSE a twentieth of the spread it stands against.
+# six covariates on three parameters of the example: three effects are there
+PRESENT = ("beta_Cmax_TUMOUR_BURDEN", "beta_Cmax_RESPONSE_NR", "beta_alpha_RESPONSE_NR")
+ASKED = {f"{p} ~ {c}": form for p in ("Cmax", "foldx", "alpha") for c, form in {
+    "RESPONSE": "category(CR)", "PRODUCT": "category(A)", "TUMOUR_BURDEN": "power(40)",
+    "DOSE": "power(3.1)", "AGE": "exponential(14)", "WT": "power(45)"}.items()}
 
-    Last, 33 min beside other work, R-hat at most 1.05: the horseshoe finds 14 of 80 known effects
-    (TUMOUR_BURDEN 6, RESPONSE on Cmax 4 and on beta 4, DOSE 0 of 20 each) and 1 of 280 others; the
-    plain model of all 18, by FOCEI, 36 (10, 10, 16, 0) and 10. Asked for are the 1 % limits of the
-    rates without DOSE's.
+
+def found_by_the_horseshoe(cohort_, **settings):
+    """The coefficients whose 95 % interval excludes 0 and those where it does not, and R-hat."""
+    fit = fitting.fit(population("stein_2019", covariates=ASKED, priors={
+        "covariates": f"horseshoe({len(PRESENT)})"}), cohort_, **settings)
+    draws = fit.posterior["posterior"].dataset
+    ends = {n: np.quantile(draws[n], [0.025, 0.975]) for n in fit.model.horseshoe.sizes}
+    return ({n: bool(a * b > 0) for n, (a, b) in ends.items()},
+            fit.convergence.measures["rhat_max"])
+
+
+@pytest.mark.slow
+def test_the_effects_of_the_example_are_found_and_no_other():
+    """With the default settings. Last, 140 s of CPU, R-hat 1.006, no divergent transition: the
+    three and none of the 15 others; alpha of NR is the least certain, 0.07 to 1.54.
     """
-    spec = importlib.util.spec_from_file_location(
-        "make", examples.FOLDER / "tisacel_like" / "make.py")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    found, rhat = found_by_the_horseshoe(examples.example("tisacel_like"), seed=1)
+    assert rhat <= 1.01
+    assert {n for n, v in found.items() if v} == set(PRESENT)
+    assert len(found) == 18
+
+
+@pytest.mark.slow
+def test_the_known_effects_of_cohorts_made_as_the_example_are_found_and_noise_is_not(
+        tmp_path, monkeypatch):
+    """Cohorts made as the example is, of 20 other seeds. By the expected information of the plain
+    model TUMOUR_BURDEN is 4.6 standard errors, RESPONSE on Cmax 4.9 and on alpha 4.0.
+
+    Last, 28 min of CPU: the horseshoe finds 51 of 60 known effects (TUMOUR_BURDEN 18, RESPONSE on
+    Cmax 19 and on alpha 14 of 20) and 1 of 300 others; the plain model of all 18, by FOCEI, 58
+    (20, 20, 18) and 9. R-hat is above 1.1 in three cohorts: 1.46 of seed 110 and 1.21 of 108 are
+    omega_Tmax's, beside 1.03 of the coefficients; 102, drawn on from 1.10 to 1.007, finds the same.
+    Asked for are the 1 % limits of the rates; of others nominal 5 % in the plain model.
+    """
+    made = script(examples.FOLDER / "tisacel_like" / "make.py")
     forms, known = made.effects()
-    asked = forms | {f"{p} ~ {c}": form for p in ("Cmax", "foldx", "beta") for c, form in {
-        "RESPONSE": "category(CR)", "PRODUCT": "category(A)", "TUMOUR_BURDEN": "power(40)",
-        "DOSE": "power(3.1)", "AGE": "exponential(14)", "WT": "power(45)"}.items()
-        if f"{p} ~ {c}" not in forms}
+    assert set(known) == set(PRESENT)
+    assert forms.items() <= ASKED.items()
     sparse, plain = [], []
     for seed in range(100, 120):
         monkeypatch.setitem(made.CARD, "seed", seed)
         file = tmp_path / f"{seed}.csv"
         file.write_text(made.make()[0], encoding="utf-8")
         cohort_ = read_csv(file, units={1: "copies/ug"})
-        fit = fitting.fit(population("stein_2019", covariates=asked, priors={
-            "covariates": f"horseshoe({len(known)})"}), cohort_, seed=seed, chains=2, draws=500)
-        draws = fit.posterior["posterior"].dataset
-        ends = {n: np.quantile(draws[n], [0.025, 0.975]) for n in fit.model.horseshoe.sizes}
-        sparse.append({n: bool(a * b > 0) for n, (a, b) in ends.items()})
-        whole = fitting.fit(population("stein_2019", covariates=asked), cohort_, "focei",
+        found, rhat = found_by_the_horseshoe(cohort_, seed=seed, chains=2, draws=500)
+        whole = fitting.fit(population("stein_2019", covariates=ASKED), cohort_, "focei",
                             seed=seed).manifest["estimates"]
-        plain.append({n: whole[n]["lower95"] * whole[n]["upper95"] > 0 for n in ends})
-        print(seed, fit.convergence.measures["rhat_max"], *(
-            [n for n, v in each[-1].items() if v] for each in (sparse, plain)), flush=True)
+        sparse.append(found)
+        plain.append({n: whole[n]["lower95"] * whole[n]["upper95"] > 0 for n in found})
+        print(seed, rhat, *([n for n, v in each[-1].items() if v] for each in (sparse, plain)),
+              flush=True)
     sparse, plain = pd.DataFrame(sparse), pd.DataFrame(plain)
     print(pd.DataFrame({"horseshoe": sparse.sum(), "plain": plain.sum()}).to_string())
-    noise = [n for n in sparse if n not in known]
-    there = [n for n in known if n != "beta_Cmax_DOSE"]
-    assert len(noise) == 14
-    assert len(there) == 3
+    there, noise = [*PRESENT], [n for n in sparse if n not in PRESENT]
+    assert len(noise) == 15
     assert sparse[noise].to_numpy().mean() <= 0.02
     assert plain[noise].to_numpy().mean() <= 0.08
-    assert sparse[there].to_numpy().mean() >= 0.1
-    assert plain[there].to_numpy().mean() >= 0.45
+    assert sparse[there].to_numpy().mean() >= 0.73
+    assert plain[there].to_numpy().mean() >= 0.9

@@ -9,6 +9,7 @@ import pytest
 from conftest import script
 
 from carpk import examples
+from carpk.outcome_regression import regress
 
 FOLDER = examples.FOLDER / "tisacel_like"
 
@@ -85,7 +86,45 @@ def test_the_patients_drawn_are_within_chance_of_the_truth(making, card):
         assert abs(np.log(eta.std(ddof=1) / truth["omega"][name])) < 2 / 180**0.5
 
 
-def test_product_age_and_weight_have_no_effect(card):
-    named = {pair.split(" ~ ")[1] for pair in card["truth"]["effects"]}
-    assert named == {"TUMOUR_BURDEN", "DOSE", "RESPONSE"}
-    assert len(card["truth"]["effects"]) == 4
+def test_dose_product_age_and_weight_have_no_effect(card):
+    assert set(card["truth"]["effects"]) == {
+        "Cmax ~ TUMOUR_BURDEN", "Cmax ~ RESPONSE", "alpha ~ RESPONSE"}
+
+
+@pytest.mark.slow  # last: at most 1.40 SE of seed 2039, 1.95 of the next, 5 s
+def test_the_seed_is_the_one_whose_patients_are_most_nearly_as_the_truth_says(making, monkeypatch):
+    away, truth = {}, making.CARD["truth"]
+    for seed in range(2000, 2050):
+        monkeypatch.setitem(making.CARD, "seed", seed)
+        own = pd.read_csv(io.StringIO(making.make()[1]), index_col="ID")
+        who = making.covariates(np.random.default_rng(seed))
+        moved = shifts(making.CARD, who)
+        eta = np.stack([(np.log(own[n] / v).to_numpy() - moved.get(n, 0.0)) / truth["omega"][n]
+                        for n, v in truth["typical"].items()])
+        columns = [who["RESPONSE"] == "NR", who["PRODUCT"] == "B", who["AGE"],
+                   *np.log(who[["TUMOUR_BURDEN", "DOSE", "WT"]].to_numpy().T)]
+        r = np.corrcoef(np.vstack([eta, np.array(columns, dtype=float)]))[:len(eta), len(eta):]
+        away[seed] = max(np.abs(v).max() for v in (
+            90**0.5 * eta.mean(axis=1), 90**0.5 * r, 180**0.5 * np.log(eta.std(axis=1, ddof=1))))
+    print(sorted(away.values())[:3])
+    assert min(away, key=away.__getitem__) == 2039
+
+
+def test_the_stream_is_the_one_whose_outcomes_are_nearest_to_the_truth(making):
+    own = pd.read_csv(FOLDER / "individual_truth.csv", index_col="ID")
+    who = pd.read_csv(FOLDER / "tisacel_like.csv").drop_duplicates("ID").set_index("ID")
+    crs, pfs = making.CARD["outcomes"]["CRS_GRADE"], making.CARD["outcomes"]["PFS"]
+    peak = np.stack([np.log2(own["Cmax"]), who["TUMOUR_BURDEN"]], axis=1)[None]
+    area = np.stack([np.log2(making.exposure(own, 28)), who["RESPONSE"] == "NR"], axis=1)[None]
+    wanted = np.log([crs["odds_ratio_per_doubling"], crs["odds_ratio_per_percent_burden"],
+                     pfs["hazard_ratio_per_doubling"], pfs["hazard_ratio_NR"]])
+    away = {}
+    for stream in range(1, 41):
+        came = making.outcomes(np.random.default_rng([making.CARD["seed"], stream]), who, own)
+        days, event = came["PFS_DAYS"].to_numpy() - 28.0, came["PFS_EVENT"].to_numpy()
+        fits = (regress("ordinal", peak, came["CRS_GRADE"].to_numpy()),
+                regress("survival", area[:, days > 0], days[days > 0], event[days > 0]))
+        slopes, errors = (np.concatenate([getattr(f, n)[0] for f in fits])
+                          for n in ("slopes", "errors"))
+        away[stream] = (((slopes - wanted) / errors)**2).sum()
+    assert min(away, key=away.__getitem__) == making.CARD["outcomes"]["stream"]
