@@ -16,12 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import log_ndtr
 
 from carpk.cohort import Design
 from carpk.error_models import ErrorModel
 from carpk.problems import Problem, unknown
-from carpk.tails import TAILS
+from carpk.tails import TAILS, log_normal_below
 
 Pair = tuple[str, str]
 
@@ -216,7 +215,7 @@ def log_rectangle(low: Any, high: Any, k: Any, rho: Any) -> jax.Array:
     def log_integrand(x: Any) -> tuple[Any, Any, Any]:
         """With its first and second derivative in x."""
         z = (k - rho * x) / s
-        below, density = log_ndtr(z), -0.5 * z**2 - 0.5 * _LOG_2PI
+        below, density = log_normal_below(z), -0.5 * z**2 - 0.5 * _LOG_2PI
         mills = jnp.exp(density - below)
         return (below - 0.5 * x**2 - 0.5 * _LOG_2PI, -x - rho / s * mills,
                 -1.0 - (rho / s) ** 2 * mills * (z + mills))
@@ -257,7 +256,7 @@ def _slopes(at: tuple[Any, ...], along: tuple[Any, ...]) -> tuple[Any, Any]:
         x = jnp.where(known, end, 0.0)
         z, y = (k - rho * x) / s, (x - rho * k) / s
         density = -0.5 * x**2 - 0.5 * _LOG_2PI
-        return (jnp.where(known, jnp.exp(density + log_ndtr(z) - value), 0.0),
+        return (jnp.where(known, jnp.exp(density + log_normal_below(z) - value), 0.0),
                 jnp.where(known, jnp.exp(density - 0.5 * z**2 - 0.5 * _LOG_2PI - value) / s, 0.0),
                 jnp.where(known, y, jnp.sign(end) * 1e8))
 
@@ -265,7 +264,8 @@ def _slopes(at: tuple[Any, ...], along: tuple[Any, ...]) -> tuple[Any, Any]:
     mirrored = y_low > 0.0  # in the left tail a difference is exact
     ends = jnp.where(mirrored, -y_low, y_high), jnp.where(mirrored, -y_high, y_low)
     density = -0.5 * k**2 - 0.5 * _LOG_2PI - value
-    in_k = jnp.exp(density + log_ndtr(ends[0])) - jnp.exp(density + log_ndtr(ends[1]))
+    in_k = jnp.exp(density + log_normal_below(ends[0])) \
+        - jnp.exp(density + log_normal_below(ends[1]))
     parts = (-in_low, in_high, in_k, rho_high - rho_low)
     return value, sum((slope * jnp.where(jnp.isfinite(end), d, 0.0)
                        for slope, end, d in zip(parts, at, along, strict=True)),
