@@ -298,7 +298,7 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
 
     total = phi.shape[0] * phi.shape[1]
     mu, values = every({n: jnp.asarray(v.reshape(-1)) for n, v in theta.items()},
-                       jnp.asarray(_filled(phi, data).reshape(total, -1, phi.shape[3])),
+                       jnp.asarray(_filled(phi, data)),
                        jax.random.split(jax.random.fold_in(jax.random.key(seed), 11), total), data)
     patients = phi.shape[2]
     return (np.asarray(mu)[:, :patients].reshape(phi.shape),
@@ -306,9 +306,11 @@ def _locations(model: PopulationModel, data: Arrays, theta: Mapping[str, np.ndar
 
 
 def _filled(phi: np.ndarray, data: Arrays) -> np.ndarray:
-    """phi (chain, draw, P, K) of as many patients as the data are of; see `carpk.padding`."""
+    """Draws of phi (chain * draw, P, K), of as many patients as the data are of; see
+    `carpk.padding`."""
+    flat = phi.reshape(phi.shape[0] * phi.shape[1], *phi.shape[2:])
     patients = phi.shape[2]
-    return filled_patients(phi, patients, 2) if data["time"].shape[0] > patients else phi
+    return filled_patients(flat, patients, 1) if data["time"].shape[0] > patients else flat
 
 
 def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ...]) \
@@ -333,7 +335,7 @@ def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ..
         shape, patients = phi.shape[:2], phi.shape[2]
         total = shape[0] * shape[1]
         flat = ({n: v.reshape(-1) for n, v in theta.items()},
-                _filled(phi, data).reshape(total, -1, phi.shape[3]), keys)
+                _filled(phi, data), keys)
         found = []
         for first in range(0, total, _TOGETHER):
             # the last are filled up with the first, so that they need no program of their own
@@ -341,7 +343,9 @@ def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ..
             out = evaluate(*jax.tree.map(lambda x, some=some: x[some], flat), data)
             found.append([np.asarray(out[n])[:total - first, :patients] if n == "failed" else
                           np.asarray(out[n])[:total - first, rows[0], rows[1]] for n in wanted])
-        return [np.concatenate(v).reshape(*shape, -1) for v in zip(*found, strict=True)]
+        # in the order of what is read from disk, or sums would differ in the last digit
+        return [np.ascontiguousarray(np.concatenate(v)).reshape(*shape, -1)
+                for v in zip(*found, strict=True)]
 
     return every
 
