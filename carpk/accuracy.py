@@ -25,7 +25,7 @@ Mesh = tuple[Solver, int]
 Meshes = tuple[Mesh, ...]  # each patient's
 
 def _doubled(method: Solver, first: int, last: int) -> tuple[Mesh, ...]:
-    return tuple((method, n) for n in (30, 60, 120, 240, 480, 960, 1920, 3840, 7680)
+    return tuple((method, n) for n in (15, 30, 60, 120, 240, 480, 960, 1920, 3840, 7680)
                  if first <= n <= last)
 
 
@@ -41,9 +41,9 @@ MESHES: dict[str, dict[str, tuple[Mesh, ...]]] = {
         "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 4)),
         "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 4))},
     "fit": {
-        "auto": (*_doubled("tsit5", 30, 960), *_doubled("rodas4", 120, 7680),
+        "auto": (*_doubled("tsit5", 15, 960), *_doubled("rodas4", 120, 7680),
                  *_doubled("tsit5", 1920, 3840)),
-        "tsit5": _doubled("tsit5", 30, 3840),
+        "tsit5": _doubled("tsit5", 15, 3840),
         "rodas4": _doubled("rodas4", 120, 7680),
         "diffrax_tsit5": (("diffrax_tsit5", 1), ("diffrax_tsit5", 2)),
         "diffrax_kvaerno5": (("diffrax_kvaerno5", 1), ("diffrax_kvaerno5", 2))}}

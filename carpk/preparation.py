@@ -237,7 +237,7 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     """The model with the method and the fewest mesh steps that predict within `tolerance` on the
     log scale.
 
-    Steps double from 30 until twice as many move no prediction of the typical patient, nor of
+    Steps double from 15 until twice as many move no prediction of the typical patient, nor of
     one with every parameter a spread away, by more. Where 960 explicit steps do not suffice, the
     equations are taken to be stiff and the implicit method is tried. A method or steps that
     were asked for are kept. `solve_error` looks again where the fit has gone.
