@@ -19,8 +19,8 @@ from carpk.sensitivities import Look
 from carpk.small_matrices import Rows, cholesky, solve_lower, solve_upper
 
 TOLERANCE = 1e-12  # Newton decrement: a mode within a millionth of its SD
-ASIDE = 3e-4  # of a posterior SD, off a kink
 _ON_KINK = 1e-9  # the same where it is linear in how far off the kink phi is
+ASIDE = 3e-4  # of a posterior SD, off a kink
 _MOST = 60  # rounds
 _STUCK = 1e10  # damping at which a patient has stopped moving
 _LEAP = 10.0  # spreads of the population that a step is at most long
@@ -50,8 +50,8 @@ class Top(NamedTuple):
     decrement : (P,), twice what is expected to be left to gain, NaN where nothing is solved
     share : (P,), of the side of phi in a sum of both sides' gradients that is 0; 1 off a kink
     across : (P, K), from that side to the other, a posterior SD long; 0 off a kink
-    differs : (P, N, K + S), slopes of the predictions on that side less those on the other, where
-        they are asked for; 0 off a kink
+    differs : (P, N, K + S), slopes of the predictions on that side less those on the other, 0 off
+        a kink; `carpk.conditional` looks at both
     """
 
     phi: np.ndarray
