@@ -40,7 +40,7 @@ ROWS = {  # name: (reference in tests/references.py, estimator, copies of the co
     "stein90-nuts": ("stein90", "nuts", 1), "stein90-gibbs": ("stein90", "gibbs", 1),
     "pkpd40-gibbs": ("pkpd40", "gibbs", 1), "gibbs-2000": ("tisacel", "gibbs", 2000 / 90),
 }
-SETTINGS = {"gibbs-2000": {"draws": 1000}}  # for an ESS of 200 and more
+SETTINGS = {"gibbs-2000": {"warmup": 800, "draws": 1600}}  # for an ESS of 200 and more
 BEGIN, END = "<!-- estimators -->", "<!-- end of estimators -->"
 COLUMNS = ("fit", "patients", "wall s", "cpu s", "of theophylline's cpu", "GB", "OFV or ESS",
            "converged", "stages, wall s", "load")

@@ -341,11 +341,11 @@ def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ..
             # the last are filled up with the first, so that they need no program of their own
             some = np.arange(first, first + _TOGETHER) % total
             out = evaluate(*jax.tree.map(lambda x, some=some: x[some], flat), data)
-            found.append([np.asarray(out[n])[:total - first, :patients] if n == "failed" else
-                          np.asarray(out[n])[:total - first, rows[0], rows[1]] for n in wanted])
-        # in the order of what is read from disk, or sums would differ in the last digit
-        return [np.ascontiguousarray(np.concatenate(v)).reshape(*shape, -1)
-                for v in zip(*found, strict=True)]
+            # in the order of what is read from disk, or sums would differ in the last digit
+            found.append([np.ascontiguousarray(
+                np.asarray(out[n])[:total - first, :patients] if n == "failed" else
+                np.asarray(out[n])[:total - first, rows[0], rows[1]]) for n in wanted])
+        return [np.concatenate(v).reshape(*shape, -1) for v in zip(*found, strict=True)]
 
     return every
 
