@@ -72,7 +72,7 @@ def test_the_mesh_doubles_until_the_predictions_stand_still():
     seen = design(who, structure)
     loose = choose_steps(ready(population(structure), who), seen, tolerance=0.1)
     tight = choose_steps(ready(population(structure), who), seen, tolerance=1e-12)
-    assert 120 <= loose.steps < tight.steps
+    assert 15 <= loose.steps < tight.steps
 
 
 def test_stiff_equations_are_solved_by_the_implicit_method_and_others_by_the_explicit_one():
