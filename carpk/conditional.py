@@ -175,7 +175,7 @@ class Patients:
         noise[0] = 0.0
         phi = mu + _WIDE * omega * noise
         best = np.argmax(self.densities(u, phi).reshape(parts, -1, len(mu)), axis=1)
-        return phi.reshape(parts, -1, *mu.shape)[
+        return phi.reshape(parts, len(phi) // parts, *mu.shape)[
             np.arange(parts)[:, None], best, np.arange(len(mu))]
 
     def modes(self, u: Any, start: Any = None, anew: bool = False) -> Top:

@@ -9,6 +9,7 @@ from carpk import climbing
 from carpk.approximations import Approximation
 from carpk.climbing import Between, Point, climbed
 from carpk.cohort import design
+from carpk.empirical_bayes import laplace_start
 from carpk.likelihood import data_of, from_theta
 from carpk.population_model import population
 from carpk.preparation import resolve
@@ -127,3 +128,12 @@ def test_the_objective_does_not_jump_where_a_kink_holds_the_mode(method, name):
     assert np.sum(np.array(shares) < 1.0) > 20
     # by the slopes of one side alone, whichever phi ends on, it jumped by 0.04 to 0.09
     assert np.abs(np.diff(values, 2)).max() < 0.02
+
+
+def test_where_nothing_varies_there_is_nothing_to_climb():
+    rows = [("1", 4, 3.0), ("1", 10, 101.0), ("2", 14, 27.0)]
+    seen = design(cohort(rows), PEAK)
+    model, _ = resolve(population(PEAK, spread=[]), seen, {})
+    start = laplace_start(model, data_of(model, seen), seed=1)
+    assert start.phi.shape == (2, 0)
+    assert np.isfinite(start.log_likelihood).all()
