@@ -54,7 +54,7 @@ def binary_outputs(model: PopulationModel) -> list[str]:
 class Likelihood(NamedTuple):
     """patients : (P,), each one's -2 log-likelihood without N log 2 pi; scores : (P, Q), their
     gradients in the free population parameters on the real line, or None; kinked : (P,), whose
-    mode has no curvature, where scores are asked for."""
+    mode lies on a kink or has no curvature, where scores are asked for."""
 
     patients: np.ndarray
     modes: Top
@@ -171,12 +171,10 @@ class Approximation:
             slopes = stacked([(_log_det(self.data, precision, a) - _log_det(
                 self.data, precision, b)) / (2 * FIRST) for a, b in sides], modes.look.value)
         moves = patients.moves(u, modes)
-        # how ln det H moves with the share of one side of a kink
-        tilt = [_log_det(self.data, precision, modes.look._replace(
-            jacobian=modes.look.jacobian + s * modes.differs)) / (2 * FIRST)
-            for s in (FIRST, -FIRST)] if (modes.share < 1.0).any() else [0.0, 0.0]
-        own = _weighed(curvature, moves) + np.reshape(tilt[0] - tilt[1], (-1, 1)) * _shifts(
-            modes, moves)
+        one, other = (_log_det(self.data, precision, modes.look._replace(
+            jacobian=modes.look.jacobian + s * modes.differs)) for s in (FIRST, -FIRST))
+        tilt = (one - other) / (2 * FIRST)  # with the share of one side of a kink
+        own = _weighed(curvature, moves) + tilt[:, None] * _shifts(modes, moves)
         return self._scores(modes, curvature, moves, slopes[:, :k], slopes[:, k:], own), \
             ~curvature.smooth
 

@@ -20,11 +20,13 @@ from carpk.small_matrices import Rows, cholesky, solve_lower, solve_upper
 
 TOLERANCE = 1e-12  # Newton decrement: a mode within a millionth of its SD
 _ON_KINK = 1e-9  # the same where it is linear in how far off the kink phi is
-ASIDE = 3e-4  # of a posterior SD, off a kink
+# of a posterior SD, off a kink: three times the step of first differences, which stay on one side
+ASIDE = 3e-4
 _MOST = 60  # rounds
 _STUCK = 1e10  # damping at which a patient has stopped moving
 _LEAP = 10.0  # spreads of the population that a step is at most long
-_BENT = (0.1, 4.0)  # times the curvature of the information, that a step may tell of
+# times the curvature of the information, that a step may tell of: the jump of a slope tells of more
+_BENT = (0.1, 4.0)
 
 
 class Between(NamedTuple):
@@ -63,8 +65,8 @@ class Top(NamedTuple):
 
     @property
     def creeping(self) -> np.ndarray:
-        """(P,), who has not come to the top; not who has no solution."""
-        return self.decrement > np.where(self.share < 1.0, _ON_KINK, TOLERANCE)
+        """(P,), who has not come to the top and is on no kink; not who has no solution."""
+        return (self.share == 1.0) & (self.decrement > TOLERANCE)
 
 
 def climbed(at: Between, seen_from: Callable[[np.ndarray], tuple[Point, Look]],
@@ -82,7 +84,8 @@ def climbed(at: Between, seen_from: Callable[[np.ndarray], tuple[Point, Look]],
             (step, share, *_), (_, free, left, way) = _tops(
                 here, across, facing, (damped, whole))
             arrived = left < np.where(free < 1.0, _ON_KINK, TOLERANCE)
-            # of the far side's slope that just across the kink counts, once phi is on it
+            # on a kink the slope just across it counts: where the far point is not that near, a
+            # probe is, and where that rises there was no kink
             away = across.phi - here.phi
             apart = _dot(away, _by(whole, away))
             far = facing & (free < 1.0) & (apart > (10 * ASIDE) ** 2)

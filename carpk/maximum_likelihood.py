@@ -177,10 +177,10 @@ def _updated(inverse: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.nd
 
 def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], None]) \
         -> tuple[Maximum, np.ndarray]:
-    """The maximum and the Hessian there, after Newton's steps by that Hessian, with the modes
-    that a search from nothing finds: those of a fit must not depend on its path. Where modes lie
-    on kinks the objective jumps as they come and go: it has no Hessian, and the sum of squared
-    scores stands in."""
+    """The maximum and the Hessian there, after Newton's steps by that Hessian, with the likeliest
+    modes there are, also by a search from nothing: those of a fit must not depend on its path.
+    Where modes lie on kinks patients go from one to another: differences of scores are no Hessian
+    there, and the sum of squared scores stands in."""
     best = begun
     for _ in range(4):
         fresh = approximation.likelihood(best.u, best.found.modes.phi, anew=True)
@@ -256,15 +256,12 @@ def _searched(approximation: Approximation, start: Start, starts: int, seed: int
         progress("estimate", 41 * min(len(ended), starts - 1) + min(steps, 40), 41 * starts)
 
     for away in dispersed(approximation.model, first, starts, seed) - first:
-        u, phi = first, np.asarray(start.phi) if ended else approximation.likelihood(
-            first, start.phi, anew=True).modes.phi
-        for share in (1.0, 0.5, 0.25) if ended else ():
+        for share in (1.0, 0.5, 0.25):
             u = first + share * away
-            found = approximation.likelihood(u)
-            phi = found.modes.phi
+            found = approximation.likelihood(u, start.phi, anew=True)
             if np.isfinite(found.patients).all():
                 break
-        tried = maximised(approximation, u, phi, told)
+        tried = maximised(approximation, u, found.modes.phi, told)
         # by the modes that a search from nothing finds, as those of the best will be
         fresh = approximation.likelihood(tried.u) if starts > 1 else tried.found
         ended.append(Ended(u, tried.u, min(float(fresh.patients.sum()), tried.ofv), 0.0,

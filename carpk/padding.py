@@ -44,15 +44,22 @@ def filled_up(data: Arrays) -> Arrays:
             "stands_for": jnp.asarray(place)}
 
 
-def filled_patients(values: Any, patients: int, axis: int = 0) -> Any:
-    """An array of so many patients, or what is a tree of them, filled up by repeating the last."""
-    more = rounded(patients) - patients
-    return jax.tree.map(lambda x: np.concatenate(
-        [x, np.repeat(np.take(x, [-1], axis), more, axis)], axis), values) if more else values
+def filled_on_one_device(data: Arrays) -> Arrays:
+    """`filled_up`, but where patients are shared out among devices: the data as they are."""
+    return filled_up(data) if len(jax.devices()) == 1 else data
+
+
+def filled_to(count: int, values: Any, axis: int = 0) -> np.ndarray:
+    """An array whose `axis` is the patients', filled up to so many by repeating the last."""
+    own = np.asarray(values)
+    more = count - own.shape[axis]
+    return np.concatenate([own, np.repeat(np.take(own, [-1], axis), more, axis)], axis) \
+        if more else own
 
 
 def filled_start(start: Any) -> Any:
-    """The start of `filled_up` data: of those who fill up nothing is known."""
+    """The `carpk.empirical_bayes.Start` of `filled_up` data: of those who fill up nothing is known.
+    """
     patients = start.phi.shape[0]
     place = np.minimum(np.arange(rounded(patients)), patients - 1)
     own = np.arange(len(place)) < patients

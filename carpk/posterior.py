@@ -26,7 +26,7 @@ from carpk.likelihood import (
     row_log_likelihood,
     with_own_levels,
 )
-from carpk.padding import filled_patients, filled_up
+from carpk.padding import filled_on_one_device, filled_to
 from carpk.population_model import PopulationModel
 from carpk.solve import Arrays
 
@@ -187,8 +187,7 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     """
     chains, draws = phi.shape[:2]
     rows = np.nonzero(design.observed)
-    # programs of a round number of patients, but where these are shared out among devices
-    data = filled_up(data) if len(jax.devices()) == 1 else data
+    data = filled_on_one_device(data)
     every, key = _evaluation(model, data, rows), jax.random.key(seed)
     log_likelihood, failed = every(theta, phi, jax.random.split(key, chains * draws),
                                    "log_likelihood", "failed")
@@ -309,8 +308,7 @@ def _filled(phi: np.ndarray, data: Arrays) -> np.ndarray:
     """Draws of phi (chain * draw, P, K), of as many patients as the data are of; see
     `carpk.padding`."""
     flat = phi.reshape(phi.shape[0] * phi.shape[1], *phi.shape[2:])
-    patients = phi.shape[2]
-    return filled_patients(flat, patients, 1) if data["time"].shape[0] > patients else flat
+    return filled_to(data["time"].shape[0], flat, 1)
 
 
 def _evaluation(model: PopulationModel, data: Arrays, rows: tuple[np.ndarray, ...]) \

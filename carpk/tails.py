@@ -28,15 +28,22 @@ class Tails:
     draw: Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
 
-_FAR = -12.0  # from here to the left the asymptotic series, whose next term is below 1e-13
+# from here to the left the asymptotic series (Abramowitz & Stegun 26.2.12), whose next term is
+# below 1e-13
+_FAR = -12.0
 _SERIES = [math.prod(range(-(2 * k - 1), 0, 2)) * 1.0 for k in range(10, 0, -1)]
 _LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @jax.custom_jvp
 def log_normal_below(z: Any) -> Any:
-    """ln P(Z < z), with one erfc and one logarithm: a fit with censored rows spends half of its
-    time here, and JAX's own takes twice as long."""
+    """ln P(Z < z) of a standard normal Z, of z's shape, with one erfc and one logarithm: censored
+    rows are most of a closed form's gradient, and JAX's own takes half as long again.
+
+    >>> import jax.numpy as jnp
+    >>> [f"{v:.4f}" for v in log_normal_below(jnp.array([-40.0, 0.0]))]
+    ['-804.6084', '-0.6931']
+    """
     tail = 0.5 * jax.lax.erfc(jnp.where(z < _FAR, 1.0, jnp.abs(z)) * math.sqrt(0.5))
     far = jnp.where(z < _FAR, z, _FAR)
     series, inverse = jnp.zeros_like(z), 1.0 / far**2
