@@ -1,5 +1,6 @@
 """carpk.changes: parameters that change in a patient, against solutions by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -74,13 +75,8 @@ def asked(structure=ONE, wt="locf", **more):
 
 def ready(model, cohort, steps=240):
     seen = design(cohort, model.structure)
-    model, _ = with_effects(population_with_steps(model, steps), seen)
+    model, _ = with_effects(replace(model, steps=steps), seen)
     return model, seen, data_of(model, seen)
-
-
-def population_with_steps(model, steps):
-    import dataclasses
-    return dataclasses.replace(model, steps=steps)
 
 
 def by_hand(wt, on, eta, times, scale=1.0, at=0.0):
@@ -118,6 +114,17 @@ def test_a_clearance_that_changes_is_solved_as_by_hand(cohort, rule, wt):
                 *by_hand(wt[1], lambda t: 0.0 * t, -0.1, [1, 4, 8])]
     # a slope is cut in eight pieces, in each of which the parameter goes straight
     assert found == pytest.approx(expected, rel=2e-5 if rule == "linear" else 2e-6)
+
+
+@pytest.mark.parametrize("structure", [ONE, LATE], ids=["given", "late"])
+def test_a_patient_with_a_finer_mesh_keeps_its_doses_and_changes(cohort, structure):
+    model, seen, _ = ready(asked(structure, wt="linear"), cohort, steps=5)
+    theta, phi = {**THETA, "F_pop": 0.6}, jnp.log(jnp.array([[2.4], [1.8]]))
+    coarse, fine, mixed = (np.asarray(predicted_rows(model, data_of(m, seen), theta, phi)) for m in
+                           (model, replace(model, steps=80), replace(model, finer=(80, ("2",)))))
+    assert np.array_equal(mixed[0], coarse[0])
+    assert mixed[1] == pytest.approx(fine[1], rel=1e-12)
+    assert not np.allclose(coarse[1], fine[1], rtol=1e-9)
 
 
 def test_likelihood_and_gradient_across_a_change_are_those_by_hand(cohort):
