@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.accuracy import MESHES, Mesh, agreeing, by
+from carpk.accuracy import MESHES, Mesh, by, chosen_mesh
 from carpk.changes import effects_over_time, epochs_of, resolved_over_time
 from carpk.classes import class_priors, published_classes
 from carpk.cohort import Design
@@ -257,17 +256,12 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(seen.ids), len(mu)))
     patients = (np.broadcast_to(mu, signs.shape), mu + size * signs)
 
-    run, first = _log_predictions(model, seen, values), MESHES["fit"][structure.solver][0]
-
-    ladder, runs = MESHES["fit"][structure.solver], dict[Mesh, np.ndarray]()
+    run, ladder = _log_predictions(model, seen, values), MESHES["fit"][structure.solver]
+    least_room, runs = 4 * ladder[0][1], dict[Mesh, np.ndarray]()
 
     def logs(mesh: Mesh) -> np.ndarray:
-        room = max(mesh[1], 4 * first[1])  # which the first three share; mostly they suffice
-        runs[mesh] = np.stack([run(mesh, phi, room) for phi in patients])
-        return runs[mesh]
-
-    def furthest(coarse: np.ndarray, fine: np.ndarray) -> float:
-        return float(np.max(np.abs(fine - coarse)))
+        room = max(mesh[1], least_room)  # which the first three share; mostly they suffice
+        return np.stack([run(mesh, phi, room) for phi in patients])
 
     if model.steps:
         method = structure.solver
@@ -275,12 +269,20 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
             explicit = np.isfinite(logs(("tsit5", model.steps))).all()
             method = "tsit5" if explicit else "rodas4"
         return dataclasses.replace(model, structure=by(structure, (method, 0)))
-    (chosen, _), (finest, _), apart = agreeing(ladder, logs, furthest, tolerance)
-    chosen = chosen if apart <= tolerance else finest
+    moved: dict[Mesh, np.ndarray] = {}  # by the coarser of two, of each patient
+    for mesh in ladder:
+        runs[mesh] = logs(mesh)
+        if len(runs) > 1:
+            coarse, fine = list(runs)[-2:]
+            apart = np.abs(runs[fine] - runs[coarse]).max(axis=(0, 2))
+            moved[coarse] = np.where(np.isnan(apart), np.inf, apart)
+            if (moved[coarse] <= tolerance).all():
+                break
+    chosen, decide = chosen_mesh(list(runs), np.stack(list(moved.values())), tolerance)
     few = max(len(seen.ids) // 10, 1) if len(seen.ids) > 2 else 0
-    for coarse, fine in pairwise(m for m in runs if m[0] == chosen[0] and m[1] <= chosen[1]):
-        left = ~(np.abs(runs[fine] - runs[coarse]).max(axis=(0, 2)) <= tolerance)
-        if left.sum() <= few and 4 * coarse[1] <= chosen[1]:
+    for coarse, apart in moved.items():
+        left = decide & (apart > tolerance)
+        if coarse[0] == chosen[0] and 4 * coarse[1] <= chosen[1] and left.sum() <= few:
             return dataclasses.replace(
                 model, structure=by(structure, coarse), steps=coarse[1],
                 finer=(chosen[1], tuple(np.array(seen.ids, object)[left])))

@@ -143,3 +143,15 @@ def test_a_fit_keeps_who_has_it_and_looks_at_both_meshes_where_it_has_gone(swing
     assert again.model.finer == found.model.finer == swinging[0].finer
     assert found.convergence.measures["solve_error"] < 0.02
     assert not any("mesh" in r for r in found.convergence.remarks)
+
+
+@pytest.mark.parametrize("speed", [1e5, 1e200])  # swings no mesh follows; numbers overflow
+def test_one_patient_without_a_solution_does_not_choose_the_mesh_of_a_cohort(speed):
+    rows = [(str(i), t, 100 * np.exp(-0.05 * t)) for i in range(6) for t in (1.0, 4.0, 11.0, 30.0)]
+    chosen = []
+    for odd in (0.3, speed):
+        who = cohort(rows, SPEED=[odd if i == 4 else 0.3 for i in range(6)])
+        model = ready(population(SWINGING, solver="tsit5"), who)
+        chosen.append(choose_steps(model, design(who, SWINGING)))
+    assert chosen[0].steps == chosen[1].steps <= 60
+    assert chosen[1].finer == (0, ())
