@@ -180,9 +180,9 @@ def chosen_mesh(meshes: Sequence[Mesh], moved: np.ndarray, tolerance: float) \
         one set of absurd parameters does not choose the mesh of a cohort; if that is so of all,
         those who were solved at all decide.
     """
-    decide: np.ndarray = (moved <= tolerance).any(axis=0)
+    decide = np.asarray((moved <= tolerance).any(axis=0))
     if not decide.any():
-        decide = np.isfinite(moved).any(axis=0)
+        decide = np.asarray(np.isfinite(moved).any(axis=0))
     if not decide.any():
         return meshes[-1], decide
     furthest = moved[:, decide].max(axis=1)

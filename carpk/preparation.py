@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from carpk.correlated import correlations
 from carpk.earlier import adopted
 from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
-from carpk.likelihood import data_of, predicted_rows
+from carpk.likelihood import data_of, predicted_rows, read_by_errors
 from carpk.missing import missing_priors, resolved_missing
 from carpk.occasions import courses_of
 from carpk.paired_errors import pair_problems, rho_of
@@ -289,23 +290,40 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     return dataclasses.replace(model, structure=by(structure, chosen), steps=chosen[1])
 
 
-def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float],
-                phi: np.ndarray) -> np.ndarray:
-    """(P,): how far twice the mesh steps move each patient's predictions, on the log scale.
+class SolveError(NamedTuple):
+    """How far twice the mesh steps move each patient's predictions, at most: (P,) on the log
+    scale, and (P,) in SDs of the residual error; infinite where a solve failed."""
 
-    theta : population values, phi : (P, K), where the fit has gone. 0 for a closed form.
+    logs: np.ndarray
+    sds: np.ndarray
+
+
+def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float],
+                phi: np.ndarray) -> SolveError:
+    """What the mesh leaves out where the fit has gone; 0 for a closed form.
+
+    theta : population values, phi : (P, K)
     """
     if not model.structure.states:
-        return np.zeros(len(seen.ids))
+        return SolveError(*np.zeros((2, len(seen.ids))))
     run, method = _log_predictions(model, seen, theta), model.structure.solver
+    units = read_by_errors(model, seen).get("separate")
 
-    def error(steps: int) -> np.ndarray:
+    def errors_of(steps: int) -> SolveError:
         coarse, fine = (run((method, n), phi, 2 * steps) for n in (steps, 2 * steps))
-        return np.where(seen.observed, np.abs(fine - coarse), 0.0).max(axis=1)
+        sds = np.zeros_like(fine)
+        for k, (output, error) in enumerate(model.error_models().items()):
+            before, after = (error.working(np.exp(v)) for v in (coarse, fine))
+            sd = error.sd(np.exp(fine), model.sigma(theta, output, units))
+            sds = np.where(seen.output == k, np.abs(after - before) / sd, sds)
+        each = (np.where(seen.observed, v, 0.0) for v in (np.abs(fine - coarse), sds))
+        return SolveError(*(np.where(np.isnan(v), np.inf, v).max(axis=1) for v in each))
 
-    steps, who = model.finer
-    return np.where(np.isin(seen.ids, who), error(steps), error(model.steps)) if who \
-        else error(model.steps)
+    error, (steps, who) = errors_of(model.steps), model.finer
+    if not who:
+        return error
+    return SolveError(*(np.where(np.isin(seen.ids, who), finer, coarse)
+                        for finer, coarse in zip(errors_of(steps), error, strict=True)))
 
 
 def _log_predictions(model: PopulationModel, seen: Design, theta: Mapping[str, float]) \
