@@ -104,6 +104,9 @@ class Patients:
         self.model, self.interaction = model, interaction
         self.reads(data)
         self.shared, self.residual = shared_places(model), residual_places(model)
+        # of each place of phi a large deviation
+        self.sizes = np.array([model.structure.parameter(n.partition("_")[2]).size
+                               for n in model.sds])
         self._look = jax.jit(lambda data, u, phi, sds: look_at(model, data, u, phi, sds))
         self._between = jax.jit(lambda data, u: between(model, data, u))
         self._density = jax.jit(lambda data, u, phi: patient_log_density(

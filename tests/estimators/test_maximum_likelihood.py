@@ -214,6 +214,19 @@ def test_a_smooth_model_has_no_kinks_wherever_its_fit_begins(inits, shared_data)
     assert {n: at[n]["se_sandwich"] for n in sds} == pytest.approx(sds, rel=0.01)
 
 
+@pytest.mark.parametrize("inits", ["", "data"])
+@pytest.mark.parametrize("estimator", ["laplace", "focei"])
+def test_a_line_begins_in_the_unit_of_its_intercept(estimator, inits, shared_data):
+    """nlme's maximum, which is exact. With every start of omega near a third, 0.3 mm of an
+    intercept of 20 mm, it ended at 229.811, its intercepts and slopes all but one."""
+    model, cohort, theta = references.orthodont(shared_data)
+    found = fit(model, cohort, estimator, seed=1, inits=inits, draws=51)
+    assert found.convergence.ok
+    assert found.convergence.measures["ofv"] == pytest.approx(229.31523, abs=1e-4)
+    at = found.manifest["estimates"]
+    assert {n: at[n]["estimate"] for n in theta} == pytest.approx(theta, rel=3e-3)
+
+
 # last run: all passed, 80 to 160 s each beside other work; typical values within 6 % of the
 # individuals' geometric means (RSE 3 to 5 %), VM and KM of the saturable set 8 and 13 % low (5, 8)
 @pytest.mark.slow
