@@ -102,14 +102,15 @@ class _Population:
             model.priors[n].log_density_real(u[k]) if k in used else jnp.zeros(())
             for k, n in enumerate(model.free)]) if model.free else u)
 
-    def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
-            -> np.ndarray:
-        """u (Q,) by a look at phi, with each patient's covariance (P, K, K)."""
+    def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray,
+               then: np.ndarray) -> np.ndarray:
+        """u (Q,) by a look at phi, with each patient's covariance (P, K, K); `then` (P, K) is
+        where they will be seen next."""
         with np.errstate(all="ignore"):  # of no solution: such steps are refused
-            return self._updated(u, look, phi, covariance)
+            return self._updated(u, look, phi, covariance, then)
 
-    def _updated(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
-            -> np.ndarray:
+    def _updated(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray,
+                 then: np.ndarray) -> np.ndarray:
         k = phi.shape[1]
         own, shared = look.jacobian[..., :k], look.jacobian[..., k:]
         at = self.patients.between(u)
@@ -123,8 +124,26 @@ class _Population:
         new = np.asarray(self.u(self._spreads(
             theta, phi - self.patients.between(new).mu, covariance)))
         new = self._residual_step(new, look.predicted, ((own @ covariance) * own).sum(axis=2))
-        return self._newton(new, self.shared, np.einsum("pn,pns->s", look.slope, shared),
-                            information_of(self.data, look.weight, shared).sum(axis=0))
+        return self._shared_step(new, then, self._newton(
+            new, self.shared, np.einsum("pn,pns->s", look.slope, shared),
+            information_of(self.data, look.weight, shared).sum(axis=0)))
+
+    def _shared_step(self, u: np.ndarray, phi: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """From u towards `new`, which differs in what moves the predictions where phi is held, as
+        far as it helps and no patient loses its solution: it would not find it again."""
+        if np.array_equal(u, new):
+            return u
+
+        def height(u: np.ndarray) -> np.ndarray:
+            return np.append(self.patients.look(u, phi).value, self.prior(u)[self.shared])
+
+        before = height(u)
+        known = np.isfinite(before)
+        for share in 0.25 ** np.arange(4):
+            trial = u + share * (new - u)
+            if np.sum(height(trial)[known] - before[known]) >= 0.0:
+                return trial
+        return u
 
     def _newton(self, u: np.ndarray, places: np.ndarray, gradient: np.ndarray,
                 information: np.ndarray) -> np.ndarray:
@@ -136,7 +155,9 @@ class _Population:
         total = information + np.diag(1e-9 - np.minimum(bends[places], 0.0))
         if not (np.isfinite(total).all() and np.isfinite(gradient).all()):
             return u  # a patient without a solution; the next look may have one
-        return self._moved(u, places, np.linalg.solve(total, gradient + slopes[places]))
+        move = np.linalg.solve(total, gradient + slopes[places])
+        # shortened as a whole, it still leads uphill
+        return self._moved(u, places, move / max(1.0, np.max(np.abs(move) / self.reach[places])))
 
     def _moved(self, u: np.ndarray, places: np.ndarray, move: np.ndarray) -> np.ndarray:
         """u with some places moved, none beyond its reach nor where the move is no number."""
@@ -240,7 +261,7 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     while count < (30 if held else 8) or (moved > 0.006 and count < rounds):
         better, new, seen, covariance = _turned(patients, u, phi, look, damping)
         before, count = u, count + 1
-        u = u if held else known.update(u, look, phi, covariance)
+        u = u if held else known.update(u, look, phi, covariance, new)
         moved = float(np.max(np.abs(u - before) / known.reach, initial=0.0))
         phi, look = new, seen if held else patients.look(u, new)
         damping = np.clip(damping * np.where(better, 0.2, 8.0), 1e-9, 1e6)
