@@ -219,11 +219,10 @@ def class_priors(structure: StructuralModel, mixture: Mixture, reasons: dict[str
     a, priors = _EACH, {}
     for name in mixture.parameters:
         p = structure.parameter(name)
-        size = max(abs(p.typical), 1.0) if p.link == "identity" else 1.0
         for delta in mixture.deltas(name):
             rises = name == mixture.parameters[0]
-            priors[delta] = Prior("lognormal", (published.get(delta, size), _APART)) if rises \
-                else Prior("normal", (published.get(delta, 0.0), size))
+            priors[delta] = Prior("lognormal", (published.get(delta, p.size), _APART)) if rises \
+                else Prior("normal", (published.get(delta, 0.0), p.size))
             reasons.setdefault(delta, "default: around the model file's value" if delta in published
                                else "default: of this order" + (
                                    "; above 0, as classes are numbered by it" if rises else ""))

@@ -104,6 +104,9 @@ class Patients:
         self.model, self.interaction = model, interaction
         self.reads(data)
         self.shared, self.residual = shared_places(model), residual_places(model)
+        # of each place of phi a large deviation
+        self.sizes = np.array([model.structure.parameter(n.partition("_")[2]).size
+                               for n in model.sds])
         self._look = jax.jit(lambda data, u, phi, sds: look_at(model, data, u, phi, sds))
         self._between = jax.jit(lambda data, u: between(model, data, u))
         self._density = jax.jit(lambda data, u, phi: patient_log_density(
@@ -260,15 +263,25 @@ class Patients:
         return self._polished(u, modes, at) if modes.creeping.any() else modes
 
     def _of_both(self, u: Any, top: Top) -> Top:
-        """On a kink a look whose slopes are those of both sides, as far as each holds phi."""
+        """On a kink a look whose slopes are those of both sides, as far as each holds phi. Where
+        these differ by no more than curvature may over a first difference there is no kink: a
+        climb whose information is too small brackets a smooth top as it does a kink."""
         look, k = top.look, top.phi.shape[1]
-        one, other = (x.jacobian for x in self.looks(
-            [(u, top.phi + s * ASIDE * top.across) for s in (-1.0, 1.0)]))
-        share = top.share[:, None, None]
-        jacobian = np.where(share < 1.0, share * one + (1.0 - share) * other, look.jacobian)
-        return top._replace(differs=np.where(share < 1.0, one - other, 0.0), look=look._replace(
-            jacobian=jacobian, gradient=np.einsum("pn,pnk->pk", look.slope, jacobian),
-            information=information_of(self.data, look.weight, jacobian[..., :k])))
+        near, far, beside, beyond = (x.jacobian for x in self.looks(
+            [(u, top.phi + s * ASIDE * top.across) for s in (-1.0, -2.0, 1.0, 2.0)]))
+        one, other = 2.0 * near - far, 2.0 * beside - beyond  # at phi, of either side
+        jump = np.einsum("pn,pnk,pk->p", look.slope, (one - other)[..., :k], top.across,
+                         optimize=True)
+        kink = (top.share < 1.0) & ~(jump < 2 * FIRST * _KINK)
+        smooth = (top.share < 1.0) & ~kink
+        share = np.where(kink, top.share, 1.0)
+        mine, differs = share[:, None, None], np.where(kink[:, None, None], one - other, 0.0)
+        jacobian = np.where(mine < 1.0, mine * one + (1.0 - mine) * other, look.jacobian)
+        return top._replace(
+            decrement=np.where(smooth, np.inf, top.decrement), share=share, differs=differs,
+            across=np.where(kink[:, None], top.across, 0.0), look=look._replace(
+                jacobian=jacobian, gradient=np.einsum("pn,pnk->pk", look.slope, jacobian),
+                information=information_of(self.data, look.weight, jacobian[..., :k])))
 
     def _polished(self, u: Any, modes: Top, at: Between) -> Top:
         """Newton's steps by the exact curvature, where scoring creeps: along a ridge that bends.

@@ -16,6 +16,7 @@ import numpy as np
 from carpk.climbing import patientwise, rises, scoring_step
 from carpk.conditional import Patients, differences, factor, inverse_transposed
 from carpk.correlated import correlations
+from carpk.effects import coefficients
 from carpk.likelihood import from_theta, population_location, to_theta
 from carpk.paired_errors import rho_of, second_rows
 from carpk.population_model import PopulationModel
@@ -90,6 +91,10 @@ class _Population:
         model = self.model = patients.model
         self.patients, self.data = patients, jax.tree.map(np.asarray, patients.data)
         self.located, self.shared = located_places(model), shared_places(model)
+        size = {f"{q.name}_pop": q.size for q in model.structure.parameters} | {
+            n: model.structure.parameter(e.parameter).size
+            for e in model.effects for n in coefficients(e)}
+        self.reach = np.array([0.5 * size.get(n, 1.0) for n in model.free])  # of one update
         self.theta = jax.jit(lambda u: to_theta(model, u))
         self.u = jax.jit(lambda theta: from_theta(model, theta))
         used = [*self.located, *self.shared, *patients.residual]
@@ -97,14 +102,15 @@ class _Population:
             model.priors[n].log_density_real(u[k]) if k in used else jnp.zeros(())
             for k, n in enumerate(model.free)]) if model.free else u)
 
-    def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
-            -> np.ndarray:
-        """u (Q,) by a look at phi, with each patient's covariance (P, K, K)."""
+    def update(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray,
+               then: np.ndarray) -> np.ndarray:
+        """u (Q,) by a look at phi, with each patient's covariance (P, K, K); `then` (P, K) is
+        where they will be seen next."""
         with np.errstate(all="ignore"):  # of no solution: such steps are refused
-            return self._updated(u, look, phi, covariance)
+            return self._updated(u, look, phi, covariance, then)
 
-    def _updated(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray) \
-            -> np.ndarray:
+    def _updated(self, u: np.ndarray, look: Look, phi: np.ndarray, covariance: np.ndarray,
+                 then: np.ndarray) -> np.ndarray:
         k = phi.shape[1]
         own, shared = look.jacobian[..., :k], look.jacobian[..., k:]
         at = self.patients.between(u)
@@ -118,8 +124,26 @@ class _Population:
         new = np.asarray(self.u(self._spreads(
             theta, phi - self.patients.between(new).mu, covariance)))
         new = self._residual_step(new, look.predicted, ((own @ covariance) * own).sum(axis=2))
-        return self._newton(new, self.shared, np.einsum("pn,pns->s", look.slope, shared),
-                            information_of(self.data, look.weight, shared).sum(axis=0))
+        return self._shared_step(new, then, self._newton(
+            new, self.shared, np.einsum("pn,pns->s", look.slope, shared),
+            information_of(self.data, look.weight, shared).sum(axis=0)))
+
+    def _shared_step(self, u: np.ndarray, phi: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """From u towards `new`, which differs in what moves the predictions where phi is held, as
+        far as it helps and no patient loses its solution: it would not find it again."""
+        if np.array_equal(u, new):
+            return u
+
+        def height(u: np.ndarray) -> np.ndarray:
+            return np.append(self.patients.look(u, phi).value, self.prior(u)[self.shared])
+
+        before = height(u)
+        known = np.isfinite(before)
+        for share in 0.25 ** np.arange(4):
+            trial = u + share * (new - u)
+            if np.sum(height(trial)[known] - before[known]) >= 0.0:
+                return trial
+        return u
 
     def _newton(self, u: np.ndarray, places: np.ndarray, gradient: np.ndarray,
                 information: np.ndarray) -> np.ndarray:
@@ -131,7 +155,15 @@ class _Population:
         total = information + np.diag(1e-9 - np.minimum(bends[places], 0.0))
         if not (np.isfinite(total).all() and np.isfinite(gradient).all()):
             return u  # a patient without a solution; the next look may have one
-        return _moved(u, places, np.linalg.solve(total, gradient + slopes[places]))
+        move = np.linalg.solve(total, gradient + slopes[places])
+        # shortened as a whole, it still leads uphill
+        return self._moved(u, places, move / max(1.0, np.max(np.abs(move) / self.reach[places])))
+
+    def _moved(self, u: np.ndarray, places: np.ndarray, move: np.ndarray) -> np.ndarray:
+        """u with some places moved, none beyond its reach nor where the move is no number."""
+        new, reach = u.copy(), self.reach[places]
+        new[places] += np.where(np.isfinite(move), np.clip(move, -reach, reach), 0.0)
+        return new
 
     def _of_prior(self, u: np.ndarray, step: float = 1e-3) -> tuple[np.ndarray, np.ndarray]:
         """Slopes and bends of the log priors (Q,) on the real line."""
@@ -162,16 +194,16 @@ class _Population:
                 rows = np.sum(residual_rows(model, data, name))
                 known.append(2.0 * max(float(rows), 1.0) * (slope / float(theta[name])) ** 2)
         gradient = gradient + self._of_prior(u)[0][patients.residual]
-        return _moved(u, patients.residual, gradient / np.array(known))
+        return self._moved(u, patients.residual, gradient / np.array(known))
 
     def _spreads(self, theta: dict[str, np.ndarray], away: np.ndarray, covariance: np.ndarray) \
             -> dict[str, np.ndarray]:
         """Omegas and correlations from the conditional modes, `away` (P, K) from their location,
         and their covariances (P, K, K)."""
         model, updated = self.model, dict(theta)
-        # as if two more patients had a spread of a third: it keeps omega off zero
-        whole = (away.T @ away + covariance.sum(axis=0) + 2 * 0.1 * np.eye(len(model.sds))) \
-            / (len(away) + 2)
+        # as if two more patients had a spread of a third of what is large: it keeps omega off zero
+        whole = (away.T @ away + covariance.sum(axis=0)
+                 + 2 * 0.1 * np.diag(self.patients.sizes**2)) / (len(away) + 2)
         for name in dict.fromkeys(model.sds):
             if name not in model.fixed:
                 updated[name] = np.sqrt(mean_variance(model, name, whole))
@@ -182,13 +214,6 @@ class _Population:
                 if name not in model.fixed:
                     updated[name] = whole[i, j] / np.sqrt(whole[i, i] * whole[j, j])
         return updated
-
-
-def _moved(u: np.ndarray, places: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """u with some places moved by half a unit at most, and not where the move is no number."""
-    new = u.copy()
-    new[places] += np.where(np.isfinite(move), np.clip(move, -0.5, 0.5), 0.0)
-    return new
 
 
 def _first(model: PopulationModel, name: str) -> float:
@@ -223,7 +248,8 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     """
     theta = {n: _first(model, n) for n in model.names}
     for n in model.spread:  # an omega's prior median is small where patients differ much
-        theta[f"omega_{n}"] = model.fixed.get(f"omega_{n}", max(theta[f"omega_{n}"], 0.7))
+        theta[f"omega_{n}"] = model.fixed.get(f"omega_{n}", max(
+            theta[f"omega_{n}"], 0.7 * model.structure.parameter(n).size))
     theta |= begin or {}
     patients = patients or Patients(model, data)
     known = _Population(patients)
@@ -232,11 +258,11 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     look, damping = patients.look(u, phi), np.full(len(phi), 0.1)
 
     moved, count = 1.0, 0
-    while count < (30 if held else 8) or (moved > 0.003 and count < rounds):
+    while count < (30 if held else 8) or (moved > 0.006 and count < rounds):
         better, new, seen, covariance = _turned(patients, u, phi, look, damping)
         before, count = u, count + 1
-        u = u if held else known.update(u, look, phi, covariance)
-        moved = float(np.max(np.abs(u - before), initial=0.0))
+        u = u if held else known.update(u, look, phi, covariance, new)
+        moved = float(np.max(np.abs(u - before) / known.reach, initial=0.0))
         phi, look = new, seen if held else patients.look(u, new)
         damping = np.clip(damping * np.where(better, 0.2, 8.0), 1e-9, 1e6)
     for _ in range(10):  # the patients to their modes, the population at rest
@@ -252,7 +278,8 @@ def _turned(patients: Patients, u: np.ndarray, phi: np.ndarray, look: Look, damp
     at = patients.between(u)
     with np.errstate(all="ignore"):  # where a solve failed
         step = scoring_step(at, phi, look, damping)
-        trial = phi + np.clip(step, -3.0, 3.0)
+        most = 3.0 * patients.sizes
+        trial = phi + np.clip(step, -most, most)
         seen = patients.look(u, trial)
         better = rises(patients.height(u, trial, seen), patients.height(u, phi, look))
         axes = inverse_transposed(factor(at.precision, look.information), look.value)

@@ -158,8 +158,7 @@ def level_priors(structure: StructuralModel, level: Level, reasons: dict[str, st
     priors: dict[str, Prior] = {}
     for name in level.parameters:
         p = structure.parameter(name)
-        size = max(abs(p.typical), 1.0) if p.link == "identity" else 1.0
-        priors[level.tau(name)] = Prior("halfnormal", (_TAU * size,))
+        priors[level.tau(name)] = Prior("halfnormal", (_TAU * p.size,))
         reasons.setdefault(level.tau(name), "default: units within a factor of e of each other")
         for b in level.deviations(name):
             priors[b] = Prior("normal", (0.0, 1.0))

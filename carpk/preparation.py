@@ -87,14 +87,15 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
         priors[f"{p.name}_pop"] = Prior(family, (centre, width))
         reasons.setdefault(f"{p.name}_pop", why)
     for p in model.varying:
-        scale = max(1.0, p.omega.omega) if p.omega else 1.0
+        scale = max(p.size, p.omega.omega) if p.omega else p.size
         if p.omega and not p.omega.published:
             scale = 2.0 * p.omega.omega
             reasons.setdefault(f"omega_{p.name}", "default: twice the assumed spread")
         priors[f"omega_{p.name}"] = Prior("halfnormal", (scale,))
     for name in model.occasions:
-        omega = structure.parameter(name).omega
-        priors[f"gamma_{name}"] = Prior("halfnormal", (max(1.0, omega.omega) if omega else 1.0,))
+        p = structure.parameter(name)
+        scale = max(p.size, p.omega.omega) if p.omega else p.size
+        priors[f"gamma_{name}"] = Prior("halfnormal", (scale,))
     model = _with_joint_priors(model, design, units, priors, fixed, reasons)
     priors = {**priors, **model.priors}
     return dataclasses.replace(
@@ -181,8 +182,7 @@ def _covariate_priors(model: PopulationModel, design: Design, reasons: dict[str,
     for e in model.effects:
         columns, gap = still[e.key], model.gap(e)
         columns = columns if gap is None else columns[~gap.lacking(design.covariates)]
-        link = model.structure.parameter(e.parameter)
-        size = max(abs(link.typical), 1.0) if link.link == "identity" else 1.0
+        size = model.structure.parameter(e.parameter).size
         for k, name in enumerate(coefficients(e)):
             sd = 1.0 if e.form == "category" else float(np.std(columns[:, k]))
             priors[name] = Prior("normal", (0.0, float(f"{size / sd:.2g}")))
@@ -195,9 +195,8 @@ def _noise(model: PopulationModel) -> float:
     """What effects stand against: the spread of the parameters they move (geometric mean), in
     the unit of their coefficients' default priors; 0.5 where the model file has none."""
     moved = [model.structure.parameter(e.parameter) for e in model.effects]
-    sizes = [max(abs(p.typical), 1.0) if p.link == "identity" else 1.0 for p in moved]
-    return float(np.exp(np.mean([np.log((p.omega.omega if p.omega else 0.5 * s) / s)
-                                 for p, s in zip(moved, sizes, strict=True)] or [0.0])))
+    return float(np.exp(np.mean([np.log(p.omega.omega / p.size if p.omega else 0.5)
+                                 for p in moved] or [0.0])))
 
 
 def _all_default(structure: StructuralModel, design: Design, name: str) -> bool:

@@ -120,8 +120,7 @@ def from_summaries(model: PopulationModel, data: Arrays, seed: int) -> dict[str,
         data, jnp.broadcast_to(one, (patients, len(free)))), phi))
     first = np.array([float(s.to_real(jnp.asarray(_centre(model, n))))
                       for n, s in zip(free, scales, strict=True)])
-    unit = np.array([1.0 if model.structure.parameter(n).link != "identity"
-                     else max(abs(c), 1.0) for n, c in zip(free, first, strict=True)])
+    unit = np.array([model.structure.parameter(n).size for n in free])
     centre, width, phi = first, _WIDE * unit, np.tile(first, (patients, 1))
     for _ in range(_ROUNDS):
         drawn = centre + width * random.normal(size=(_DRAWS, len(free)))

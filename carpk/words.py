@@ -90,6 +90,12 @@ class Parameter:
     def __post_init__(self) -> None:
         object.__setattr__(self, "typical", _as_float(self.typical))
 
+    @property
+    def size(self) -> float:
+        """A large deviation on the link scale: a factor of e, or on the identity link what the
+        model file's own values say of the parameter's unit."""
+        return 1.0 if self.link != "identity" else max(abs(self.typical), 1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class State:

@@ -15,6 +15,7 @@ from carpk import conditional
 from carpk.approximations import Approximation
 from carpk.cohort import design
 from carpk.conditional_residuals import cwres
+from carpk.empirical_bayes import laplace_start
 from carpk.endpoint_check import checked
 from carpk.error_models import error_model
 from carpk.fit_exposure import model_exposure
@@ -67,6 +68,19 @@ def test_a_row_has_bernoullis_probability_and_its_exact_derivatives():
     drawn = np.asarray(model.draw(jax.random.key(1), np.full(4000, 0.3), None))
     assert set(np.unique(drawn)) == {0.0, 1.0}
     assert drawn.mean() == pytest.approx(0.3, abs=4 * (0.21 / 4000) ** 0.5)
+
+
+def test_a_start_at_which_answers_are_nearly_sure_finds_back_to_a_slope():
+    """There the curvature is all but 0, and Newton's step thousands long: it is taken as far as
+    it helps. With half a unit of it whatever came of it, the slope went to and fro."""
+    cohort = answering(60)
+    seen = design(cohort, MIXED)
+    model, _ = resolve(MODEL, seen, {})
+    near, far = (laplace_start(model, data_of(model, seen), seed=1, begin=THETA | at)
+                 for at in ({}, {"base_pop": -3.5, "slope_pop": 0.95}))
+    assert far.sweeps < 120
+    assert np.asarray(far.u) == pytest.approx(np.asarray(near.u), abs=0.2)
+    assert np.sum(far.log_likelihood) == pytest.approx(np.sum(near.log_likelihood), abs=1.0)
 
 
 @pytest.mark.slow  # 10036.79451 against 10036.79450; no patient further off than 1.5e-4

@@ -109,7 +109,7 @@ def test_a_patient_whose_jacobian_overflows_leaves_the_population_finite():
     jacobian[2], jacobian[4] = [np.inf, -np.inf], [1e200, -1e200]
     broken = look._replace(jacobian=jacobian)
     updated = _Population(patients).update(
-        u, broken, phi, np.tile([[0.1, -0.02], [-0.02, 0.1]], (6, 1, 1)))
+        u, broken, phi, np.tile([[0.1, -0.02], [-0.02, 0.1]], (6, 1, 1)), phi)
     assert np.isfinite(updated).all()
     begun = _begun(model, data, u, phi, broken, 1)
     assert np.isfinite(begun.linear).all()

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from models_for_tests import FOLLOWING, cohort
+from reference_models import LINE
 from swinging import MODEL as SWINGING
 
 from carpk import registry
@@ -58,6 +59,15 @@ def test_a_prior_that_was_asked_for_is_kept():
     model = ready(population("stein_2019", priors={"beta": "lognormal(0.01, 0.2)"}), cohort(ROWS))
     assert str(model.priors["beta_pop"]) == "lognormal(0.01, 0.2)"
     assert model.reasons["beta_pop"] == "asked for"
+
+
+def test_the_prior_of_a_spread_is_in_the_unit_of_its_parameter():
+    """LINE's intercept is 20, its slope 1; on other links a deviation has no unit."""
+    line = ready(population(LINE), cohort(ROWS))
+    assert str(line.priors["omega_a"]) == "halfnormal(20)"
+    assert str(line.priors["omega_b"]) == "halfnormal(1)"
+    assert str(ready(population("stein_2019"), cohort(ROWS)).priors["omega_Tmax"]) == \
+        "halfnormal(1)"
 
 
 def test_the_prior_of_an_additive_error_scales_with_the_data():
