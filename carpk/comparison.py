@@ -10,22 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
 
 from carpk import posterior
 from carpk.conditional import Patients
 from carpk.fitting import Fit
-from carpk.importance import factor_of, spread_t, weighed
+from carpk.integrated import log_marginals
 from carpk.likelihood import data_of, from_theta
 from carpk.posterior import Left
 from carpk.prediction import some_draws
 from carpk.problems import Problem, RequestError
-from carpk.small_matrices import Rows
 from carpk.tables import parameters
 
 COLUMNS = ("fit", "unit", "elpd", "se", "p_loo", "difference", "difference_se", "weight",
            "pareto_k", "unreliable", "differs")
-_DRAWS, _INNER = 400, 100  # of the posterior, and of each patient's phi for each of them
+_DRAWS = 400  # of the posterior
 _BAD = 0.7  # a Pareto k above it: leaving the patient out cannot be read off these draws
 
 
@@ -81,33 +79,29 @@ def patient_log_likelihoods(fit: Fit, seed: int = 1, of: Fit | None = None,
     """(chain, draw, patient): log p(y_i | population) of some draws, phi integrated out.
 
     of : another fit, whose patients are looked at instead of this one's; places : which of them
-    The proposal of each patient is a multivariate t with the mean and covariance of the patient's
-    own posterior.
     """
     model, stored, of = fit.model, fit.posterior["posterior"].dataset, of or fit
     data = data_of(model, of.design)
     some = some_draws(fit, _DRAWS)
     some = some[:len(some) - len(some) % stored.sizes["chain"]]
     theta = {n: jnp.asarray(stored[n].values.reshape(-1)[some]) for n in model.free}
-    centre, low = _proposal(of)
+    centre, covariance = _own_posterior(of)
     if places is not None:
-        data, centre, low = jax.tree.map(lambda x: x[places], (data, centre, low))
+        data, centre, covariance = jax.tree.map(lambda x: x[places], (data, centre, covariance))
     us = np.asarray(jax.jit(jax.vmap(lambda values: from_theta(
         model, {**model.fixed, **values})))(theta))
-    patients, random = Patients(model, data), np.random.default_rng(seed)
-    found = np.stack([logsumexp(weighed(patients, u, centre, low, spread_t(
-        random, (_INNER, *centre.shape)))[0], axis=0) - np.log(_INNER) for u in us])
+    found = log_marginals(Patients(model, data), us, centre, covariance, seed)
     return found.reshape(stored.sizes["chain"], -1, found.shape[1])
 
 
-def _proposal(fit: Fit) -> tuple[np.ndarray, Rows]:
-    """Each patient's posterior mean of phi (P, K), and the lower factor of its covariance."""
+def _own_posterior(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Each patient's posterior mean of phi (P, K), and its covariance (P, K, K)."""
     stored, model = fit.posterior["posterior"].dataset, fit.model
     phi = posterior.phi_of(model, stored)
     phi = phi.reshape(phi.shape[0] * phi.shape[1], *phi.shape[2:])
     away = phi - phi.mean(axis=0)
     covariance = np.einsum("spk,spl->pkl", away, away) / len(phi)
-    return phi.mean(axis=0), factor_of(covariance + 1e-10 * np.eye(phi.shape[-1]))
+    return phi.mean(axis=0), covariance + 1e-10 * np.eye(phi.shape[-1])
 
 
 def _row(name: str, unit: str, left: Left, names: Sequence[str], differs: str) -> dict[str, Any]:

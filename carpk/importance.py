@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import gammaln, softmax
 
 from carpk.conditional import Patients, by_entries
-from carpk.small_matrices import Rows, cholesky, multiplied
+from carpk.small_matrices import Rows, cholesky, multiplied, solve_lower
 
 FREEDOM = 5.0  # of the proposal's Student t: heavier tails than any posterior met here
 _PILOT = 500  # draws that only shape the proposal
@@ -56,14 +56,27 @@ def weighed(patients: Patients, u: Any, centre: np.ndarray, low: Rows, z: np.nda
 
     z : (M, P, K), of `spread_t`; centre : (P, K) and low : by entries (P,), what becomes of it
     """
-    k = centre.shape[1]
-    phi = centre + np.stack(multiplied(low, [z[..., i] for i in range(k)]), axis=-1) \
-        if k else np.zeros(z.shape)
-    volume = sum((np.log(row[i]) for i, row in enumerate(low)), np.zeros(len(centre)))
-    proposed = gammaln((FREEDOM + k) / 2) - gammaln(FREEDOM / 2) \
-        - 0.5 * k * np.log(FREEDOM * np.pi) - volume \
-        - 0.5 * (FREEDOM + k) * np.log1p(np.sum(z**2, axis=-1) / FREEDOM)
+    phi = placed(centre, low, z)
+    proposed = t_log_density(centre, low, phi)
     return patients.densities(u, phi) - proposed, phi
+
+
+def placed(centre: np.ndarray, low: Rows, z: np.ndarray) -> np.ndarray:
+    """Draws (M, P, K) of `spread_t` around centre (P, K), by the factor low."""
+    moved = multiplied(low, [z[..., i] for i in range(z.shape[-1])])
+    return centre + np.stack(moved, axis=-1) if moved else z
+
+
+def t_log_density(centre: np.ndarray, low: Rows, phi: np.ndarray) -> np.ndarray:
+    """(M, P): of phi (M, P, K), under the multivariate t that `placed` draws from."""
+    k = len(low)
+    z = solve_lower(low, [phi[..., i] - centre[:, i] for i in range(k)])
+    squares = sum((x**2 for x in z), np.zeros(phi.shape[:-1]))
+    volume = sum((np.log(row[i]) for i, row in enumerate(low)), np.zeros(len(centre)))
+    density: np.ndarray = gammaln((FREEDOM + k) / 2) - gammaln(FREEDOM / 2) \
+        - 0.5 * k * np.log(FREEDOM * np.pi) - volume \
+        - 0.5 * (FREEDOM + k) * np.log1p(squares / FREEDOM)
+    return density
 
 
 def factor_of(matrices: np.ndarray) -> Rows:

@@ -28,12 +28,16 @@ def lines(patients=12, seed=3):
     return cohort(rows, SEX=sex)
 
 
-def made(near_typical, **asked):
-    """Draws around the priors' medians, which lie where the lines were simulated."""
+def made(near_typical, changed=lambda draws: None, **asked):
+    """Draws around the priors' medians, which lie where the lines were simulated.
+
+    changed : what becomes of the draws of the population before those of the patients follow
+    """
     priors = {"a_pop": "normal(21, 1)", "b_pop": "normal(1, 0.3)", "omega_a": "halfnormal(1)",
               "omega_b": "halfnormal(0.5)", "sigma_C_add": "halfnormal(0.8)"}
     fit = near_typical(population(LINE, priors={**priors, **asked.pop("priors", {})}, **asked),
                        lines())
+    changed(fit.posterior["posterior"].dataset)
     return conditioned(fit)
 
 
@@ -64,20 +68,35 @@ def omega_of(at):
     return np.array([[at["omega_a"] ** 2, cov], [cov, at["omega_b"] ** 2]])
 
 
+def exactly(fit):
+    """What `patient_log_likelihoods` estimates, in closed form."""
+    found, draws = [], fit.posterior["posterior"].dataset
+    for s in some_draws(fit, 400):
+        at = {n: float(draws[n].values.reshape(-1)[s]) for n in fit.model.free}
+        found.append(stats.multivariate_normal(
+            DESIGN @ [at["a_pop"], at["b_pop"]],
+            DESIGN @ omega_of(at) @ DESIGN.T + at["sigma_C_add"] ** 2 * np.eye(4)).logpdf(
+                fit.design.upper))
+    return np.array(found).reshape(draws.sizes["chain"], -1, len(fit.design.ids))
+
+
 def test_a_patients_likelihood_is_the_multivariate_normal_of_a_linear_model(near_typical):
     fit = made(near_typical, correlated="full")
-    ours = patient_log_likelihoods(fit)
-    draws = fit.posterior["posterior"].dataset
-    some = some_draws(fit, 400)
-    y = fit.design.upper
-    for s in (0, 30, 77):
-        at = {n: float(draws[n].values.reshape(-1)[some[s]]) for n in fit.model.free}
-        exact = stats.multivariate_normal(
-            DESIGN @ [at["a_pop"], at["b_pop"]],
-            DESIGN @ omega_of(at) @ DESIGN.T + at["sigma_C_add"] ** 2 * np.eye(4)).logpdf(y)
-        got = ours.reshape(-1, len(y))[s]
-        assert np.abs(got - exact).mean() < 0.1
-        assert abs((got - exact).mean()) < 0.06  # of all patients: the noise has no side
+    away = patient_log_likelihoods(fit) - exactly(fit)
+    assert np.abs(away).mean() < 0.1
+    assert abs(away.mean()) < 0.01  # of all patients and draws: the noise has no side
+
+
+def test_leaving_a_patient_out_holds_where_an_omega_comes_near_0_in_some_draws(near_typical):
+    def small(draws):
+        draws["omega_b"].values[:] = 10 ** np.random.default_rng(3).uniform(
+            -6, -0.3, size=draws["omega_b"].shape)
+
+    fit = made(near_typical, small)
+    ours, exact = patient_log_likelihoods(fit), exactly(fit)
+    assert np.abs(ours - exact).max() < 0.7
+    found = [left_out({"one": x, "same": x})["one"] for x in (ours, exact)]
+    assert found[0].elpd == pytest.approx(found[1].elpd, abs=0.1)
 
 
 def test_leaving_a_unit_out_agrees_with_the_conjugate_normal():

@@ -20,8 +20,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "changes",
     "thresholds dosing solve padding accuracy likelihood preparation sensitivities climbing "
     "conditional empirical_bayes mixture_start geometry "
-    "approximations importance asymptotics information_criteria expected_information simulation "
-    "virtual_cohort trajectories prior_cohorts",
+    "approximations importance integrated asymptotics information_criteria expected_information "
+    "simulation virtual_cohort trajectories prior_cohorts",
     "checkpoints posterior marginal stochastic_em starting_values chains multistart "
     "maximum_likelihood estimators/* fitting",
     "persistence exposure_summary prediction conditional_residuals "
