@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from carpk.cli_options import Column, Dvid, Model, Unit, show
+from carpk.cli_options import Column, Dvid, Model, Scheduler, Unit, Workers, show
 
 
 def command(
@@ -29,7 +29,8 @@ def command(
             metavar="data|typical|fits/NAME")] = None,
         starts: Annotated[int | None, typer.Option(
             help="searches by maximum likelihood, from dispersed starts; the fit is the best, and "
-            "says whether they agree")] = None,
+            "says whether they agree; --workers make them side by side")] = None,
+        workers: Workers = 1, scheduler: Scheduler = None,
         setting: Annotated[list[str] | None, typer.Option(
             help="another setting of the estimator", metavar="target_accept=0.9")] = None,
         out: Annotated[str | None, typer.Option(
@@ -105,4 +106,5 @@ def command(
         setting=setting)
     asked = cli_request.resumed(resume, data, options) if resume else \
         cli_request.request(data, options)
-    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12), resume))
+    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12), resume,
+                                 workers, scheduler))

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from carpk.cli_options import Scheduler, Workers
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-Workers = Annotated[int, typer.Option(
-    help="processes on this machine that fit side by side, of one thread each")]
-Scheduler = Annotated[str | None, typer.Option(
-    help="address of a dask cluster that fits instead; its workers see the same folders",
-    metavar="ADDRESS")]
 Fit = Annotated[Path, typer.Argument(
     metavar="FIT", help="the folder of a fit by maximum likelihood")]
 

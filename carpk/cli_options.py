@@ -24,6 +24,12 @@ Unit = Annotated[list[str] | None, typer.Option(
 Column = Annotated[list[str] | None, typer.Option(
     help="our name = the file's column; may be repeated", metavar="DV=CONC")]
 
+Workers = Annotated[int, typer.Option(
+    help="processes on this machine that fit side by side, of one thread each")]
+Scheduler = Annotated[str | None, typer.Option(
+    help="address of a dask cluster that fits instead; its workers see the same folders",
+    metavar="ADDRESS")]
+
 
 def show(problems: Iterable[Problem], most: int | None) -> None:
     """Problems on stderr, errors first, the rest counted beyond `most`."""

@@ -22,8 +22,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "conditional empirical_bayes mixture_start geometry "
     "approximations importance asymptotics information_criteria expected_information simulation "
     "virtual_cohort trajectories prior_cohorts",
-    "checkpoints posterior marginal stochastic_em starting_values chains multistart "
-    "maximum_likelihood estimators/* fitting",
+    "checkpoints model_record posterior marginal stochastic_em starting_values chains multistart "
+    "refused_priors maximum_likelihood estimators/* fitting",
     "persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check refitting resampling profiling numerical_check "
     "fit_exposure normalised_errors "
