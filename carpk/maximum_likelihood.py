@@ -205,6 +205,8 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     done = time.perf_counter()
     known, said = as_asked(covariance, uncertainty(model, hessian, _scores(best)), approximation,
                            best.u, _scores(best), slopes_of, seed)
+    if method == "fo":  # which looked at nobody but the typical patient: NONMEM's POSTHOC
+        best = best._replace(found=best.found._replace(modes=approximation.patients.modes(best.u)))
     records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)
     reasons, remarks, measures = judged(approximation, ids, best, known)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)

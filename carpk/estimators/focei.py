@@ -20,7 +20,8 @@ from carpk.starting_values import refused_inits
 class Focei(Estimator):
     """Maximum likelihood by FOCEI, or by what came before it.
 
-    method : focei, foce (residual SD of the typical patient), fo (around the typical patient)
+    method : focei, foce (residual SD of the typical patient), fo (around the typical patient;
+        the patients' etas are then their conditional modes at the estimate, NONMEM's POSTHOC)
     draws : from the asymptotic normal, an odd number
     covariance : of the standard errors: observed information, expected (simulated), or sandwich
     inits : where it begins, see `carpk.starting_values.start_from`
