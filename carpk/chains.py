@@ -25,7 +25,7 @@ from carpk.padding import filled_start, filled_up
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
-from carpk.starting_values import began, refused_inits, start_from
+from carpk.starting_values import began, refused_inits, start_kept
 
 CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
 _ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
@@ -120,7 +120,7 @@ class MarkovChains(abc.ABC):
         patients, full = len(ids), filled_up(data)
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             programs = pool.submit(_programs, self, model, full)
-            start = _start(self.inits, model, data, seed, kept)
+            start = start_kept(self.inits, model, data, seed, kept)
             filled = filled_start(start)
             frame = frozen(model, filled, self.trusted)
             progress("start", 1, 1)
@@ -139,19 +139,6 @@ class MarkovChains(abc.ABC):
             theta, phi[:, :, :patients], stats, *_judged(self, theta, stats, start, ids),
             {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled},
             {"inits": began(model, start)})
-
-
-def _start(inits: str, model: PopulationModel, data: Arrays, seed: int,
-           kept: Checkpoints | None) -> Start:
-    """Where the fit begins: as kept, or found and kept."""
-    known = kept.load("start") if kept else None
-    if known is not None:
-        sweeps = int(known.pop("sweeps"))
-        return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
-    start = start_from(model, data, seed, inits)
-    if kept:
-        kept.save("start", {n: v for n, v in start._asdict().items() if v is not None})
-    return start
 
 
 def _programs(settings: MarkovChains, model: PopulationModel, data: Arrays) \

@@ -22,10 +22,13 @@ class Checkpoints:
 
     record : what was asked and of which data, code and versions; another record that is there
         under the same name is of the same request, and only its versions may differ
+    workers, scheduler : who makes what is made side by side, see `carpk.many_fits.results`
     """
 
-    def __init__(self, folder: Path, record: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, record: Mapping[str, Any], workers: int = 1,
+                 scheduler: str | None = None) -> None:
         self.folder, self.record = folder, record
+        self.workers, self.scheduler = workers, scheduler
 
     @property
     def other_versions(self) -> dict[str, str]:
@@ -38,14 +41,16 @@ class Checkpoints:
 
     def save(self, name: str, arrays: Mapping[str, Any]) -> None:
         """Keeps arrays by name, in the place of what was kept under `name`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        asked = self.folder / "request.json"
-        if not asked.exists():
-            self._replace(asked, json.dumps(self.record, indent=1).encode())
+        self._begin()
         side = self.folder / f".{name}-{os.getpid()}"
         with side.open("wb") as file:
             np.savez(file, allow_pickle=False, **{n: _plain(v) for n, v in arrays.items()})
         side.replace(self.folder / f"{name}.npz")
+
+    def write(self, name: str, text: str) -> None:
+        """Keeps a file of text."""
+        self._begin()
+        self._replace(self.folder / name, text.encode())
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """What was kept under a name, or None."""
@@ -54,6 +59,13 @@ class Checkpoints:
                 return dict(kept)
         except FileNotFoundError:
             return None
+
+    def _begin(self) -> None:
+        """The folder, with what was asked."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        asked = self.folder / "request.json"
+        if not asked.exists():
+            self._replace(asked, json.dumps(self.record, indent=1).encode())
 
     def _replace(self, path: Path, content: bytes) -> None:
         side = path.with_name(f".{path.name}-{os.getpid()}")

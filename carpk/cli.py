@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import carpk
-from carpk import cli_exposure_response, cli_fit_options, cli_many, cli_report, cli_tables
+from carpk import (
+    cli_exposure_response,
+    cli_fit_options,
+    cli_many,
+    cli_objective_options,
+    cli_report,
+    cli_tables,
+)
 from carpk.cli_options import Column, Data, Dose, Dvid, Model, Unit, show
 from carpk.problems import CarpkError, Problem, RequestError
 
@@ -53,36 +60,7 @@ def carpk_itself(version: Annotated[bool, typer.Option(
 
 
 app.command("fit")(refusing(cli_fit_options.command))
-
-
-@app.command()
-@refusing
-def objective(
-        data: Data,
-        theta: Annotated[str, typer.Option(
-            help="a TOML of population values, CL_pop = 3.2, or the manifest.json of a fit by "
-            "maximum likelihood", metavar="values.toml")],
-        model: Model = None,
-        method: Annotated[str, typer.Option(
-            help="fo, foce, focei, laplace or importance_sampling")] = "focei",
-        draws: Annotated[int, typer.Option(help="per patient, of importance_sampling")] = 3000,
-        seed: Annotated[int, typer.Option(help="of importance_sampling")] = 1,
-        patients: Annotated[bool, typer.Option(
-            "--patients", help="Print each patient's part as well.")] = False,
-        as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-        dvid: Dvid = None, unit: Unit = None, column: Column = None,
-        error: Annotated[list[str] | None, typer.Option(
-            help="residual error model of an output", metavar="C=proportional")] = None,
-        spread: Annotated[list[str] | None, typer.Option(
-            help="the parameters that vary between patients", metavar="Cmax,beta")] = None) -> None:
-    """Print the likelihood of given population values, on NONMEM's scale."""
-    from carpk import cli_objective, cli_request
-    asked = cli_request.request(data, cli_request.options(
-        model=model, seed=seed, errors=error, spread=spread,
-        data={"dvid": dvid, "units": unit, "columns": column}))
-    found = cli_objective.run(asked, theta, method, draws)
-    typer.echo(json.dumps(cli_objective.as_json(found), indent=1) if as_json
-               else cli_objective.written(found, patients))
+app.command("objective")(refusing(cli_objective_options.command))
 
 
 @app.command()

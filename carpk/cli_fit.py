@@ -30,7 +30,8 @@ _SHOWN = {"parameter": "parameter", "unit": "unit", "median": "median", "lower95
 _DEAREST_LAST = ("shrinkage", "ess_tail", "rse", "unit")  # what 80 columns do without
 
 
-def run(asked: Request, show: Show, resumed: str | None = None) -> int:
+def run(asked: Request, show: Show, resumed: str | None = None, workers: int = 1,
+        scheduler: str | None = None) -> int:
     """Fits, or goes on in the folder of an unfinished fit; saves, reports, prints; the exit code.
     """
     model = asked.population()
@@ -45,7 +46,8 @@ def run(asked: Request, show: Show, resumed: str | None = None) -> int:
         with Stages() as progress:
             assert asked.seed is not None
             result = fit(model, cohort, asked.estimator, seed=asked.seed, progress=progress,
-                         unfinished=resumed or asked.out, **asked.settings)
+                         unfinished=resumed or asked.out, workers=workers,
+                         scheduler=scheduler, **asked.settings)
             folder = result.save(asked.out)
             progress("report", 0, 1)
             report(result, folder)

@@ -6,7 +6,28 @@ from typing import Annotated
 
 import typer
 
-from carpk.cli_options import Column, Dvid, Model, Unit, show
+from carpk.cli_options import (
+    Censoring,
+    Classes,
+    Column,
+    Correlate,
+    CorrelateErrors,
+    Covariate,
+    Dvid,
+    Error,
+    Fix,
+    Free,
+    Model,
+    Occasions,
+    Scheduler,
+    Solver,
+    Spread,
+    Steps,
+    TimeVarying,
+    Unit,
+    Workers,
+    show,
+)
 
 
 def command(
@@ -29,64 +50,41 @@ def command(
             metavar="data|typical|fits/NAME")] = None,
         starts: Annotated[int | None, typer.Option(
             help="searches by maximum likelihood, from dispersed starts; the fit is the best, and "
-            "says whether they agree")] = None,
+            "says whether they agree; --workers make them side by side")] = None,
+        workers: Workers = 1, scheduler: Scheduler = None,
         setting: Annotated[list[str] | None, typer.Option(
             help="another setting of the estimator", metavar="target_accept=0.9")] = None,
         out: Annotated[str | None, typer.Option(
             help="the folder in which the fit gets its own; default: fits")] = None,
         dvid: Dvid = None, unit: Unit = None, column: Column = None,
-        error: Annotated[list[str] | None, typer.Option(
-            help="residual error model of an output, its tails, and the column whose levels have "
-            "errors of their own", metavar='"C=lognormal by ASSAY"')] = None,
-        correlate_errors: Annotated[list[str] | None, typer.Option(
-            help="two outputs whose errors are correlated where both are measured at the same "
-            "time, as two assays of one sample; may be repeated", metavar="C,B")] = None,
-        spread: Annotated[list[str] | None, typer.Option(
-            help="the parameters that vary between patients", metavar="Cmax,beta")] = None,
-        covariate: Annotated[list[str] | None, typer.Option(
-            help="a covariate of a parameter: power, exponential, linear, category, hockey_stick "
-            "or spline, with a reference or without; or a formula; may be repeated",
-            metavar='"Cmax ~ DOSE=power(3.1)"')] = None,
-        time_varying: Annotated[list[str] | None, typer.Option(
-            help="how a covariate changes in a patient: locf, nocb, linear or window; may be "
-            "repeated", metavar="STEROID=window")] = None,
+        error: Error = None,
+        correlate_errors: CorrelateErrors = None,
+        spread: Spread = None,
+        covariate: Covariate = None,
+        time_varying: TimeVarying = None,
         missing: Annotated[list[str] | None, typer.Option(
             help="covariates that some patients lack, whose values are modelled (nuts, gibbs, "
             "svi); refused otherwise", metavar="WT,SEX")] = None,
-        occasions: Annotated[list[str] | None, typer.Option(
-            help="the parameters that differ between the occasions of a patient (column OCC), "
-            "such as a re-infusion", metavar="Cmax,alpha")] = None,
-        correlate: Annotated[list[str] | None, typer.Option(
-            help="parameters whose etas are correlated, or full; may be repeated",
-            metavar="Cmax,alpha")] = None,
+        occasions: Occasions = None,
+        correlate: Correlate = None,
         etas: Annotated[str | None, typer.Option(
             help="shape of the spread: normal (default), or student_t where single patients lie "
             "far out", metavar="normal")] = None,
-        classes: Annotated[str | None, typer.Option(
-            help="latent classes of patients: how many, and whose typical values differ; numbered "
-            "in rising order of the first", metavar='"2: Cmax,alpha"')] = None,
+        classes: Classes = None,
         level: Annotated[list[str] | None, typer.Option(
             help="a column of studies, products or sites, and the parameters that differ between "
             "them; may be repeated", metavar='"STUDY: Cmax,alpha"')] = None,
-        censoring: Annotated[str | None, typer.Option(
-            help="what levels below a limit count as: M3 (default, their probability), or M1, "
-            "M4, M6, M7 to see what those do", metavar="M3")] = None,
-        fix: Annotated[list[str] | None, typer.Option(
-            help="hold a population parameter, at the model file's value if none is given",
-            metavar="beta=0.003")] = None,
-        free: Annotated[list[str] | None, typer.Option(
-            help="estimate what the model file holds fixed", metavar="Ftoci")] = None,
+        censoring: Censoring = None,
+        fix: Fix = None,
+        free: Free = None,
         prior: Annotated[list[str] | None, typer.Option(
             help="prior of a population parameter",
             metavar='"Cmax_pop=lognormal(24000, 1.5)"')] = None,
         prior_from: Annotated[str | None, typer.Option(
             help="the posterior of a fit as the prior of what both estimate; with a discount, "
             "its covariance is divided by it", metavar="fits/RUN:0.5")] = None,
-        steps: Annotated[int | None, typer.Option(
-            help="mesh of an ODE model; chosen by its accuracy where not given")] = None,
-        solver: Annotated[str | None, typer.Option(
-            help="tsit5, or rodas4 for stiff equations; chosen like the steps; "
-            "diffrax_tsit5 and diffrax_kvaerno5 check them")] = None) -> None:
+        steps: Steps = None,
+        solver: Solver = None) -> None:
     """Fit a model to a cohort; print the parameters and the folder of the fit.
 
     Options override what a run.toml states. In a fit's own manifest.json its request can be
@@ -105,4 +103,5 @@ def command(
         setting=setting)
     asked = cli_request.resumed(resume, data, options) if resume else \
         cli_request.request(data, options)
-    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12), resume))
+    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12), resume,
+                                 workers, scheduler))

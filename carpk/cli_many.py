@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from carpk.cli_options import Scheduler, Workers
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-Workers = Annotated[int, typer.Option(
-    help="processes on this machine that fit side by side, of one thread each")]
-Scheduler = Annotated[str | None, typer.Option(
-    help="address of a dask cluster that fits instead; its workers see the same folders",
-    metavar="ADDRESS")]
 Fit = Annotated[Path, typer.Argument(
     metavar="FIT", help="the folder of a fit by maximum likelihood")]
 
@@ -48,25 +45,28 @@ def screen(
         out: Annotated[Path | None, typer.Option(
             help="the folder in which each fit gets its own; default: that of the first request",
             metavar="FOLDER")] = None) -> None:
-    """Fit many requests, each as `carpk fit` would, and print them by their BIC.
+    """Fit many requests, each as `carpk fit` would, and print them by their BIC, those of one
+    method on the same observations together.
 
     Asked for again, it makes only the fits that are not there.
     """
     from carpk.progress import Stages
-    from carpk.screening import MEASURES, screened
+    from carpk.screening import MEASURES, ranked, screened
     with Stages() as progress:
         made = screened(requests, seed=seed, out=out, workers=workers, scheduler=scheduler,
                         told=lambda done, total: progress("fits", done, total))
-    console, rows = _console(140), []
-    for name, r in sorted(made.items(), key=lambda kv: kv[1].get("bic", math.inf)):
-        rows.append([
+    console, groups = _console(140), ranked(made)
+    for group in groups:
+        first = next(iter(group.values()))
+        if len(groups) > 1 and "method" in first:
+            console.print(f"{first['method']}, {first['rows']} observations")
+        _print(console, ["request", "parameters", "OFV", "AIC", "BIC", "seconds", "fit"], [[
             name, str(r.get("parameters", "")),
             *(f"{r[n]:.2f}" if n in r else "" for n in MEASURES),
             f"{r['seconds']:.1f}" if "seconds" in r else "",
             (Path(r["fit"]).name if "fit" in r else "refused")
-            + ("" if r["ok"] or "fit" not in r else " NOT CONVERGED")])
-    _print(console, ["request", "parameters", "OFV", "AIC", "BIC", "seconds", "fit"], rows,
-           ("request", "fit"))
+            + ("" if r["ok"] or "fit" not in r else " NOT CONVERGED")]
+            for name, r in group.items()], ("request", "fit"))
     for name, r in made.items():
         for reason in r["reasons"]:
             console.print(f"{name}: {reason}")

@@ -15,8 +15,7 @@ from carpk.problems import Problem, RequestError
 def values(file: str) -> dict[str, float]:
     """Population values by name: a TOML of name = number, or the manifest.json of a fit by maximum
     likelihood, whose estimates and fixed values they then are."""
-    table = json.loads(Path(file).read_text("utf-8")) if file.endswith(".json") else \
-        requests.table(file)
+    table = _manifest(file) if file.endswith(".json") else requests.table(file)
     if "estimates" in table:
         return {**table["resolved"]["fixed"],
                 **{n: v["estimate"] for n, v in table["estimates"].items()}}
@@ -26,6 +25,15 @@ def values(file: str) -> dict[str, float]:
     if found:
         raise RequestError(found)
     return {str(n): float(v) for n, v in table.items()}
+
+
+def _manifest(file: str) -> dict[str, Any]:
+    requests.table(file)  # refuses what is no manifest
+    table: dict[str, Any] = json.loads(Path(file).read_text("utf-8"))
+    if "estimates" not in table:
+        raise RequestError(Problem("error", "not of a fit by maximum likelihood: a posterior has "
+                                   "no one value", "write values into a TOML", file))
+    return table
 
 
 def run(asked: requests.Request, theta: str, method: str, draws: int) -> Objective:

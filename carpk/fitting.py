@@ -25,21 +25,14 @@ import xarray as xr
 from carpk import posterior, program_cache, registry
 from carpk.censoring import censored_as
 from carpk.checkpoints import SUFFIX, Checkpoints, Progress
-from carpk.classes import Mixture
 from carpk.cohort import Cohort, Design, design, ignored_columns
-from carpk.covariate_models import CovariateEffect
 from carpk.devices import shared_out
-from carpk.earlier import Earlier
 from carpk.estimators import Convergence, Estimate, with_settings
-from carpk.horseshoe import Horseshoe
-from carpk.levels import Level
 from carpk.likelihood import data_of
-from carpk.missing import Given, Missing
+from carpk.model_record import from_record, record
 from carpk.population_model import PopulationModel
 from carpk.preparation import SolveError, choose_steps, resolve, solve_error
-from carpk.priors import Prior
 from carpk.problems import Problem, RequestError
-from carpk.separate_errors import Separate
 from carpk.structure import StructuralModel
 
 _VERSIONS = ("carpk", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
@@ -93,7 +86,7 @@ class Fit:
 
 def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed: int,
         progress: Progress | None = None, unfinished: str | Path | None = None,
-        **settings: Any) -> Fit:
+        workers: int = 1, scheduler: str | None = None, **settings: Any) -> Fit:
     """Fits a population model to a cohort.
 
     estimator : its name; `settings` are its fields (for nuts: chains, draws, warmup, ...)
@@ -101,6 +94,8 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     unfinished : the folder in which the fit keeps where it stands, in one of its own, until it is
         saved; the same request goes on from there, with the draws of a fit that was never
         interrupted. Or that folder of its own, which is refused where it is of another fit.
+    workers, scheduler : who makes several `starts`, see `carpk.many_fits.results`; the fit does
+        not depend on it
     Raises DataError when the cohort does not fit the model, RequestError for a setting that is
     not understood. A fit that did not converge is returned and says so in `convergence`.
     KeyboardInterrupt carries the folder that was kept, if one was.
@@ -115,6 +110,11 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     say = progress or (lambda stage, done, total: None)
     began = time.perf_counter()
     method = with_settings(registry.load("estimators", estimator), settings)
+    several = getattr(method, "starts", 1) > 1
+    if (workers, scheduler) != (1, None) and not several:
+        raise RequestError(Problem("error", "workers make several starts, and this is one",
+                                   "starts = 8, of focei, laplace or saem", column="workers",
+                                   found=scheduler or str(workers)))
     seen = design(censored_as(cohort, model.censoring, model.structure), model.structure)
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *program_cache.keep_programs()))
     resolved, told = resolve(model, seen, cohort.units)
@@ -129,17 +129,22 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
         data = shared_out(data, len(seen.ids))
     request, code, stamp = _asked(model, chosen.structure, cohort, estimator, method, seed)
     prepared = time.perf_counter()
-    if unfinished is not None and method.resumable:
+    kept = None
+    if method.resumable and (unfinished is not None or several):
+        own = _unfinished(chosen.structure.name, estimator, stamp)
         kept = Checkpoints(
-            _kept_in(Path(unfinished), _unfinished(chosen.structure.name, estimator, stamp)),
-            {"request": request, "versions": _versions()})
+            _kept_in(Path(unfinished), own) if unfinished is not None
+            else Path(tempfile.mkdtemp(suffix=SUFFIX)),
+            {"request": request, "versions": _versions()}, workers, scheduler)
         seen = dataclasses.replace(seen, warnings=(*seen.warnings, *_of_others(kept)))
-        try:
-            estimate = method.fit(chosen, data, seen.ids, seed, say, kept=kept)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(*[str(kept.folder)] if kept.folder.exists() else []) from None
-    else:
-        estimate = method.fit(chosen, data, seen.ids, seed, say)
+    try:
+        estimate = method.fit(chosen, data, seen.ids, seed, say, **({"kept": kept} if kept else {}))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*[str(kept.folder)] if kept and unfinished is not None
+                                and kept.folder.exists() else []) from None
+    finally:
+        if kept and unfinished is None:
+            shutil.rmtree(kept.folder, ignore_errors=True)
     estimated = time.perf_counter()
     say("predict", 0, 1)
     with ThreadPoolExecutor(1) as pool:  # on another core meanwhile
@@ -265,24 +270,7 @@ def _manifest(chosen: PopulationModel, cohort: Cohort, seen: Design, request: Ma
                  "units": {str(o.dvid): cohort.units.get(o.dvid, o.unit)
                            for o in structure.outputs}},
         "model": {"name": structure.name, "sha256": code, "text": text},
-        "resolved": {
-            "errors": dict(chosen.errors), "spread": list(chosen.spread),
-            "effects": [dataclasses.asdict(e) for e in chosen.effects],
-            "blocks": [list(b) for b in chosen.blocks], "censoring": chosen.censoring,
-            "etas": chosen.etas,
-            "mixture": dataclasses.asdict(chosen.mixture) if chosen.mixture else None,
-            "levels": [dataclasses.asdict(level) for level in chosen.levels],
-            "separate": {o: dataclasses.asdict(s) for o, s in chosen.separate.items()},
-            "error_pairs": [list(p) for p in chosen.error_pairs],
-            "missing": [dataclasses.asdict(gap) for gap in chosen.missing],
-            "time_varying": dict(chosen.time_varying),
-            "occasions": list(chosen.occasions), "courses": chosen.courses,
-            "priors": {n: str(p) for n, p in chosen.priors.items()},
-            "fixed": dict(chosen.fixed), "reasons": dict(chosen.reasons), "steps": chosen.steps,
-            "finer": list(chosen.finer), "solver": structure.solver, **({"earlier": {
-                "written": chosen.earlier.written, "names": list(chosen.earlier.priors),
-                "correlation": chosen.earlier.correlation}} if chosen.earlier else {}),
-            **({"horseshoe": dataclasses.asdict(chosen.horseshoe)} if chosen.horseshoe else {})},
+        "resolved": record(chosen),
         "seconds": {k: round(v, 3) for k, v in seconds.items()},
         "convergence": dataclasses.asdict(convergence),
         "warnings": [str(w) for w in seen.warnings],
@@ -325,33 +313,7 @@ def load_fit(folder: str | Path) -> Fit:
 
 def _read(folder: Path) -> Fit:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    structure = dataclasses.replace(registry.load_file(folder / "model.py"),
-                                    name=manifest["model"]["name"],
-                                    solver=manifest["resolved"]["solver"])
-    resolved = manifest["resolved"]
-    priors = {n: Prior.parse(p) for n, p in resolved["priors"].items()}
-    model = PopulationModel(
-        structure, resolved["errors"], tuple(resolved["spread"]), priors, resolved["fixed"],
-        resolved["reasons"], resolved["steps"],
-        tuple(CovariateEffect(**{**e, "points": tuple(e["points"])})
-              for e in resolved.get("effects", ())),
-        tuple(map(tuple, resolved.get("blocks", ()))), resolved.get("censoring", "M3"),
-        resolved.get("etas", "normal"),
-        Mixture(own["count"], tuple(own["parameters"])) if (own := resolved.get("mixture"))
-        else None, tuple(Level(v["column"], tuple(v["parameters"]), tuple(v["units"]))
-                         for v in resolved.get("levels", ())),
-        resolved.get("time_varying", {}), tuple(resolved.get("occasions", ())),
-        resolved.get("courses", 0), None if "earlier" not in resolved else Earlier(
-            resolved["earlier"]["written"], {n: priors[n] for n in resolved["earlier"]["names"]},
-            tuple(map(tuple, resolved["earlier"]["correlation"]))),
-        Horseshoe(**resolved["horseshoe"]) if "horseshoe" in resolved else None,
-        {o: Separate(s["column"], tuple(s["units"]))
-         for o, s in resolved.get("separate", {}).items()},
-        tuple((a, b) for a, b in resolved.get("error_pairs", ())),
-        tuple(Missing(**{**v, "levels": tuple(v["levels"]), "patients": tuple(v["patients"]),
-                         "given": tuple(Given(**g) for g in v["given"])})
-              for v in resolved.get("missing", ())),
-        (resolved["finer"][0], tuple(resolved["finer"][1])) if "finer" in resolved else (0, ()))
+    model = from_record(manifest["resolved"], folder / "model.py", manifest["model"]["name"])
     with xr.open_datatree(folder / "posterior.nc", engine="h5netcdf") as stored:
         draws = stored.load()
     judged = manifest["convergence"]

@@ -28,7 +28,8 @@ _prepared: dict[str, Callable[[Any], Result]] = {}
 
 def results(prepare: Prepare, source: str, asked: Mapping[str, Any], requests: Mapping[str, Any],
             folder: str | Path, *, workers: int = 1, scheduler: str | None = None,
-            told: Told | None = None) -> dict[str, Result]:
+            told: Told | None = None, ready: Callable[[Any], Result] | None = None) \
+        -> dict[str, Result]:
     """The result of every request, by name, in the order of the requests.
 
     prepare, source, asked : what each process prepares, `prepare(source, asked)`
@@ -37,6 +38,7 @@ def results(prepare: Prepare, source: str, asked: Mapping[str, Any], requests: M
     workers : processes on this machine, of one thread each; 1 is this process
     scheduler : address of a dask cluster instead, whose workers see `source`
     told : called with how many are there, of how many
+    ready : what this process has prepared already, where it does the work itself
     Raises RequestError where the folder holds results of something else, and where workers die
     or cannot be reached; what was done by then is kept.
 
@@ -56,9 +58,11 @@ def results(prepare: Prepare, source: str, asked: Mapping[str, Any], requests: M
             if _file(folder, n).is_file()}
     left = {n: r for n, r in requests.items() if n not in kept}
     say(len(kept), len(requests))
-    run = _here if workers == 1 and scheduler is None else _on_cores if scheduler is None \
-        else _on_cluster
-    for name, result in run(prepare, source, asked, left, workers, scheduler):
+    here = workers == 1 and scheduler is None
+    made = ((n, ready(r)) for n, r in left.items()) if here and ready else (
+        _here if here else _on_cores if scheduler is None else _on_cluster)(
+            prepare, source, asked, left, workers, scheduler)
+    for name, result in made:
         _write(_file(folder, name), result)
         kept[name] = result
         say(len(kept), len(requests))

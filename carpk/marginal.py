@@ -16,6 +16,7 @@ import pandas as pd
 
 from carpk import posterior
 from carpk.approximations import METHODS, Approximation, Method, binary_outputs
+from carpk.censoring import censored_as
 from carpk.cohort import Cohort, Design, design
 from carpk.correlated import correlations
 from carpk.importance import importance_sampled
@@ -75,7 +76,7 @@ def objective(model: PopulationModel, cohort: Cohort, theta: Mapping[str, float]
     if method not in (*METHODS, SAMPLING):
         raise RequestError(Problem("error", "no such method",
                                    f"known: {', '.join((*METHODS, SAMPLING))}", found=method))
-    seen = design(cohort, model.structure)
+    seen = design(censored_as(cohort, model.censoring, model.structure), model.structure)
     resolved, _ = resolve(model, seen, cohort.units)
     at = _at(resolved, theta)
     _must_be_normal(at, seen, method)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,19 +13,21 @@ import numpy as np
 
 from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
-from carpk.checkpoints import Progress
+from carpk.checkpoints import Checkpoints, Progress
 from carpk.climbing import Top
 from carpk.conditional import Curvature, Patients
 from carpk.empirical_bayes import Start
 from carpk.expected_information import as_asked
 from carpk.information_criteria import criteria
 from carpk.likelihood import to_theta
-from carpk.multistart import Ended, agreed, dispersed
+from carpk.many_fits import Result
+from carpk.model_record import received
+from carpk.multistart import Ended, agreed, dispersed, made, plain
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
+from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
-from carpk.starting_values import began, start_from
-from carpk.tails import TAILS
+from carpk.starting_values import began, start_kept
 
 _ROUNDS = 200  # quasi-Newton steps
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
@@ -64,40 +67,6 @@ class Maximum(NamedTuple):
     def ofv(self) -> float:
         """-2 log-likelihood without N log 2 pi."""
         return float(self.found.patients.sum())
-
-
-def refuse_priors(model: PopulationModel) -> None:
-    """Maximum likelihood has no place for a prior that was asked for; defaults are not used. Its
-    approximations take etas and residuals to be normal."""
-    heavy = [o for o, e in model.error_models().items() if e.tails is not TAILS["normal"]]
-    if heavy:
-        raise RequestError(Problem("error", "maximum likelihood takes normal residuals",
-                                   "drop the tails, or take the estimator nuts", column=heavy[0],
-                                   found=model.errors[heavy[0]]))
-    if model.etas != "normal":
-        raise RequestError(Problem("error", "maximum likelihood takes normal etas",
-                                   "drop it, or take the estimator nuts", column="etas",
-                                   found=model.etas))
-    if model.mixture:
-        raise RequestError(Problem("error", "maximum likelihood takes patients of one class",
-                                   'classes = "1", or take the estimator nuts', column="classes",
-                                   found=model.mixture.written))
-    if model.levels:
-        raise RequestError(Problem("error", "maximum likelihood has no level above the patients",
-                                   "take it as a covariate, or the estimator nuts",
-                                   column="levels", found=level.column) for level in model.levels)
-    if model.missing:
-        raise RequestError(Problem(
-            "error", "maximum likelihood takes covariates that no patient lacks",
-            "fill them in, or take the estimator nuts", column=gap.column,
-            found=f"missing in {len(gap.patients)} patients") for gap in model.missing)
-    asked = [n for n in model.free if model.reasons.get(n) == "asked for"
-             or (model.earlier is not None and n in model.earlier.priors)
-             or (model.horseshoe is not None and n in model.horseshoe.sizes)]
-    if asked:
-        raise RequestError(Problem("error", "maximum likelihood has no place for a prior",
-                                   "drop it, or take the estimator nuts", column=n,
-                                   found=str(model.priors[n])) for n in asked)
 
 
 def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
@@ -215,9 +184,9 @@ def _scores(at: Maximum) -> np.ndarray:
 
 def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
               progress: Progress, method: Method, draws: int, covariance: str = "observed",
-              inits: str = "", starts: int = 1) -> Found:
-    """A maximum-likelihood fit by one of the approximations: the best of several starts, which
-    share its programs; covariance: of the standard errors, see `carpk.expected_information`."""
+              inits: str = "", starts: int = 1, kept: Checkpoints | None = None) -> Found:
+    """A maximum-likelihood fit by one of the approximations: the best of several starts, each
+    kept as it ends; covariance: of the standard errors, see `carpk.expected_information`."""
     refuse_priors(model)
     if method != "laplace" and (binary := binary_outputs(model)):
         raise RequestError(Problem("error", f"{method} has no place for a binary output",
@@ -226,16 +195,18 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     clock = time.perf_counter()
     progress("start", 0, 1)
     approximation = Approximation(model, data, method)
-    start = start_from(model, data, seed, inits, approximation.patients if
-                       approximation.patients.interaction else None)
+    start = start_kept(inits, model, data, seed, kept if starts > 1 else None,
+                       approximation.patients if approximation.patients.interaction else None)
     progress("start", 1, 1)
     begun = time.perf_counter()
-    ended, top, told = _searched(approximation, start, starts, seed, progress)
+    ended, top, told = _searched(approximation, start, starts, seed, progress, kept)
     best, hessian = settled(approximation, top, told)
     progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
     known, said = as_asked(covariance, uncertainty(model, hessian, _scores(best)), approximation,
                            best.u, _scores(best), slopes_of, seed)
+    if method == "fo":  # which looked at nobody but the typical patient: NONMEM's POSTHOC
+        best = best._replace(found=best.found._replace(modes=approximation.patients.modes(best.u)))
     records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)
     reasons, remarks, measures = judged(approximation, ids, best, known)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
@@ -246,30 +217,65 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
 
 
 def _searched(approximation: Approximation, start: Start, starts: int, seed: int,
-              progress: Progress) -> tuple[list[Ended], Maximum, Callable[[int], None]]:
-    """The searches from a start and from around it, the best of them, and how to tell of more.
-    A start at which patients have no solution is drawn nearer to the first."""
-    first, ended = np.asarray(start.u), list[Ended]()
-    best: Maximum | None = None
+              progress: Progress, kept: Checkpoints | None) \
+        -> tuple[list[Ended], Maximum, Callable[[int], None]]:
+    """The searches from a start and from around it, the best of them, and how to tell of more."""
+    first, ended = np.asarray(start.u), 0
 
     def told(steps: int) -> None:
-        progress("estimate", 41 * min(len(ended), starts - 1) + min(steps, 40), 41 * starts)
+        progress("estimate", 41 * min(ended, starts - 1) + min(steps, 40), 41 * starts)
 
-    for away in dispersed(approximation.model, first, starts, seed) - first:
-        for share in (1.0, 0.5, 0.25):
-            u = first + share * away
-            found = approximation.likelihood(u, start.phi, anew=True)
-            if np.isfinite(found.patients).all():
-                break
-        tried = maximised(approximation, u, found.modes.phi, told)
-        # by the modes that a search from nothing finds, as those of the best will be
-        fresh = approximation.likelihood(tried.u) if starts > 1 else tried.found
-        ended.append(Ended(u, tried.u, min(float(fresh.patients.sum()), tried.ofv), 0.0,
-                           tried.steps))
-        if best is None or tried.ofv < best.ofv or not np.isfinite(best.ofv):
-            best = tried
-    assert best is not None
-    return ended, best, told
+    def another(done: int, total: int) -> None:
+        nonlocal ended
+        ended = done
+        progress("estimate", 41 * done, 41 * starts)
+
+    if starts == 1:
+        place, top = _search(approximation, start, first, told)
+        return [Ended(place, top.u, top.ofv, 0.0, top.steps)], top, told
+    found = made(
+        searching, {"method": approximation.method},
+        lambda asked: _told(approximation, *_search(approximation, start, asked[1], told)),
+        approximation.model, approximation.data,
+        dispersed(approximation.model, first, starts, seed), kept, another)
+    every = [Ended(np.array(r["began"]), np.array(r["u"]), float(np.array(r["ofv"], float)), 0.0,
+                   r["steps"]) for r in found]
+    k = int(np.argmin([e.ofv if np.isfinite(e.ofv) else np.inf for e in every]))
+    likelihood, scores = with_scores(approximation, every[k].u, np.array(found[k]["phi"], float))
+    return every, Maximum(every[k].u, likelihood._replace(scores=scores), float(
+        np.array(found[k]["gain"], float)), every[k].steps), told
+
+
+def searching(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
+    """One of several searches, by a worker, from what an unfinished fit keeps in its folder."""
+    kept = Checkpoints(Path(source), {})
+    model, data = received(kept)
+    start = start_kept("", model, data, 0, kept)
+    approximation = Approximation(model, data, asked["method"])
+    return lambda place: _told(approximation, *_search(
+        approximation, start, place[1], lambda steps: None))
+
+
+def _search(approximation: Approximation, start: Start, place: Any,
+            told: Callable[[int], None]) -> tuple[np.ndarray, Maximum]:
+    """Where a search began and what it found. A place at which patients have no solution is drawn
+    nearer to the start."""
+    first = np.asarray(start.u)
+    for share in (1.0, 0.5, 0.25):
+        u = first + share * (np.asarray(place) - first)
+        found = approximation.likelihood(u, start.phi, anew=True)
+        if np.isfinite(found.patients).all():
+            break
+    return u, maximised(approximation, u, found.modes.phi, told)
+
+
+def _told(approximation: Approximation, place: np.ndarray, top: Maximum) -> Result:
+    """A search as it is kept, by the modes that one from nothing finds where they are likelier, as
+    those of the best will be."""
+    fresh = approximation.likelihood(top.u)
+    best = fresh if float(fresh.patients.sum()) < top.ofv else top.found
+    return {"began": place.tolist(), "u": top.u.tolist(), "ofv": plain(best.patients.sum()),
+            "steps": top.steps, "gain": plain(top.gain), "phi": plain(best.modes.phi)}
 
 
 def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \

@@ -1,17 +1,21 @@
-"""Several starts of one search: where they begin, whether all end at one maximum, and the verdict.
-"""
+"""Several starts of one search: where they begin, who makes them, whether all end at one maximum,
+and the verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from carpk.checkpoints import Checkpoints
 from carpk.likelihood import to_theta
+from carpk.many_fits import Prepare, Result, Told, results
+from carpk.model_record import sent
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem
+from carpk.solve import Arrays
 
 _AGREE = 0.01  # OFV, within which two searches by an exact gradient are at one maximum
 _NEAR = 0.5  # standard errors, beyond which two places of one OFV are not the same
@@ -60,6 +64,39 @@ def _size(model: PopulationModel, name: str) -> float:
         return float(np.log(2.0))
     width = float(model.priors[name].numbers[-1])  # of a default: 1.5 on the link scale, or an SD
     return width / 2.0 if kind == "beta" else width / 1.5
+
+
+def made(worker: Prepare, asked: Result, here: Callable[[Any], Result], model: PopulationModel,
+         data: Arrays, places: np.ndarray, kept: Checkpoints | None, told: Told) -> list[Result]:
+    """What each start came to, kept as it ends; what is kept already is not made again. Of one
+    start nothing is kept, and of several something must be.
+
+    worker, asked : what another process prepares, from the folder that is kept and these settings;
+        here : what this one has ready. A request is the start's number and its place.
+    places : (starts, Q), where they begin
+    """
+    if len(places) == 1:
+        return [here([0, places[0].tolist()])]
+    assert kept is not None
+    alone = kept.workers == 1 and kept.scheduler is None
+    if not alone:
+        sent(model, data, kept)
+    return list(results(
+        worker, str(kept.folder.resolve()), asked,
+        {f"start-{k}": [k, place.tolist()] for k, place in enumerate(places)},
+        kept.folder / "starts", workers=kept.workers, scheduler=kept.scheduler, told=told,
+        ready=here if alone else None).values())
+
+
+def plain(values: Any) -> Any:
+    """Numbers as JSON, None for what is no number; `np.array(plain, float)` has NaN there.
+
+    >>> plain(np.array([1.0, np.nan]))
+    [1.0, None]
+    """
+    array = np.array(values, dtype=object)
+    array[~np.isfinite(np.asarray(values, dtype=float))] = None
+    return array.tolist()
 
 
 def agreed(model: PopulationModel, ended: Sequence[Ended], u: np.ndarray, ofv: float,

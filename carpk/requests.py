@@ -182,22 +182,33 @@ def table(path: str | Path) -> dict[str, Any]:
         raise refused(f"not TOML: {what[:1].lower()}{what[1:]}"
                       + (f", at column {at[2]}" if at else ", at the end of the file"),
                       'for instance: model = "stein_2019"', int(at[1]) if at else None) from None
-    data, settings = asked.get("data"), asked.get("settings")
-    if isinstance(settings, dict) and isinstance(settings.get("inits"), str) \
-            and settings["inits"] not in WORDS:
-        settings["inits"] = str(path.parent / settings["inits"])
-    if isinstance(asked.get("model"), str) and asked["model"].endswith(".py"):
-        asked["model"] = str(path.parent / asked["model"])
     if "priors" in asked:
         asked["priors"] = by_source(asked["priors"])
-        if isinstance(asked["priors"], dict) and isinstance(asked["priors"].get("from"), str):
-            asked["priors"]["from"] = str(path.parent / asked["priors"]["from"])
     if isinstance(asked.get("out"), str):
         asked["out"] = str(path.parent / asked["out"])
-    if isinstance(data, dict) and isinstance(data.get("file"), str) \
-            and not data["file"].startswith(_EXAMPLE):
-        data["file"] = str(path.parent / data["file"])
-    return asked
+    return seen_from(asked, path.parent)
+
+
+def seen_from(asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The table of a request whose paths of what it reads are relative to a folder, with that
+    folder before them. What is no path, or not yet known to be text, stays as it is.
+
+    >>> seen_from({"model": "stein_2019", "data": {"file": "my.csv"}}, Path("there"))["data"]
+    {'file': 'there/my.csv'}
+    """
+    def path(text: str) -> bool:
+        return not text.startswith(_EXAMPLE)
+
+    found = dict(asked)
+    for table, name, is_path in ((None, "model", lambda text: text.endswith(".py")),
+                                 ("data", "file", path), ("priors", "from", path),
+                                 ("settings", "inits", lambda text: text not in WORDS)):
+        holder = found if table is None else found.get(table)
+        if isinstance(holder, Mapping) and isinstance(holder.get(name), str) \
+                and is_path(holder[name]):
+            moved = {**holder, name: str(folder / holder[name])}
+            found = moved if table is None else {**found, table: moved}
+    return found
 
 
 _MUST_BE = {

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from carpk.fitting import fit
+from carpk.fitting import Fit, fit
 from carpk.many_fits import Result, Told, results
+from carpk.model_choice import method_of
 from carpk.problems import CarpkError, Problem, RequestError
 from carpk.reporting import report
-from carpk.requests import Request, table
+from carpk.requests import Request, seen_from, table
 
 _KEPT = ".screen"  # of the folder of the fits: what is known of each
 MEASURES = ("ofv", "aic", "bic")
@@ -21,7 +23,8 @@ MEASURES = ("ofv", "aic", "bic")
 def screened(files: Sequence[Path], *, seed: int = 1, out: Path | None = None, workers: int = 1,
              scheduler: str | None = None, told: Told | None = None) -> dict[str, Result]:
     """Of each run.toml what became of it, by the file's name: ok, reasons; fit (its folder),
-    parameters (how many are free), seconds, and of a maximum ofv, aic, bic.
+    method, observations (their hash) and rows (how many), parameters (how many are free), seconds,
+    and of a maximum ofv, aic, bic.
 
     seed : of the requests that state none; out : the folder of the fits, else the first request's
     A fit that is there and asks the same of the same files is not made again. RequestError with
@@ -47,19 +50,32 @@ def screened(files: Sequence[Path], *, seed: int = 1, out: Path | None = None, w
         if known.is_file() and not Path(json.loads(known.read_text("utf-8"))
                                         .get("fit", folder)).is_dir():
             known.unlink()  # a fit that was deleted is made again
-    made = results(fit_by_fit, str(folder), {}, names, folder / _KEPT, workers=workers,
+    made = results(fit_by_fit, str(folder.resolve()), {}, names, folder / _KEPT, workers=workers,
                    scheduler=scheduler, told=told)
     return dict(zip(asked, made.values(), strict=True))
 
 
+def ranked(made: Mapping[str, Result]) -> list[dict[str, Result]]:
+    """Results by what can be compared, fits of one method on the same observations, each group by
+    BIC, the groups as they were asked for; requests that came to no fit last.
+
+    >>> [list(group) for group in ranked({
+    ...     "a": {"method": "focei", "observations": "x", "bic": 3.0}, "b": {"reasons": ["no"]},
+    ...     "c": {"method": "fo", "observations": "x", "bic": 1.0},
+    ...     "d": {"method": "focei", "observations": "x", "bic": 2.0}})]
+    [['d', 'a'], ['c'], ['b']]
+    """
+    groups: dict[tuple[str, ...], dict[str, Result]] = {}
+    for name, r in sorted(made.items(), key=lambda kv: "method" not in kv[1]):
+        of = (r["method"], r["observations"]) if "method" in r else ()
+        groups.setdefault(of, {})[name] = r
+    return [dict(sorted(group.items(), key=lambda kv: kv[1].get("bic", math.inf)))
+            for group in groups.values()]
+
+
 def _resolved(file: Path) -> dict[str, Any]:
-    """The request as plain JSON, its paths those that this process sees."""
-    asked = table(file)
-    if asked["model"].endswith(".py"):
-        asked["model"] = str(Path(asked["model"]).resolve())
-    if not asked["data"]["file"].startswith("example:"):
-        asked["data"]["file"] = str(Path(asked["data"]["file"]).resolve())
-    plain: dict[str, Any] = json.loads(json.dumps(asked))
+    """The request as plain JSON, its paths those that any process sees."""
+    plain: dict[str, Any] = json.loads(json.dumps(seen_from(table(file), Path.cwd())))
     return plain
 
 
@@ -87,7 +103,18 @@ def fit_by_fit(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]
         report(made, folder)
         known = made.convergence
         return {"ok": known.ok, "reasons": list(known.reasons), "fit": str(folder.resolve()),
+                "method": method_of(made), "observations": _observations(made),
+                "rows": int(made.design.observed.sum()),
                 "parameters": len(made.model.free), "seconds": sum(
                     made.manifest["seconds"].values()),
                 **{n: known.measures[n] for n in MEASURES if n in known.measures}}
     return one
+
+
+def _observations(made: Fit) -> str:
+    """The hash of the lines that were fitted and their values."""
+    stamp = hashlib.sha256(made.manifest["data"]["sha256"].encode())
+    seen = made.posterior["observed_data"].dataset
+    for values in (made.posterior["constant_data"].dataset["line"], seen["lower"], seen["upper"]):
+        stamp.update(values.values.tobytes())
+    return stamp.hexdigest()[:12]

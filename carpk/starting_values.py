@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from carpk.checkpoints import Checkpoints
 from carpk.conditional import Patients
 from carpk.empirical_bayes import Start
 from carpk.likelihood import to_theta
@@ -59,6 +60,19 @@ def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
         raise RequestError(Problem("error", "it shares no parameter with the model",
                                    "name a fit of this model", inits, column="inits"))
     return start_of(model, data, seed, held=True, begin=known, patients=patients)
+
+
+def start_kept(inits: str, model: PopulationModel, data: Arrays, seed: int,
+               kept: Checkpoints | None, patients: Patients | None = None) -> Start:
+    """The start of an unfinished fit as it was kept, else as `start_from` finds it, and kept."""
+    known = kept.load("start") if kept else None
+    if known is not None:
+        sweeps = int(known.pop("sweeps"))
+        return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
+    start = start_from(model, data, seed, inits, patients)
+    if kept:
+        kept.save("start", {n: v for n, v in start._asdict().items() if v is not None})
+    return start
 
 
 def typical_values(model: PopulationModel) -> dict[str, float]:

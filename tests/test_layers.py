@@ -22,8 +22,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "conditional empirical_bayes mixture_start geometry "
     "approximations importance integrated asymptotics information_criteria expected_information "
     "simulation virtual_cohort trajectories prior_cohorts",
-    "checkpoints posterior marginal stochastic_em starting_values chains multistart "
-    "maximum_likelihood estimators/* fitting",
+    "checkpoints model_record posterior marginal stochastic_em starting_values chains multistart "
+    "refused_priors maximum_likelihood estimators/* fitting",
     "persistence exposure_summary prediction conditional_residuals "
     "regression_quantiles predictive_check refitting resampling profiling numerical_check "
     "fit_exposure normalised_errors "
@@ -31,7 +31,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows "
     "missing_rows tables comparison model_choice cross_validation plots/* drawings "
     "outcome_drawings uncertainty_drawings zoo word paper_tables reporting",
-    "requests progress outfiles simulation_request screening cli_options cli_request cli_fit cli*",
+    "requests progress outfiles simulation_request screening cli_options cli_request cli_fit "
+    "cli_objective cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
           for place, name in enumerate(names.split())]

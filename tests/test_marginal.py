@@ -11,10 +11,10 @@ from models_for_tests import DECAY, decaying
 from reference_models import WANG
 
 from carpk.marginal import objective
-from carpk.maximum_likelihood import refuse_priors
 from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.problems import RequestError
+from carpk.refused_priors import refuse_priors
 
 GOLDEN = tomllib.loads((Path(__file__).parent / "golden" / "objectives.toml").read_text("utf-8"))
 USUAL = ("theophylline_fo", "orthodont")

@@ -105,6 +105,69 @@ def test_the_starts_are_printed_and_drawn(searched, near_typical):
     assert starts.draw(near_typical(population(DECAY), COHORT)) == []
 
 
+DECLINE = '''
+"""A mono-exponential decline."""
+import jax.numpy as jnp
+from carpk.structure import Output, Parameter, Source, StructuralModel, sd
+MODEL = StructuralModel(
+    title="decline", source=Source("textbook"), time_unit="day",
+    parameters=(Parameter("C0", 100.0, "mg/L", "start", omega=sd(0.5)),
+                Parameter("k", 0.2, "1/day", "rate", omega=sd(0.3))),
+    outputs=(Output("C", "mg/L", "level"),),
+    solution=lambda t, p: {"C": p.C0 * jnp.exp(-p.k * t)})
+'''
+
+
+@pytest.fixture
+def decline(tmp_path):
+    file = tmp_path / "decline.py"
+    file.write_text(DECLINE, encoding="utf-8")
+    return population(str(file), covariates={"k ~ WT": "linear(70)"})
+
+
+@pytest.mark.parametrize(("estimator", "settings"), [
+    ("focei", {}), ("saem", {"burn_in": 100, "smoothing": 50})])
+def test_starts_by_workers_are_those_of_this_process_to_the_last_digit(decline, estimator,
+                                                                       settings):
+    alone, shared = (fit(decline, COHORT, estimator, seed=1, draws=51, starts=3, workers=n,
+                         **settings) for n in (1, 2))
+    assert shared.manifest["starts"] == alone.manifest["starts"]
+    assert shared.manifest["estimates"] == alone.manifest["estimates"]
+    assert shared.manifest["name"] == alone.manifest["name"]
+
+
+def test_a_fit_from_several_starts_goes_on_and_makes_no_start_again(decline, tmp_path):
+    def search(told=None):
+        return fit(decline, COHORT, "focei", seed=1, draws=51, starts=3, progress=told,
+                   unfinished=tmp_path / "fits")
+
+    def dying(stage, done, total):
+        if stage == "estimate" and done == 82:  # two starts of three have ended
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        search(dying)
+    [folder] = (tmp_path / "fits").iterdir()
+    assert interrupt.value.args == (str(folder),)
+    kept = {f.name: f.stat().st_mtime_ns for f in (folder / "starts").glob("start-*.json")}
+    assert sorted(kept) == ["start-0.json", "start-1.json"]
+    told = []
+    resumed = search(lambda stage, done, total: told.append(done) if stage == "estimate" else None)
+    assert min(told) == 82
+    assert {n: (folder / "starts" / n).stat().st_mtime_ns for n in kept} == kept
+    whole = fit(decline, COHORT, "focei", seed=1, draws=51, starts=3)
+    assert resumed.manifest["starts"] == whole.manifest["starts"]
+    assert resumed.manifest["estimates"] == whole.manifest["estimates"]
+    saved = resumed.save(tmp_path / "fits")
+    assert list((tmp_path / "fits").iterdir()) == [saved]
+
+
+def test_workers_of_one_start_are_refused(decline):
+    for asked in ({"workers": 2}, {"scheduler": "localhost:8786"}):
+        with pytest.raises(RequestError, match="make several starts"):
+            fit(decline, COHORT, "focei", seed=1, **asked)
+
+
 @pytest.mark.slow  # passed, 98 s with a load of 15 on two cores
 def test_saem_from_several_starts_agrees_with_itself():
     cohort = decaying(20, limit=5.0)

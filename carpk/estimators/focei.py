@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 from carpk.approximations import Method
-from carpk.checkpoints import Progress
+from carpk.checkpoints import Checkpoints, Progress
 from carpk.estimators import Estimate, Estimator, odd, of_maximum, unknown
 from carpk.maximum_likelihood import estimated
 from carpk.multistart import refused_starts
@@ -20,12 +20,15 @@ from carpk.starting_values import refused_inits
 class Focei(Estimator):
     """Maximum likelihood by FOCEI, or by what came before it.
 
-    method : focei, foce (residual SD of the typical patient), fo (around the typical patient)
+    method : focei, foce (residual SD of the typical patient), fo (around the typical patient;
+        the patients' etas are then their conditional modes at the estimate, NONMEM's POSTHOC)
     draws : from the asymptotic normal, an odd number
     covariance : of the standard errors: observed information, expected (simulated), or sandwich
     inits : where it begins, see `carpk.starting_values.start_from`
     starts : how many searches, from there and around it; the fit is the best of them
     """
+
+    resumable: ClassVar[bool] = True  # of several starts
 
     method: str = "focei"
     draws: int = 401
@@ -43,7 +46,7 @@ class Focei(Estimator):
             raise RequestError(found)
 
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-            progress: Progress) -> Estimate:
+            progress: Progress, kept: Checkpoints | None = None) -> Estimate:
         """See Estimator."""
         if self.method != "focei" and bool((data["observed"] & (
                 data["lower"] < data["upper"])).any()):
@@ -51,7 +54,7 @@ class Focei(Estimator):
                                        "take focei, laplace or saem", column="CENS"))
         return of_maximum(estimated(model, data, ids, seed, progress,
                                     cast(Method, self.method), self.draws, self.covariance,
-                                    self.inits, self.starts))
+                                    self.inits, self.starts, kept))
 
 
 ESTIMATOR = Focei

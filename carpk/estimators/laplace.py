@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from carpk.checkpoints import Progress
+from carpk.checkpoints import Checkpoints, Progress
 from carpk.estimators import Estimate, Estimator, odd, of_maximum, unknown
 from carpk.maximum_likelihood import estimated
 from carpk.multistart import refused_starts
@@ -24,6 +25,8 @@ class Laplace(Estimator):
     starts : how many searches, from there and around it; the fit is the best of them
     """
 
+    resumable: ClassVar[bool] = True  # of several starts
+
     draws: int = 401
     covariance: str = "observed"
     inits: str = ""
@@ -35,10 +38,10 @@ class Laplace(Estimator):
             raise RequestError(found)
 
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-            progress: Progress) -> Estimate:
+            progress: Progress, kept: Checkpoints | None = None) -> Estimate:
         """See Estimator."""
         return of_maximum(estimated(model, data, ids, seed, progress, "laplace", self.draws,
-                                    self.covariance, self.inits, self.starts))
+                                    self.covariance, self.inits, self.starts, kept))
 
 
 ESTIMATOR = Laplace

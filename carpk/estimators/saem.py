@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from carpk.approximations import Approximation, binary_outputs
 from carpk.asymptotics import hessian_of, uncertainty
-from carpk.checkpoints import Progress
+from carpk.checkpoints import Checkpoints, Progress
+from carpk.empirical_bayes import Start
 from carpk.estimators import Estimate, Estimator, odd, of_maximum, unknown
 from carpk.expected_information import as_asked
-from carpk.importance import Sampled, importance_sampled
+from carpk.importance import importance_sampled
 from carpk.information_criteria import criteria
+from carpk.many_fits import Result
 from carpk.maximum_likelihood import (
     Found,
     asymptotic_draws,
     estimates,
-    refuse_priors,
     slopes_of,
 )
-from carpk.multistart import Ended, agreed, dispersed, refused_starts
+from carpk.model_record import received
+from carpk.multistart import Ended, agreed, dispersed, made, plain, refused_starts
 from carpk.population_model import PopulationModel
 from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
+from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
-from carpk.starting_values import began, refused_inits, start_from
-from carpk.stochastic_em import Programs, Walked, chains_for, moved_start, walked
+from carpk.starting_values import began, refused_inits, start_kept
+from carpk.stochastic_em import Programs, chains_for, moved_start, walked
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Saem(Estimator):
     inits : where it begins, see `carpk.starting_values.start_from`
     starts : how many searches, from there and around it; the fit is the best of them
     """
+
+    resumable: ClassVar[bool] = True  # of several starts
 
     chains: int = 0
     burn_in: int = 0
@@ -67,41 +75,40 @@ class Saem(Estimator):
             raise RequestError(found)
 
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-            progress: Progress) -> Estimate:
+            progress: Progress, kept: Checkpoints | None = None) -> Estimate:
         """See Estimator."""
         _refuse(model)
         clock = time.perf_counter()
         progress("start", 0, 1)
         approximation = Approximation(model, data, "laplace" if binary_outputs(model) else "focei")
-        chains, walking = self.chains or chains_for(len(ids)), 0.0
+        asked = {"chains": self.chains or chains_for(len(ids)), "seed": seed,
+                 **{n: getattr(self, n) for n in ("burn_in", "smoothing", "importance")}}
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
-            compiled = pool.submit(Programs(model).compiled, data, chains)
-            start = start_from(model, data, seed, self.inits, approximation.patients)
+            compiled = pool.submit(Programs(model).compiled, data, asked["chains"])
+            start = start_kept(self.inits, model, data, seed, kept if self.starts > 1 else None,
+                               approximation.patients)
             programs = compiled.result()
         progress("start", 1, 1)
         begun = time.perf_counter()
         constant = float(approximation.constant.sum())
         total = (self.burn_in or 300) + (self.smoothing or 500)
-        searched: list[tuple[Walked, Sampled]] = []
-        ended: list[Ended] = []
-        for k, u in enumerate(dispersed(model, np.asarray(start.u), self.starts, seed)):
-            since = time.perf_counter()
-            tried = walked(
-                model, data, moved_start(model, data, start, u) if k else start, chains,
-                self.burn_in, self.smoothing, seed + k, lambda done, k=k: progress(
-                    "estimate", k * total + min(done, total), self.starts * total), programs)
-            walking += time.perf_counter() - since
-            weighed = importance_sampled(
-                approximation.patients, tried.u, tried.mean, np.linalg.cholesky(
-                    tried.covariance + 1e-12 * np.eye(tried.mean.shape[1])), self.importance, seed)
-            searched.append((tried, weighed))
-            ended.append(Ended(u, tried.u, float(weighed.patients.sum()) - constant,
-                               float(np.sqrt((weighed.se**2).sum())),
-                               tried.burn_in + tried.smoothing))
+
+        def told(k: int, done: int) -> None:
+            progress("estimate", k * total + min(done, total), self.starts * total)
+
+        places = dispersed(model, np.asarray(start.u), self.starts, seed)
+        searched = made(
+            searching, {"method": approximation.method, **asked},
+            _search(asked, approximation, start, programs, told), model, data, places, kept,
+            lambda done, _: told(done, 0))
+        ended = [Ended(place, np.array(r["u"], float), float(np.array(r["ofv"], float)),
+                       float(np.array(r["se"], float)), r["burn_in"] + r["smoothing"])
+                 for place, r in zip(places, searched, strict=True)]
         top = int(np.argmin([e.ofv if np.isfinite(e.ofv) else np.inf for e in ended]))
-        (found, sampled), (ofv, noise) = searched[top], ended[top][2:4]
+        found, (_, u, ofv, noise, _) = searched[top], ended[top]
         counted = time.perf_counter()
-        at = approximation.likelihood(found.u, found.mean, scores=True)
+        walking = min(sum(r["seconds"] for r in searched), counted - begun)
+        at = approximation.likelihood(u, np.array(found["mean"], float), scores=True)
         assert at.scores is not None
         assert at.kinked is not None
         squares = 0.5 * at.scores.T @ at.scores
@@ -110,17 +117,18 @@ class Saem(Estimator):
         else:
             sizes = np.sqrt(2.0 / np.maximum(np.diagonal(squares), 1e-12))
             hessian = hessian_of(lambda u: np.asarray(approximation.likelihood(
-                u, at.modes.phi, scores=True).scores).sum(axis=0), found.u,
+                u, at.modes.phi, scores=True).scores).sum(axis=0), u,
                 np.minimum(sizes, 1.0))
         known, said = as_asked(self.covariance, uncertainty(model, hessian, at.scores),
-                               approximation, found.u, at.scores, slopes_of, seed)
-        theta, phi = asymptotic_draws(approximation, found.u, at.modes, known, self.draws, seed)
-        records, alone, apart = agreed(model, ended, found.u, ofv, known.covariance, noise)
-        bad = [i for i, k in zip(ids, pareto_k(sampled.log_weights), strict=True) if k > 0.7]
+                               approximation, u, at.scores, slopes_of, seed)
+        theta, phi = asymptotic_draws(approximation, u, at.modes, known, self.draws, seed)
+        records, alone, apart = agreed(model, ended, u, ofv, known.covariance, noise)
+        bad = [i for i, k in zip(ids, found["pareto_k"], strict=True)
+               if k is not None and k > 0.7]
         reasons, remarks = [], [*said]
-        if not found.rested:
-            reasons.append(f"the estimates had not come to rest after {found.burn_in} and "
-                           f"{found.smoothing} iterations: fix what the data do not inform")
+        if not found["rested"]:
+            reasons.append(f"the estimates had not come to rest after {found['burn_in']} and "
+                           f"{found['smoothing']} iterations: fix what the data do not inform")
         if known.flat:
             reasons.append(f"{known.flat}: fix one of them, or take it out of the model")
         if at.kinked.any():
@@ -130,13 +138,47 @@ class Saem(Estimator):
         rows = int(np.asarray(data["observed"]).sum())
         measures = criteria(model, ofv, constant, len(ids), rows) | {
             "ofv_se": noise,
-            "burn_in": float(found.burn_in), "smoothing": float(found.smoothing),
+            "burn_in": float(found["burn_in"]), "smoothing": float(found["smoothing"]),
             "condition_number": known.condition}
         return of_maximum(Found(
             theta, phi, (*reasons, *alone), (*remarks, *apart), measures,
             {"start": begun - clock, "estimate": walking, "likelihood": counted - begun - walking,
-             "uncertainty": time.perf_counter() - counted}, estimates(model, found.u, known),
+             "uncertainty": time.perf_counter() - counted}, estimates(model, u, known),
             {"inits": began(model, start), **records}))
+
+
+def searching(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
+    """One of several starts, by a worker, from what an unfinished fit keeps in its folder."""
+    kept = Checkpoints(Path(source), {})
+    model, data = received(kept)
+    start = start_kept("", model, data, 0, kept)
+    return _search(asked, Approximation(model, data, asked["method"]), start, Programs(model),
+                   lambda k, done: None)
+
+
+def _search(asked: Mapping[str, Any], approximation: Approximation, start: Start,
+            programs: Programs, told: Callable[[int, int], None]) -> Callable[[Any], Result]:
+    """What SAEM comes to from a place, by the start's number and the place."""
+    model, data, patients = approximation.model, approximation.data, approximation.patients
+
+    def one(request: tuple[int, Any]) -> Result:
+        k, place = request
+        since = time.perf_counter()
+        found = walked(
+            model, data, moved_start(model, data, start, np.asarray(place)) if k else start,
+            asked["chains"], asked["burn_in"], asked["smoothing"], asked["seed"] + k,
+            lambda done: told(k, done), programs)
+        seconds = time.perf_counter() - since
+        weighed = importance_sampled(
+            patients, found.u, found.mean, np.linalg.cholesky(
+                found.covariance + 1e-12 * np.eye(found.mean.shape[1])), asked["importance"],
+            asked["seed"])
+        return {"u": found.u.tolist(), "mean": plain(found.mean), "rested": found.rested,
+                "burn_in": found.burn_in, "smoothing": found.smoothing,
+                "ofv": plain(weighed.patients.sum() - float(approximation.constant.sum())),
+                "se": plain(np.sqrt((weighed.se**2).sum())),
+                "seconds": seconds, "pareto_k": plain(pareto_k(weighed.log_weights))}
+    return one
 
 
 def _refuse(model: PopulationModel) -> None:

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import references
-from models_for_tests import COVARIATES, DECAY, decaying
+from models_for_tests import COVARIATES, DECAY, LEVEL, cohort, decaying
 from scipy.stats import norm
 
 from carpk import climbing, conditional, tables
@@ -258,3 +258,22 @@ def test_bfgs_from_elsewhere_finds_the_same_maximum(laplace_fit):
     u = np.asarray(from_theta(model, {n: START[n] for n in model.free}))
     found = maximised(approximation, u, approximation.patients.typical(u), lambda steps: None)
     assert found.ofv == pytest.approx(laplace_fit.convergence.measures["ofv"], abs=1e-4)
+
+
+def test_a_fit_by_fo_has_its_patients_at_their_conditional_modes():
+    """Of normal levels with normal means they are known: the patient's mean drawn to the typical
+    one by omega^2 / (omega^2 + sigma^2 / 3)."""
+    rng = np.random.default_rng(3)
+    level = 2.0 + 0.8 * rng.normal(size=15)
+    rows = [(str(i + 1), t, m + 0.6 * rng.normal()) for i, m in enumerate(level)
+            for t in (1.0, 2.0, 3.0)]
+    found = fit(population(LEVEL), cohort(rows), "focei", seed=1, draws=51, method="fo")
+    at = {n: v["estimate"] for n, v in found.manifest["estimates"].items()}
+    mean = np.array([dv for _, _, dv in rows]).reshape(15, 3).mean(axis=1)
+    drawn = at["omega_m"]**2 / (at["omega_m"]**2 + at["sigma_y_add"]**2 / 3)
+    eta = drawn * (mean - at["m_pop"])
+    stored = found.posterior["posterior"].dataset["eta_m"].values.mean(axis=(0, 1))
+    assert stored == pytest.approx(eta, abs=1e-6)
+    table = tables.parameters(found).set_index("parameter")
+    assert table.loc["omega_m", "shrinkage"] == pytest.approx(
+        1 - eta.std(ddof=1) / at["omega_m"], abs=1e-6)
