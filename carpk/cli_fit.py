@@ -47,7 +47,7 @@ def run(asked: Request, show: Show, resumed: str | None = None, workers: int = 1
             assert asked.seed is not None
             result = fit(model, cohort, asked.estimator, seed=asked.seed, progress=progress,
                          unfinished=resumed or asked.out, workers=workers,
-                         scheduler=scheduler, **asked.settings)
+                         scheduler=scheduler, band=asked.band, **asked.settings)
             folder = result.save(asked.out)
             progress("report", 0, 1)
             report(result, folder)

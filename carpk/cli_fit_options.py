@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from carpk.cli_options import (
+    Band,
     Censoring,
     Classes,
     Column,
@@ -84,7 +85,7 @@ def command(
             help="the posterior of a fit as the prior of what both estimate; with a discount, "
             "its covariance is divided by it", metavar="fits/RUN:0.5")] = None,
         steps: Steps = None,
-        solver: Solver = None) -> None:
+        solver: Solver = None, band: Band = None) -> None:
     """Fit a model to a cohort; print the parameters and the folder of the fit.
 
     Options override what a run.toml states. In a fit's own manifest.json its request can be
@@ -96,7 +97,7 @@ def command(
         covariates=covariate, time_varying=time_varying, occasions=occasions,
         missing=missing, correlated=correlate, correlated_errors=correlate_errors, etas=etas,
         classes=classes, levels=level, censoring=censoring, errors=error, fixed=fix, priors=prior,
-        prior_from=prior_from, steps=steps, solver=solver,
+        prior_from=prior_from, steps=steps, solver=solver, band=band,
         data={"dvid": dvid, "units": unit, "columns": column},
         settings={"chains": chains, "draws": draws, "warmup": warmup, "inits": inits,
                   "starts": starts},

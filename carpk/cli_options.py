@@ -35,6 +35,9 @@ Covariate = Annotated[list[str] | None, typer.Option(
     help="a covariate of a parameter: power, exponential, linear, category, hockey_stick "
     "or spline, with a reference or without; or a formula; may be repeated",
     metavar='"Cmax ~ DOSE=power(3.1)"')]
+Band = Annotated[str | None, typer.Option(
+    help="ratios that count as no relevant change by a covariate; default: 0.8,1.25",
+    metavar="0.7,1.43")]
 TimeVarying = Annotated[list[str] | None, typer.Option(
     help="how a covariate changes in a patient: locf, nocb, linear or window; may be "
     "repeated", metavar="STEROID=window")]

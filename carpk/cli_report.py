@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from carpk.cli_options import Band
+
 
 class Format(StrEnum):
     """What a report can be written as."""
@@ -22,10 +24,12 @@ def command(
             "--format", help="html: one page; docx: also a Word document of the same")]
         = Format.html,
         png: Annotated[bool, typer.Option(
-            "--png", help="The plots as PNG too, beside the SVG.")] = False) -> None:
+            "--png", help="The plots as PNG too, beside the SVG.")] = False,
+        band: Band = None) -> None:
     """Make the tables, plots and page of a fit anew."""
+    from carpk.covariate_effects import with_band
     from carpk.fitting import load_fit
     from carpk.program_cache import keep_programs
     from carpk.reporting import report
     keep_programs()
-    typer.echo(report(load_fit(fit), fit, png=png, docx=form is Format.docx))
+    typer.echo(report(with_band(load_fit(fit), band), fit, png=png, docx=form is Format.docx))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from carpk.cli_options import Band
+
 
 class Format(StrEnum):
     """What tables can be written as, beside CSV."""
@@ -26,13 +28,15 @@ def command(
             help="the folder they are written into; default: tables of the fit's folder",
             metavar="FOLDER")] = None,
         overwrite: Annotated[bool, typer.Option(
-            "--overwrite", help="Replace files that are there.")] = False) -> None:
+            "--overwrite", help="Replace files that are there.")] = False,
+        band: Band = None) -> None:
     """Population, derived, correlation, individual and covariate tables to print in a paper."""
+    from carpk.covariate_effects import with_band
     from carpk.fitting import load_fit
     from carpk.outfiles import not_free
     from carpk.paper_tables import for_paper, written
     from carpk.problems import RequestError
-    files = written(for_paper(load_fit(fit)), form.value)
+    files = written(for_paper(with_band(load_fit(fit), band)), form.value)
     folder = out or fit / "tables"
     if out is None:
         folder.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from carpk.likelihood import population_location, predicted_rows
 from carpk.population_model import PopulationModel
 from carpk.posterior import fixed
 from carpk.prediction import largest_class, some_draws
+from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays, arrays
 from carpk.structure import named
 
@@ -30,9 +32,41 @@ _POINTS = 561  # 20 a day over 28 days
 _NOTHING = 0.01  # of a ratio: a peak is read off the grid, so less is not told from nothing
 
 
-def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFrame:
-    """What each covariate does at its 5th and 95th percentile, or at each level, against its
-    reference; the other covariates at theirs.
+def band_of(stated: str | Sequence[Any]) -> tuple[float, float]:
+    """The ratios that count as no relevant change, from two numbers or their written form;
+    RequestError where they are not two around 1.
+
+    >>> band_of("0.7,1.43")
+    (0.7, 1.43)
+    """
+    parts = stated.split(",") if isinstance(stated, str) else list(stated)
+    try:
+        low, high = map(float, parts)
+        assert 0.0 < low < 1.0 < high < np.inf
+    except (AssertionError, TypeError, ValueError):
+        raise RequestError(Problem(
+            "error", "a band of ratios that are no relevant change is two numbers around 1",
+            "for instance 0.8,1.25", column="band", found=str(stated))) from None
+    return low, high
+
+
+def with_band(fit: Fit, stated: str | Sequence[Any] | None) -> Fit:
+    """The fit, its effects judged by another band of ratios that are no relevant change."""
+    if not stated:
+        return fit
+    asked = {**fit.manifest["request"], "band": list(band_of(stated))}
+    return dataclasses.replace(fit, manifest={**fit.manifest, "request": asked})
+
+
+def relevant(fit: Fit) -> tuple[float, float]:
+    """The ratios that count as no relevant change: those asked for, or RELEVANT."""
+    return band_of(fit.manifest["request"].get("band", RELEVANT))
+
+
+def covariates(fit: Fit) -> pd.DataFrame:
+    """What each covariate does at its 5th and 95th percentile, or at each level, against a
+    reference; the other covariates at theirs. Of a parameter the reference is that of its own
+    effect, of a derived quantity or an exposure that of the column's first.
 
     covariate, value, reference; quantity: a parameter, a derived one, Cmax or AUC0_28 of an
     output (until day 28, or half the last sample's time in other units) in the typical patient;
@@ -41,8 +75,10 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
     median, lower95, upper95; direction: posterior probability that it goes the way of its median;
     within: that the ratio lies within `relevant`; coefficient: those that make it up;
     explained: of a parameter, the share of the between-patient variance (link scale) that the
-    column explains in these patients, median; NaN of one that changes in a patient, whose row is
-    for a patient who has that value all along;
+    column explains in these patients, mean: the covariance of what it does with what all the
+    parameter's covariates do, over the whole variance. Those of a parameter's covariates add up
+    to what they explain together, and that of one that only undoes another is below 0; NaN of one
+    that changes in a patient, whose row is for a patient who has that value all along;
     kappa: under a horseshoe, the mean shrinkage factor of the coefficient (of several, the least
     shrunk): near 1 it is held at 0, near 0 the data decide; NaN without, and of one that changes;
     missing: how many patients lack the covariate, whose values were modelled.
@@ -50,21 +86,25 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
     effects = fit.model.effects
     if not effects:
         return pd.DataFrame(columns=list(COLUMNS))
-    scenes = [(c, v) for c in dict.fromkeys(e.column for e in effects)
-              for v in _values(fit, next(e for e in effects if e.column == c))]
-    theta = _population(fit)
-    found, kappas = _quantities(fit, theta, scenes), _kappas(fit, theta)
+    by_column = {c: [e for e in effects if e.column == c] for c in
+                 dict.fromkeys(e.column for e in effects)}
+    scenes = [(c, v) for c, mine in by_column.items()
+              for v in dict.fromkeys(v for e in mine for v in _values(fit, e))]
+    bases = {c: len(scenes) + k + 1 for k, c in enumerate(by_column)}  # all at the first reference
+    theta, (low, high) = _population(fit), relevant(fit)
+    first = [(c, m[0].reference) for c, m in by_column.items() if m[0].reference is not None]
+    found = _quantities(fit, theta, [*scenes, *first])
+    kappas, explained = _kappas(fit, theta), _explained(fit, theta)
     rows = []
     for k, (column, value) in enumerate(scenes):
-        mine = [e for e in effects if e.column == column]
-        moved = {e.parameter for e in mine}
-        explained = {e.parameter: _explained(fit, theta, e) for e in mine}
         for (quantity, kind), values in found.items():
-            if kind == "parameter" and quantity not in moved:
+            mine = [e for e in by_column[column] if kind != "parameter" or e.parameter == quantity]
+            if not mine or (isinstance(value, str) and value == mine[0].reference):
                 continue
             ratio = kind != "parameter" or \
                 fit.model.structure.parameter(quantity).link != "identity"
-            change = values[:, k + 1] / values[:, 0] if ratio else values[:, k + 1] - values[:, 0]
+            base = values[:, 0 if kind == "parameter" else bases[column]]
+            change = values[:, k + 1] / base if ratio else values[:, k + 1] - base
             lower, median, upper = np.quantile(change, [0.025, 0.5, 0.975])
             if kind != "parameter" and max(abs(lower - 1.0), abs(upper - 1.0)) < _NOTHING:
                 continue  # nothing that this covariate moves enters it
@@ -74,11 +114,11 @@ def covariates(fit: Fit, relevant: tuple[float, float] = RELEVANT) -> pd.DataFra
                 "quantity": quantity, "kind": kind, "scale": "ratio" if ratio else "difference",
                 "median": median, "lower95": lower, "upper95": upper,
                 "direction": max(up, 1.0 - up),
-                "within": float(((change > relevant[0]) & (change < relevant[1])).mean())
-                if ratio else np.nan,
+                "within": float(((change > low) & (change < high)).mean()) if ratio else np.nan,
                 "coefficient": " ".join(n for e in mine if e.parameter == quantity
                                         for n in coefficients(e)),
-                "explained": explained.get(quantity, np.nan) if kind == "parameter" else np.nan,
+                "explained": explained.get((quantity, column), np.nan)
+                if kind == "parameter" else np.nan,
                 "kappa": min((kappas[n] for e in mine if e.parameter == quantity
                               for n in coefficients(e) if e.form != "category" or
                               n == f"{e.stem}_{value}"), default=np.nan),
@@ -228,23 +268,27 @@ def _kappas(fit: Fit, theta: dict[str, np.ndarray]) -> dict[str, float]:
     return factors
 
 
-def _explained(fit: Fit, theta: dict[str, np.ndarray], effect: CovariateEffect) -> float:
-    """Of a parameter's variance between these patients, the share its effect accounts for."""
+def _explained(fit: Fit, theta: dict[str, np.ndarray]) -> dict[tuple[str, str], float]:
+    """By parameter and column, the share of the variance between these patients that the column
+    explains; of what does not vary otherwise, the share of what covariates do."""
     model = fit.model
-    if model.changes(effect):
-        return np.nan  # it differs within patients
-    if effect.parameter not in model.spread:
-        return 1.0
     columns = model.effect_columns(fit.design.covariates)
-    together = [e for e in model.effects if e.parameter == effect.parameter
-                and not model.changes(e)]
+    still = [e for e in model.effects if not model.changes(e)]
 
     @jax.jit
     @jax.vmap
-    def share(draw: Arrays) -> jax.Array:
-        values = {**fixed(model), **draw}
-        moved = {e.key: model.shift(e, values, columns) for e in together}
-        total = sum(moved.values()).var() + unexplained(model, values, effect.parameter)
-        return moved[effect.key].var() / total
+    def shares(draw: Arrays) -> dict[tuple[str, str], jax.Array]:
+        values: dict[str, Any] = {**fixed(model), **draw}
+        found: dict[tuple[str, str], jax.Array] = {}
+        for parameter in {e.parameter for e in still}:
+            moved: dict[str, Any] = {}
+            for e in (e for e in still if e.parameter == parameter):
+                moved[e.column] = moved.get(e.column, 0.0) + model.shift(e, values, columns)
+            together: Any = sum(moved.values())
+            left = unexplained(model, values, parameter) if parameter in model.spread else 0.0
+            away = (together - together.mean()) / (together.var() + left)
+            found |= {(parameter, c): (v * away).mean() for c, v in moved.items()}
+        return found
 
-    return float(np.median(share({n: jnp.asarray(v) for n, v in theta.items()})))
+    return {k: float(np.mean(v)) for k, v in
+            shares({n: jnp.asarray(v) for n, v in theta.items()}).items()}

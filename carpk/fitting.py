@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,7 +86,8 @@ class Fit:
 
 def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed: int,
         progress: Progress | None = None, unfinished: str | Path | None = None,
-        workers: int = 1, scheduler: str | None = None, **settings: Any) -> Fit:
+        workers: int = 1, scheduler: str | None = None, band: Sequence[float] = (),
+        **settings: Any) -> Fit:
     """Fits a population model to a cohort.
 
     estimator : its name; `settings` are its fields (for nuts: chains, draws, warmup, ...)
@@ -96,6 +97,8 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
         interrupted. Or that folder of its own, which is refused where it is of another fit.
     workers, scheduler : who makes several `starts`, see `carpk.many_fits.results`; the fit does
         not depend on it
+    band : two numbers, the ratios between which covariates make no relevant change; kept for the
+        report, of no influence on the fit
     Raises DataError when the cohort does not fit the model, RequestError for a setting that is
     not understood. A fit that did not converge is returned and says so in `convergence`.
     KeyboardInterrupt carries the folder that was kept, if one was.
@@ -128,6 +131,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     if method.divisible:
         data = shared_out(data, len(seen.ids))
     request, code, stamp = _asked(model, chosen.structure, cohort, estimator, method, seed)
+    request |= {"band": list(band)} if band else {}
     prepared = time.perf_counter()
     kept = None
     if method.resumable and (unfinished is not None or several):

@@ -41,6 +41,14 @@ def by_name(found: Any) -> Any:
     return found
 
 
+def _band(found: Any) -> Any:
+    from carpk.covariate_effects import band_of
+    try:
+        return list(band_of(found)) if found else []
+    except RequestError as refused:
+        raise PydanticCustomError("band", "{wrong}", {"wrong": refused.problems[0].wrong}) from None
+
+
 def by_source(found: Any) -> Any:
     """priors = "fits/RUN" is short for priors = {from = "fits/RUN"}."""
     return {"from": found} if isinstance(found, str) else found
@@ -69,6 +77,7 @@ class Request(_Table):
         etas, classes, levels, censoring, fixed, free, priors, steps, solver : as in
         `carpk.population`; priors = "fits/RUN:0.5" also as {from = ...}, the folder like other
         paths
+    band : ratios between these two numbers are no relevant change by a covariate: [0.8, 1.25]
     settings : of the estimator; without `seed` one is drawn
 
     >>> asked = Request.of({"model": "stein_2019", "data": {"file": "example:tisacel_like"}})
@@ -98,6 +107,7 @@ class Request(_Table):
     priors: Annotated[dict[str, str], BeforeValidator(by_source)] = {}
     steps: int = Field(0, ge=0)
     solver: Solver | None = None
+    band: Annotated[list[float], BeforeValidator(_band)] = []
     settings: dict[str, Any] = {}
     out: str = "fits"
     _file: str = PrivateAttr("")

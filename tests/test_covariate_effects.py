@@ -1,15 +1,18 @@
 """What covariates do, against closed forms at every draw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from models_for_tests import DECAY, decaying
 
 from carpk import tables
-from carpk.covariate_effects import covariates
+from carpk.covariate_effects import covariates, with_band
 from carpk.examples import example
 from carpk.fitting import load_fit
 from carpk.plots import covariates as forest
 from carpk.population_model import population
+from carpk.problems import RequestError
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,66 @@ def test_the_share_explained_is_of_the_variance_between_these_patients(fit):
     moved = draws["beta_C0_WT"].values.ravel()[:, None] * np.log(
         fit.design.covariates["WT"].to_numpy() / 70)[None]
     share = moved.var(axis=1) / (moved.var(axis=1) + draws["omega_C0"].values.ravel() ** 2)
-    assert row["explained"] == pytest.approx(np.median(share))
+    assert row["explained"] == pytest.approx(share.mean())
+
+
+def test_shares_of_related_covariates_add_up_to_what_they_explain_together(near_typical):
+    """AGE is nearly WT, with the opposite effect: of each alone the variance is above the whole."""
+    who = decaying(12)
+    weight = who.covariates["WT"].to_numpy()
+    age = weight + np.tile([0.5, -0.5], 6)
+    who = replace(who, covariates=who.covariates.assign(AGE=age))
+    result = near_typical(population(
+        DECAY, covariates={"C0 ~ WT": "power(70)", "C0 ~ AGE": "power(70)"},
+        priors={"beta_C0_WT": "normal(3, 0.01)", "beta_C0_AGE": "normal(-2.9, 0.01)"}), who)
+    table = covariates(result).query("quantity == 'C0'").groupby("covariate")["explained"].first()
+    draws = result.posterior["posterior"].dataset
+    moved = sum(draws[f"beta_C0_{n}"].values.ravel()[:, None] * np.log(x / 70)
+                for n, x in (("WT", weight), ("AGE", age)))
+    share = moved.var(axis=1) / (moved.var(axis=1) + draws["omega_C0"].values.ravel() ** 2)
+    assert table.sum() == pytest.approx(share.mean())
+    assert table.max() < 1.5
+
+
+def test_a_row_is_against_the_reference_it_names(near_typical):
+    """Of a parameter its own effect's, of an exposure that of the column's first."""
+    result = near_typical(population(
+        DECAY, covariates={"C0 ~ WT": "power(70)", "k ~ WT": "power(50)"}), decaying(12))
+    table = covariates(result).set_index(["value", "quantity"])
+    draws = {n: result.posterior["posterior"].dataset[n].values.ravel()
+             for n in ("k_pop", "beta_C0_WT", "beta_k_WT")}
+    at = table.index[0][0]
+    one = table.loc[(at, "k")]
+    assert one["reference"] == 50
+    assert one["median"] == pytest.approx(np.median((at / 50) ** draws["beta_k_WT"]))
+    area = table.loc[(at, "AUC0_28 of C")]
+    assert area["reference"] == 70
+
+    def exposure(weight):
+        k = draws["k_pop"] * (weight / 50) ** draws["beta_k_WT"]
+        return (weight / 70) ** draws["beta_C0_WT"] * (1 - np.exp(-28 * k)) / k
+    assert area["median"] == pytest.approx(np.median(exposure(at) / exposure(70)), rel=1e-3)
+
+
+def test_levels_are_against_each_effect_s_reference(near_typical):
+    result = near_typical(population(
+        DECAY, covariates={"C0 ~ SEX": "category(M)", "k ~ SEX": "category(F)"}), decaying(12))
+    table = covariates(result)
+    assert set(map(tuple, table.query("kind == 'parameter'")[["quantity", "value", "reference"]]
+                   .to_numpy())) == {("C0", "F", "M"), ("k", "M", "F")}
+    assert set(table.query("kind == 'exposure'")["reference"]) == {"M"}
+
+
+def test_another_band_of_no_relevant_change(fit):
+    narrow, wide = (covariates(with_band(fit, b)) for b in ("0.99,1.01", [1e-6, 1e6]))
+    ratios = narrow["scale"] == "ratio"
+    assert (wide.loc[ratios, "within"] == 1).all()
+    assert (narrow.loc[ratios, "within"] < covariates(fit).loc[ratios, "within"] + 1e-12).all()
+    (_, figure), = forest.draw(with_band(fit, "0.5,2"))
+    assert any(p.get_x() == 0.5 and p.get_width() == 1.5 for ax in figure.axes for p in ax.patches)
+    for wrong in ("0.8", "1.1,1.2", "a,b", "0,2"):
+        with pytest.raises(RequestError, match="two numbers around 1"):
+            with_band(fit, wrong)
 
 
 def test_patients_etas_are_what_covariates_leave(fit):

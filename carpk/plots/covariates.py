@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from carpk.covariate_effects import RELEVANT, covariates
+from carpk.covariate_effects import covariates, relevant
 from carpk.fitting import Fit
 from carpk.plots import BLUE, GREY, INK, SIZE, Pages, dress, headed, log_axis, page, plain, write
 
@@ -15,10 +15,10 @@ TITLE = "Covariate effects"
 CAPTION = (
     "The typical patient at each covariate's 5th and 95th percentile, or of each level, against "
     "the typical patient at the reference: posterior median and 95 % interval of the ratio (of "
-    "the difference, where a parameter is not on a log scale). The band from 0.8 to 1.25 is what "
-    "is commonly taken as no relevant change; a filled mark has its interval beyond 1. Other "
-    "covariates are at their references. Covariates that are related share their effects: read "
-    "them together.")
+    "the difference, where a parameter is not on a log scale). The shaded band holds what "
+    "counts as no relevant change, 0.8 to 1.25 unless others were asked for; a filled mark has its "
+    "interval beyond 1. Other covariates are at their references. Covariates that are related "
+    "share their effects: read them together.")
 _ROW = 0.2  # inches
 
 
@@ -38,11 +38,12 @@ def draw(fit: Fit) -> Pages:
     for panel, tall in zip(panels, heights, strict=True):
         ax = figure.add_axes((0.30, (top - tall) / height, 0.42, tall / height))
         top -= tall + 0.42
-        _panel(ax, panel, shared)
+        _panel(ax, panel, shared, relevant(fit))
     return [("covariates", figure)]
 
 
-def _panel(ax: Any, rows: pd.DataFrame, shared: tuple[float, float]) -> None:
+def _panel(ax: Any, rows: pd.DataFrame, shared: tuple[float, float],
+           band: tuple[float, float]) -> None:
     """One quantity: a row for each value of each covariate."""
     dress(ax)
     ratio = (rows["scale"] == "ratio").all()
@@ -50,7 +51,7 @@ def _panel(ax: Any, rows: pd.DataFrame, shared: tuple[float, float]) -> None:
     none = 1.0 if ratio else 0.0
     if ratio:
         log_axis(ax, "x", *shared)
-        ax.axvspan(*RELEVANT, color="#eeeeee", linewidth=0, zorder=0)
+        ax.axvspan(*band, color="#eeeeee", linewidth=0, zorder=0)
     ax.axvline(none, color=GREY, linewidth=0.7, zorder=1)
     for y, row in zip(at, rows.itertuples(), strict=True):
         beyond = row.lower95 > none or row.upper95 < none
