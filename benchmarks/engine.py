@@ -99,6 +99,7 @@ def sampler() -> list[dict[str, Any]]:
     """Both samplers on the example and, where they are, on the simulated public cohorts."""
     there = (HERE.parents[1] / "shared" / "data" / "sim_stein90").is_dir()
     rows = [sampled("example", "nuts"), sampled("example", "nuts", "noncentred"),
+            sampled("example", "nuts", "centred"),
             sampled("example", "gibbs", draws=2000)]
     if there:
         rows += [sampled("stein90", "nuts"), sampled("stein90", "gibbs", draws=2000),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +25,13 @@ from carpk.likelihood import to_theta
 from carpk.padding import filled_start, filled_up
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
+from carpk.sensitivities import omegas
 from carpk.solve import Arrays
 from carpk.starting_values import began, refused_inits, start_kept
 
 CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
 _ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
+_OPEN = 0.9  # of a spread's variance, left open by the levels: see `hardly_informed`
 _SAVED = 10.0  # seconds between two checkpoints of a chain: what a kill can cost
 Program = Callable[..., Any]
 
@@ -96,8 +99,8 @@ class MarkovChains(abc.ABC):
         if not 0.5 <= self.target_accept < 1.0:
             found.append(Problem("error", "must lie between 0.5 and 1", column="target_accept",
                                  found=str(self.target_accept)))
-        if self.parametrisation not in ("informed", "noncentred"):
-            found.append(Problem("error", "must be informed or noncentred",
+        if self.parametrisation not in (known := get_args(Parametrisation)):
+            found.append(Problem("error", f"must be one of {', '.join(known)}",
                                  column="parametrisation", found=str(self.parametrisation)))
         if not (isinstance(self.draws, int) and (self.draws == 0 or self.draws >= 4)):
             found.append(Problem("error", "must be at least 4, or 0 for as many as it takes",
@@ -121,6 +124,8 @@ class MarkovChains(abc.ABC):
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             programs = pool.submit(_programs, self, model, full)
             start = start_kept(self.inits, model, data, seed, kept)
+            for said in (warned := hardly_informed(model, data, start)):
+                logging.getLogger("carpk").warning(said)
             filled = filled_start(start)
             frame = frozen(model, filled, self.trusted)
             progress("start", 1, 1)
@@ -136,9 +141,31 @@ class MarkovChains(abc.ABC):
         stats["lp"] = stats["lp"] + 0.5 * (z[:, :, patients:] ** 2).sum(axis=(2, 3))
         theta, phi = _natural(model, full, frame, u, z, self.parametrisation)
         return Drawn(
-            theta, phi[:, :, :patients], stats, *_judged(self, theta, stats, start, ids),
+            theta, phi[:, :, :patients], stats, *_judged(self, theta, stats, start, ids, warned),
             {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled},
             {"inits": began(model, start)})
+
+
+def hardly_informed(model: PopulationModel, data: Arrays, start: Start) -> list[str]:
+    """A sentence, said before the sampling, on spreads that the patients' levels hardly inform.
+
+    At the start each patient's levels leave a share of omega's variance open, Gauss-Newton: where
+    that is above 0.8 on average, omega is mostly its prior's, and chains walk slowly along it.
+    """
+    if not model.sds:
+        return []
+    theta = to_theta(model, start.u)
+    sizes = omegas(model, theta)
+    left = jnp.linalg.inv(start.information.sum(axis=1) + jnp.diag(sizes**-2)[None])
+    open_ = np.asarray(jnp.nanmean(jnp.diagonal(left, axis1=1, axis2=2) / sizes[None]**2, axis=0))
+    weak = {n: share for n, share in zip(model.sds, open_, strict=True)
+            if share > _OPEN and n not in model.fixed}
+    if not weak:
+        return []
+    listed = ", ".join(f"{n} ({share:.0%})" for n, share in weak.items())
+    return [f"the data hardly inform {listed}, in brackets the share of the variance that the "
+            "patients' levels leave open: such a posterior is mostly its prior's and slow to "
+            f"sample; hold it (--fix {next(iter(weak))}=0.5), or name to --spread what varies"]
 
 
 def _programs(settings: MarkovChains, model: PopulationModel, data: Arrays) \
@@ -298,12 +325,12 @@ def _flat(draws: np.ndarray) -> np.ndarray:
 
 
 def _judged(settings: MarkovChains, theta: Mapping[str, np.ndarray],
-            stats: Mapping[str, np.ndarray], start: Start, ids: tuple[str, ...]) \
-        -> tuple[tuple[str, ...], tuple[str, ...], dict[str, float]]:
+            stats: Mapping[str, np.ndarray], start: Start, ids: tuple[str, ...],
+            warned: list[str]) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, float]]:
     """Reasons, remarks and measures: R-hat <= 1.01, bulk and tail ESS >= 400, under 1 %
     divergences and, where energies are told, E-BFMI >= 0.3."""
     table = posterior.summary(theta)
-    reasons, remarks = _short(table), []
+    reasons, remarks = _short(table), [*warned]
     diverging = int(stats["diverging"].sum())
     share = diverging / stats["diverging"].size
     if share >= 0.01:

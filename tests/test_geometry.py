@@ -23,7 +23,7 @@ def start():
     return laplace_start(MODEL, DATA, seed=1)
 
 
-@pytest.mark.parametrize("parametrisation", ["informed", "noncentred"])
+@pytest.mark.parametrize("parametrisation", ["informed", "noncentred", "centred"])
 def test_log_density_is_log_joint_plus_the_log_volume(start, parametrisation):
     rng = np.random.default_rng(1)
     frame = frozen(MODEL, start)

@@ -27,7 +27,7 @@ def eleven():
     return model, data, laplace_start(model, data, seed=1)
 
 
-@pytest.mark.parametrize("parametrisation", ["informed", "noncentred"])
+@pytest.mark.parametrize("parametrisation", ["informed", "noncentred", "centred"])
 def test_the_density_of_the_others_is_the_same_and_that_of_those_is_standard_normal(
         eleven, parametrisation):
     model, data, start = eleven

@@ -15,6 +15,7 @@ from carpk import chains
 from carpk.cohort import design
 from carpk.empirical_bayes import laplace_start
 from carpk.estimators.nuts import Nuts
+from carpk.examples import example
 from carpk.fitting import fit
 from carpk.geometry import frozen, to_phi
 from carpk.likelihood import data_of, to_theta
@@ -176,7 +177,8 @@ def test_too_few_draws_are_judged_not_converged_in_sentences():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("other", [{"parametrisation": "noncentred"}, {"estimator": "gibbs"}])
+@pytest.mark.parametrize("other", [{"parametrisation": "noncentred"},
+                                   {"parametrisation": "centred"}, {"estimator": "gibbs"}])
 def test_other_coordinates_and_other_trajectories_sample_the_same_posterior(other):
     runs = [fit(population(DECAY), decaying(20), seed=k, draws=4000, **settings)
             for k, settings in enumerate(({}, other))]
@@ -200,3 +202,19 @@ def test_an_unknown_setting_is_refused_by_name():
     with pytest.raises(RequestError, match="stepsize"):
         with_settings(Nuts, {"stepsize": 1})
     assert dataclasses.asdict(with_settings(Nuts, {"draws": 5}))["draws"] == 5
+
+
+def test_spreads_that_the_data_do_not_hold_are_named_before_the_sampling(caplog):
+    """Ten patients who were seen for two weeks say nothing of the slow decline."""
+    who = example("tisacel_like").select([str(i) for i in range(1, 11)])
+    asked = population("stein_2019")
+    seen = design(who, asked.structure)
+    model, _ = resolve(asked, seen, {})
+    data = data_of(model, seen)
+    assert chains.hardly_informed(model, data, laplace_start(model, data, seed=1)) == []
+    early = dataclasses.replace(who, observations=who.observations[who.observations["TIME"] <= 14])
+    result = fit(asked, early, seed=1, chains=1, draws=4, warmup=4)
+    said, = (r.getMessage() for r in caplog.records if r.name == "carpk")
+    assert said in result.convergence.remarks
+    assert all(n in said for n in ("omega_foldx", "omega_FB", "omega_beta"))
+    assert "omega_Tmax" not in said
