@@ -23,7 +23,7 @@ from carpk.multistart import Ended, agreed, dispersed
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
-from carpk.starting_values import began, start_from
+from carpk.starting_values import began, climbing_from
 from carpk.tails import TAILS
 
 _ROUNDS = 200  # quasi-Newton steps
@@ -108,6 +108,8 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
     until the objective falls, and where a solve fails it has not fallen.
     """
     best, slopes = with_scores(approximation, u, phi)
+    # beside a patient without slopes there lies no solution: the others lead away from there
+    slopes = np.where(np.isfinite(slopes), slopes, 0.0)
     factor = _metric(slopes)
     inverse, gain, steps = np.eye(len(u)), np.inf, 0
     while steps < _ROUNDS:
@@ -226,8 +228,8 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     clock = time.perf_counter()
     progress("start", 0, 1)
     approximation = Approximation(model, data, method)
-    start = start_from(model, data, seed, inits, approximation.patients if
-                       approximation.patients.interaction else None)
+    start = climbing_from(model, data, ids, seed, inits, approximation.patients if
+                          approximation.patients.interaction else None)
     progress("start", 1, 1)
     begun = time.perf_counter()
     ended, top, told = _searched(approximation, start, starts, seed, progress)

@@ -35,6 +35,29 @@ def refused_inits(inits: object) -> list[Problem]:
                     column="inits", found=str(inits))]
 
 
+def climbing_from(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
+                  inits: str, patients: Patients | None) -> Start:
+    """The start of `start_from`, at which every patient has a solution: a search for a maximum has
+    no other way to begin.
+
+    Raises RequestError naming the patients for whom no draw around the start has one.
+    """
+    start = start_from(model, data, seed, inits, patients)
+    if np.isfinite(start.log_likelihood).all():
+        return start
+    looked = patients or Patients(model, data)
+    phi = np.where(np.isfinite(start.log_likelihood)[:, None], start.phi,
+                   looked.best_of_draws(start.u, seed)[0])
+    value = looked.look(start.u, phi).value
+    lost = [i for i, v in zip(ids, value, strict=True) if not np.isfinite(v)]
+    if lost:
+        raise RequestError(Problem(
+            "error", f"no solution for patients {', '.join(lost)}, at no parameters around the "
+            "start", "check their rows, set `steps` or the solver, or begin elsewhere: inits "
+            "typical or a fit", column="inits", found=inits))
+    return start._replace(phi=jnp.asarray(phi), log_likelihood=jnp.asarray(value))
+
+
 def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
                patients: Patients | None = None) -> Start:
     """Where an estimator begins.

@@ -27,7 +27,7 @@ from carpk.population_model import PopulationModel
 from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
-from carpk.starting_values import began, refused_inits, start_from
+from carpk.starting_values import began, climbing_from, refused_inits
 from carpk.stochastic_em import Programs, Walked, chains_for, moved_start, walked
 
 
@@ -76,7 +76,7 @@ class Saem(Estimator):
         chains, walking = self.chains or chains_for(len(ids)), 0.0
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             compiled = pool.submit(Programs(model).compiled, data, chains)
-            start = start_from(model, data, seed, self.inits, approximation.patients)
+            start = climbing_from(model, data, ids, seed, self.inits, approximation.patients)
             programs = compiled.result()
         progress("start", 1, 1)
         begun = time.perf_counter()
