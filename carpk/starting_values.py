@@ -230,7 +230,7 @@ def _centre(model: PopulationModel, name: str) -> float:
 def _regressed(drawn: np.ndarray, seen: np.ndarray, own: np.ndarray) -> np.ndarray:
     """(K,): the parameters at a patient's own summaries, by a weighted ridge regression of the
     drawn (J, K) on their summaries (J, F)."""
-    usable = np.isfinite(seen).all(axis=1)
+    usable = (np.abs(seen) < 1e100).all(axis=1)  # whose squares are numbers
     told = np.isfinite(own)
     if usable.sum() < 30 or not told.any():
         return np.asarray(np.median(drawn, axis=0))

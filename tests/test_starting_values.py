@@ -17,6 +17,7 @@ from carpk.preparation import resolve
 from carpk.problems import RequestError
 from carpk.requests import Request
 from carpk.starting_values import (
+    _regressed,
     from_summaries,
     refused_inits,
     start_from,
@@ -81,6 +82,15 @@ def test_a_model_that_is_far_off_starts_from_the_data_where_the_truth_is(data):
     theta = to_theta(model, start_from(model, data, 1, "data").u)
     for name, value in TRUTH.items():
         assert float(theta[name]) == pytest.approx(value, rel=0.5), name
+
+
+def test_a_draw_whose_summaries_have_no_squares_is_left_out():
+    random = np.random.default_rng(1)
+    drawn = random.normal(size=(400, 2))
+    seen = drawn @ np.array([[1.0, 0.5, 0.0], [0.0, 1.0, 2.0]])
+    seen[:3] = [[1e200, 0.0, 0.0], [np.nan, 0.0, 0.0], [0.0, -np.inf, 0.0]]
+    own = np.array([0.4, 0.9, 1.4])  # of (0.4, 0.7)
+    assert _regressed(drawn, seen, own) == pytest.approx([0.4, 0.7], abs=0.02)
 
 
 @pytest.mark.parametrize("estimator", ["focei", "laplace", "saem"])
