@@ -173,7 +173,8 @@ class Approximation:
         moves = patients.moves(u, modes)
         one, other = (_log_det(self.data, precision, modes.look._replace(
             jacobian=modes.look.jacobian + s * modes.differs)) for s in (FIRST, -FIRST))
-        tilt = (one - other) / (2 * FIRST)  # with the share of one side of a kink
+        with np.errstate(invalid="ignore"):  # likewise
+            tilt = (one - other) / (2 * FIRST)  # with the share of one side of a kink
         own = _weighed(curvature, moves) + tilt[:, None] * _shifts(modes, moves)
         return self._scores(modes, curvature, moves, slopes[:, :k], slopes[:, k:], own), \
             ~curvature.smooth

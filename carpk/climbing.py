@@ -72,7 +72,8 @@ class Top(NamedTuple):
 def climbed(at: Between, seen_from: Callable[[np.ndarray], tuple[Point, Look]],
             phi: np.ndarray) -> Top:
     """The tops that a climb from phi (P, K) leads to."""
-    here, look = seen_from(phi)
+    with np.errstate(all="ignore"):  # where a solve failed, or Omega has no inverse
+        here, look = seen_from(phi)
     across = here
     facing, damping = np.zeros(len(phi), bool), np.full(len(phi), 1e-3)
     last, bent, halving = np.zeros_like(phi), np.zeros_like(phi), np.zeros(len(phi), bool)

@@ -51,6 +51,7 @@ _GUESSES, _WIDE = 200, 1.5  # draws a search may begin from, in SDs of the popul
 # parts of these draws, of each of which one climb begins: with one alone, at a maximum of stein90
 # two patients of 90 ended at modes that are less likely, by 1.8 and 0.3
 _CLIMBS = 4
+_TWICE = 1e-8  # in height, within which two searches have come to the same mode
 _TOGETHER = 100  # draws of one call
 
 
@@ -195,7 +196,7 @@ class Patients:
             other = self._search(u, phi)
             one, two = (self.height(u, m.phi, m.look) for m in (best, other))
             # of the same mode twice the first, which needed no luck
-            best = patientwise(~(one >= two - 1e-6) & np.isfinite(two), other, best)
+            best = patientwise(~(one >= two - _TWICE) & np.isfinite(two), other, best)
         return best
 
     def both_sides(self, u: Any, phi: Any, axes: Any, size: float) -> list[tuple[Look, Look]]:

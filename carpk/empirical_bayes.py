@@ -176,9 +176,12 @@ class _Population:
         come out too small); the information about the log of a sigma is two per row."""
         model, data, patients = self.model, self.data, self.patients
         away = np.sqrt(np.where(data["observed"], row_variance, 0.0))
-        log = np.isin(data["output"], [
-            k for k, e in enumerate(model.error_models().values()) if e.log_scale])
-        sides = [np.where(log, f * np.exp(s * away), f + s * away) for s in (-1, 1)]
+        log, share = (np.isin(data["output"], [
+            k for k, e in enumerate(model.error_models().values()) if of(e)])
+            for of in (lambda e: e.log_scale, lambda e: "prop" in e.sigmas))
+        # an SD in proportion to a prediction that may be 0 would be beyond all numbers
+        factors = np.where(log, away, np.minimum(away / np.abs(f), 1.0))
+        sides = [np.where(log | share, f * np.exp(s * factors), f + s * away) for s in (-1, 1)]
         gradient = 0.5 * patients.by_residuals(u, lambda u: np.sum(
             [patients.rows(u, side)[0] for side in sides]))
         slopes = differences(lambda u: np.array(

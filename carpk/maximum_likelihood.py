@@ -27,7 +27,7 @@ from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
-from carpk.starting_values import began, start_kept
+from carpk.starting_values import began, climbing_from, start_from, start_kept
 
 _ROUNDS = 200  # quasi-Newton steps
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
@@ -50,12 +50,14 @@ class Found(NamedTuple):
 
 class Maximum(NamedTuple):
     """u (Q,), the likelihood there with its scores, the expected gain in OFV of a further step,
-    and steps taken."""
+    steps taken, and the places of patients whom a path had led to a mode that is not the likeliest.
+    """
 
     u: np.ndarray
     found: Likelihood
     gain: float
     steps: int
+    torn: tuple[int, ...] = ()
 
     @property
     def kinked(self) -> np.ndarray:
@@ -70,13 +72,15 @@ class Maximum(NamedTuple):
 
 
 def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
-              told: Callable[[int], None]) -> Maximum:
+              told: Callable[[int], None], anew: bool = False) -> Maximum:
     """BFGS in coordinates in which the patients' scores at the start are uncorrelated.
 
-    Modes are warm: each search starts at those of the best population so far. A step is halved
-    until the objective falls, and where a solve fails it has not fallen.
+    Modes are warm: each search starts at those of the best population so far; `anew`, from nothing
+    too. A step is halved until the objective falls, and where a solve fails it has not fallen.
     """
-    best, slopes = with_scores(approximation, u, phi)
+    best, slopes = with_scores(approximation, u, phi, anew)
+    # beside a patient without slopes there lies no solution: the others lead away from there
+    slopes = np.where(np.isfinite(slopes), slopes, 0.0)
     factor = _metric(slopes)
     inverse, gain, steps = np.eye(len(u)), np.inf, 0
     while steps < _ROUNDS:
@@ -89,7 +93,7 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
         direction *= min(1.0, 4.0 / float(np.linalg.norm(direction)))  # four standard errors
         for share in 0.4 ** np.arange(14):
             trial = u + factor @ (share * direction)
-            found, at = with_scores(approximation, trial, best.modes.phi)
+            found, at = with_scores(approximation, trial, best.modes.phi, anew)
             fallen = float(found.patients.sum() - best.patients.sum())
             if np.isfinite(at).all() and fallen <= 1e-4 * share * float(gradient @ direction):
                 break
@@ -105,12 +109,12 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
     return Maximum(u, best._replace(scores=slopes), gain, steps)
 
 
-def with_scores(approximation: Approximation, u: np.ndarray, phi: Any) \
+def with_scores(approximation: Approximation, u: np.ndarray, phi: Any, anew: bool = False) \
         -> tuple[Likelihood, np.ndarray]:
     """The likelihood and the patients' gradients (P, Q): exact, or of FO and FOCE by central
     differences, whose residual SDs follow the population in ways of their own."""
     exact = approximation.method in ("focei", "laplace")
-    found = approximation.likelihood(u, phi, scores=exact)
+    found = approximation.likelihood(u, phi, exact, anew)
     if exact:
         assert found.scores is not None
         return found, found.scores
@@ -148,13 +152,18 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
         -> tuple[Maximum, np.ndarray]:
     """The maximum and the Hessian there, after Newton's steps by that Hessian, with the likeliest
     modes there are, also by a search from nothing: those of a fit must not depend on its path.
+    Where the path had led away from these (to the end of a mode's life its curvature falls to 0,
+    and Laplace's objective without end), all further looks begin from nothing.
     Where modes lie on kinks patients go from one to another: differences of scores are no Hessian
     there, and the sum of squared scores stands in."""
-    best = begun
+    best, torn = begun, tuple[int, ...]()
     for _ in range(4):
         fresh = approximation.likelihood(best.u, best.found.modes.phi, anew=True)
-        if abs(float(fresh.patients.sum()) - best.ofv) > 1e-3:  # a likelier mode of some patient
-            best = maximised(approximation, best.u, fresh.modes.phi, told)
+        apart = np.abs(fresh.patients - best.found.patients)
+        if apart.sum() > 1e-3:  # a likelier mode of some patient
+            torn += tuple(int(k) for k in np.flatnonzero(apart > 1e-4) if k not in torn)
+            best = maximised(approximation, best.u, fresh.modes.phi, told, bool(torn))
+        best = best._replace(torn=torn)
         sizes = np.sqrt(2.0 / np.maximum(np.diagonal(0.5 * _scores(best).T @ _scores(best)), 1e-12))
         phi = best.found.modes.phi
         if best.kinked.any():
@@ -169,11 +178,12 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
         gain = -0.5 * float(gradient @ step)
         if gain < 1e-4:
             return best._replace(gain=gain), hessian
-        found = approximation.likelihood(best.u + step, best.found.modes.phi)
-        if not float(found.patients.sum()) < best.ofv:
-            best = maximised(approximation, best.u, best.found.modes.phi, told)
+        found = approximation.likelihood(best.u + step, best.found.modes.phi, anew=bool(torn))
+        fallen = float(found.patients.sum()) < best.ofv
+        u, phi = (best.u + step, found.modes.phi) if fallen else (best.u, best.found.modes.phi)
+        best = maximised(approximation, u, phi, told, bool(torn))._replace(torn=torn)
+        if not fallen:
             return best, hessian
-        best = maximised(approximation, best.u + step, found.modes.phi, told)
     return best, hessian
 
 
@@ -195,8 +205,9 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     clock = time.perf_counter()
     progress("start", 0, 1)
     approximation = Approximation(model, data, method)
-    start = start_kept(inits, model, data, seed, kept if starts > 1 else None,
-                       approximation.patients if approximation.patients.interaction else None)
+    patients = approximation.patients if approximation.patients.interaction else None
+    start = start_kept(kept if starts > 1 else None, lambda: climbing_from(
+        model, data, ids, seed, inits, patients))
     progress("start", 1, 1)
     begun = time.perf_counter()
     ended, top, told = _searched(approximation, start, starts, seed, progress, kept)
@@ -250,7 +261,7 @@ def searching(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
     """One of several searches, by a worker, from what an unfinished fit keeps in its folder."""
     kept = Checkpoints(Path(source), {})
     model, data = received(kept)
-    start = start_kept("", model, data, 0, kept)
+    start = start_kept(kept, lambda: start_from(model, data, 0))
     approximation = Approximation(model, data, asked["method"])
     return lambda place: _told(approximation, *_search(
         approximation, start, place[1], lambda steps: None))
@@ -341,8 +352,12 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
                        "peak at the time of a sample): the approximation is rough there, and "
                        "standard errors are from the scores; saem has no such trouble")
     if not best.gain < (0.5 if kinks else 1e-3):
+        torn = ", ".join(ids[k] for k in best.torn)
         reasons.append(f"the objective could still fall by {best.gain:.2g}: the search did not "
-                       "come to rest; fix or drop what the data do not inform")
+                       "come to rest; " + (
+                           f"patients {torn} have two modes as likely as each other, between "
+                           "which it jumps: saem has no such trouble" if torn else
+                           "fix or drop what the data do not inform"))
     if known.flat:
         reasons.append(f"{known.flat}: fix one of them, or take it out of the model")
     elif known.condition > 1000:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -36,6 +37,29 @@ def refused_inits(inits: object) -> list[Problem]:
                     column="inits", found=str(inits))]
 
 
+def climbing_from(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
+                  inits: str, patients: Patients | None) -> Start:
+    """The start of `start_from`, at which every patient has a solution: a search for a maximum has
+    no other way to begin.
+
+    Raises RequestError naming the patients for whom no draw around the start has one.
+    """
+    start = start_from(model, data, seed, inits, patients)
+    if np.isfinite(start.log_likelihood).all():
+        return start
+    looked = patients or Patients(model, data)
+    phi = np.where(np.isfinite(start.log_likelihood)[:, None], start.phi,
+                   looked.best_of_draws(start.u, seed)[0])
+    value = looked.look(start.u, phi).value
+    lost = [i for i, v in zip(ids, value, strict=True) if not np.isfinite(v)]
+    if lost:
+        raise RequestError(Problem(
+            "error", f"no solution for patients {', '.join(lost)}, at no parameters around the "
+            "start", "check their rows, set `steps` or the solver, or begin elsewhere: inits "
+            "typical or a fit", column="inits", found=inits))
+    return start._replace(phi=jnp.asarray(phi), log_likelihood=jnp.asarray(value))
+
+
 def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
                patients: Patients | None = None) -> Start:
     """Where an estimator begins.
@@ -62,14 +86,13 @@ def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
     return start_of(model, data, seed, held=True, begin=known, patients=patients)
 
 
-def start_kept(inits: str, model: PopulationModel, data: Arrays, seed: int,
-               kept: Checkpoints | None, patients: Patients | None = None) -> Start:
-    """The start of an unfinished fit as it was kept, else as `start_from` finds it, and kept."""
+def start_kept(kept: Checkpoints | None, found: Callable[[], Start]) -> Start:
+    """The start of an unfinished fit as it was kept, else as it is found, and kept."""
     known = kept.load("start") if kept else None
     if known is not None:
         sweeps = int(known.pop("sweeps"))
         return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
-    start = start_from(model, data, seed, inits, patients)
+    start = found()
     if kept:
         kept.save("start", {n: v for n, v in start._asdict().items() if v is not None})
     return start
@@ -221,7 +244,7 @@ def _centre(model: PopulationModel, name: str) -> float:
 def _regressed(drawn: np.ndarray, seen: np.ndarray, own: np.ndarray) -> np.ndarray:
     """(K,): the parameters at a patient's own summaries, by a weighted ridge regression of the
     drawn (J, K) on their summaries (J, F)."""
-    usable = np.isfinite(seen).all(axis=1)
+    usable = (np.abs(seen) < 1e100).all(axis=1)  # whose squares are numbers
     told = np.isfinite(own)
     if usable.sum() < 30 or not told.any():
         return np.asarray(np.median(drawn, axis=0))

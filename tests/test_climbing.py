@@ -7,7 +7,7 @@ from models_for_tests import cohort
 
 from carpk import climbing
 from carpk.approximations import Approximation
-from carpk.climbing import Between, Point, climbed
+from carpk.climbing import Between, Point, climbed, uphill
 from carpk.cohort import design
 from carpk.empirical_bayes import laplace_start
 from carpk.likelihood import data_of, from_theta
@@ -99,6 +99,16 @@ def test_a_weak_kink_is_crossed():
     top = climbed(WIDE, seen_from, np.array([[-3.0, 1.0], [0.2, -0.2]]))
     assert top.phi == pytest.approx(np.array([[0.5, -0.5]] * 2), abs=1e-5)
     assert (top.share == 1.0).all()
+
+
+def test_a_climb_that_begins_beyond_all_numbers_ends_there_in_silence():
+    nowhere = WIDE._replace(precision=np.full((2, 2), np.inf))
+
+    def seen_from(phi):
+        return Point(phi, np.full(len(phi), -np.inf), uphill(nowhere, phi, np.zeros_like(phi))), \
+            Look(*[np.zeros(len(phi))] * 6, np.zeros((len(phi), 2, 2)))
+
+    assert climbed(nowhere, seen_from, np.zeros((1, 2))).phi.tolist() == [[0.0, 0.0]]
 
 
 PEAK = StructuralModel(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from models_for_tests import DECAY, decaying
@@ -16,12 +17,14 @@ from carpk.preparation import resolve
 from carpk.problems import RequestError
 from carpk.requests import Request
 from carpk.starting_values import (
+    _regressed,
     from_summaries,
     refused_inits,
     start_from,
     summaries,
     values_of_fit,
 )
+from carpk.structure import Input
 
 COHORT = decaying(8, limit=5.0)
 SEEN = design(COHORT, DECAY)
@@ -79,6 +82,26 @@ def test_a_model_that_is_far_off_starts_from_the_data_where_the_truth_is(data):
     theta = to_theta(model, start_from(model, data, 1, "data").u)
     for name, value in TRUTH.items():
         assert float(theta[name]) == pytest.approx(value, rel=0.5), name
+
+
+def test_a_draw_whose_summaries_have_no_squares_is_left_out():
+    random = np.random.default_rng(1)
+    drawn = random.normal(size=(400, 2))
+    seen = drawn @ np.array([[1.0, 0.5, 0.0], [0.0, 1.0, 2.0]])
+    seen[:3] = [[1e200, 0.0, 0.0], [np.nan, 0.0, 0.0], [0.0, -np.inf, 0.0]]
+    own = np.array([0.4, 0.9, 1.4])  # of (0.4, 0.7)
+    assert _regressed(drawn, seen, own) == pytest.approx([0.4, 0.7], abs=0.02)
+
+
+@pytest.mark.parametrize("estimator", ["focei", "laplace", "saem"])
+def test_patients_without_any_solution_are_refused_by_name(estimator):
+    most = COHORT.covariates["WT"].quantile(0.7)
+    broken = dataclasses.replace(
+        DECAY, inputs=(Input("WT", "kg", "weight"),), solution=lambda t, p: {
+            "C": jnp.where(most < p.WT, jnp.nan, p.C0 * jnp.exp(-p.k * t))})
+    named = ", ".join(COHORT.covariates.index[COHORT.covariates["WT"] > most])
+    with pytest.raises(RequestError, match=f"no solution for patients {named}"):
+        fit(population(broken), COHORT, estimator, seed=1)
 
 
 def test_the_model_files_values_and_those_of_a_fit_are_kept_as_they_stand(model, data, tmp_path):
