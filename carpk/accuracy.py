@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from carpk.padding import rounded
 from carpk.solve import arrays, predict
 from carpk.structure import Solver, StructuralModel
 
-Run = TypeVar("Run")
 Mesh = tuple[Solver, int]
 Meshes = tuple[Mesh, ...]  # each patient's
 
@@ -171,22 +170,26 @@ def _some(design: Design, who: np.ndarray) -> Design:
         dose_events={n: v[who] for n, v in design.dose_events.items()})
 
 
-def agreeing(meshes: Iterable[Mesh], run: Callable[[Mesh], Run],
-             differ: Callable[[Run, Run], float], tolerance: float) \
-        -> tuple[tuple[Mesh, Run], tuple[Mesh, Run], float]:
-    """The first two meshes in turn whose runs differ by no more than the tolerance, the runs, and
-    by how much they differ; where none do, the two that differ least, the last ones if all fail."""
-    before, *finer = meshes
-    earlier = later = (before, run(before))
-    best = (earlier, later, np.inf)
-    for mesh in finer:
-        earlier, later = later, (mesh, run(mesh))
-        difference = differ(earlier[1], later[1])  # infinite where a solve failed
-        if difference <= best[2]:
-            best = (earlier, later, difference)
-        if difference <= tolerance:
-            break
-    return best
+def chosen_mesh(meshes: Sequence[Mesh], moved: np.ndarray, tolerance: float) \
+        -> tuple[Mesh, np.ndarray]:
+    """The first mesh that the next one moves no patient from by more than the tolerance; where
+    there is none, the finer of the two that differ least. And who decided it: (P,).
+
+    moved : (M - 1, P), how far each of the M meshes is from the next, infinite where a solve
+        failed. A patient whom no two meshes bring within the tolerance decides nothing, so that
+        one set of absurd parameters does not choose the mesh of a cohort; if that is so of all,
+        those who were solved at all decide.
+    """
+    decide = np.asarray((moved <= tolerance).any(axis=0))
+    if not decide.any():
+        decide = np.asarray(np.isfinite(moved).any(axis=0))
+    if not decide.any():
+        return meshes[-1], decide
+    furthest = moved[:, decide].max(axis=1)
+    k = int(np.argmax(furthest <= tolerance))
+    if furthest[k] <= tolerance:
+        return meshes[k], decide
+    return meshes[int(np.argmin(furthest)) + 1], decide
 
 
 def by(structure: StructuralModel, mesh: Mesh) -> StructuralModel:

@@ -31,7 +31,7 @@ from carpk.estimators import Convergence, Estimate, with_settings
 from carpk.likelihood import data_of
 from carpk.model_record import from_record, record
 from carpk.population_model import PopulationModel
-from carpk.preparation import choose_steps, resolve, solve_error
+from carpk.preparation import SolveError, choose_steps, resolve, solve_error
 from carpk.problems import Problem, RequestError
 from carpk.structure import StructuralModel
 
@@ -163,8 +163,8 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest, allow_nan=False)))
 
 
-def _solve_error(model: PopulationModel, seen: Design, estimate: Estimate) -> np.ndarray:
-    """(P,): see `solve_error`, at the medians."""
+def _solve_error(model: PopulationModel, seen: Design, estimate: Estimate) -> SolveError:
+    """See `solve_error`, at the medians."""
     theta = {n: float(np.median(estimate.theta[n])) if n in model.free else model.fixed[n]
              for n in model.names}
     phi = xr.DataArray(estimate.phi, dims=("chain", "draw", "patient", "parameter"))
@@ -172,22 +172,30 @@ def _solve_error(model: PopulationModel, seen: Design, estimate: Estimate) -> np
 
 
 def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
-                 stored: xr.DataTree, error: np.ndarray) -> Convergence:
-    """Adds the draws whose solve failed, by patient, and how good the mesh is at the estimate."""
+                 stored: xr.DataTree, error: SolveError) -> Convergence:
+    """Adds the draws whose solve failed, by patient, and how good the mesh is at the estimate: an
+    error above a tenth of the residual SD, or above 0.1 of ln level, counts against the fit."""
     counts = stored["constant_data"].dataset["failed_solves"].values
     failed = [f"patient {i} {c} times" for i, c in zip(seen.ids, counts, strict=True) if c]
-    coarse = [f"patient {i} by {e:.2g}" if np.isfinite(e) else f"patient {i} beyond all numbers"
-              for i, e in zip(seen.ids, error, strict=True) if not e <= 0.02]
-    remarks = convergence.remarks
-    if failed:
-        remarks = (*remarks, f"the solve failed in the draws of {', '.join(failed)}")
-    if coarse:
-        remarks = (*remarks, "a mesh twice as fine moves ln of a prediction of "
-                   f"{', '.join(coarse)}: set `steps` above {model.steps}")
+
+    def coarse(which: np.ndarray) -> tuple[str, ...]:
+        said = [f"patient {i} by {log:.2g} ({sd:.2g} residual SDs)" if np.isfinite(log)
+                else f"patient {i} beyond all numbers"
+                for i, log, sd, here in zip(seen.ids, *error, which, strict=True) if here]
+        return (f"a mesh twice as fine moves ln of a prediction of {', '.join(said)}: set `steps` "
+                f"above {model.steps}",) if said else ()
+
+    wrong = (error.logs > 0.1) | (error.sds > 0.1)
+    reasons = (*convergence.reasons, *coarse(wrong))
+    remarks = (*convergence.remarks,
+               *[f"the solve failed in the draws of {', '.join(failed)}" for _ in failed[:1]],
+               *coarse(~wrong & (error.logs > 0.02)))
     measures = {**convergence.measures, "failed_solves": float(counts.sum()),
-                "solve_error": float(np.max(error))}
+                "solve_error": float(np.max(error.logs)),
+                "solve_error_sds": float(np.max(error.sds))}
     return dataclasses.replace(
-        convergence, remarks=remarks,  # what could not be measured is left out: JSON has no NaN
+        convergence, ok=not reasons, reasons=reasons, remarks=remarks,
+        # what could not be measured is left out: JSON has no NaN
         measures={n: v for n, v in measures.items() if np.isfinite(v)})
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from itertools import pairwise
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.accuracy import MESHES, Mesh, agreeing, by
+from carpk.accuracy import MESHES, Mesh, by, chosen_mesh
 from carpk.changes import effects_over_time, epochs_of, resolved_over_time
 from carpk.classes import class_priors, published_classes
 from carpk.cohort import Design
@@ -18,7 +18,7 @@ from carpk.correlated import correlations
 from carpk.earlier import adopted
 from carpk.effects import coefficients, resolved_effects
 from carpk.levels import level_priors, resolved_levels
-from carpk.likelihood import data_of, predicted_rows
+from carpk.likelihood import data_of, predicted_rows, read_by_errors
 from carpk.missing import missing_priors, resolved_missing
 from carpk.occasions import courses_of
 from carpk.paired_errors import pair_problems, rho_of
@@ -257,17 +257,12 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (len(seen.ids), len(mu)))
     patients = (np.broadcast_to(mu, signs.shape), mu + size * signs)
 
-    run, first = _log_predictions(model, seen, values), MESHES["fit"][structure.solver][0]
-
-    ladder, runs = MESHES["fit"][structure.solver], dict[Mesh, np.ndarray]()
+    run, ladder = _log_predictions(model, seen, values), MESHES["fit"][structure.solver]
+    least_room, runs = 4 * ladder[0][1], dict[Mesh, np.ndarray]()
 
     def logs(mesh: Mesh) -> np.ndarray:
-        room = max(mesh[1], 4 * first[1])  # which the first three share; mostly they suffice
-        runs[mesh] = np.stack([run(mesh, phi, room) for phi in patients])
-        return runs[mesh]
-
-    def furthest(coarse: np.ndarray, fine: np.ndarray) -> float:
-        return float(np.max(np.abs(fine - coarse)))
+        room = max(mesh[1], least_room)  # which the first three share; mostly they suffice
+        return np.stack([run(mesh, phi, room) for phi in patients])
 
     if model.steps:
         method = structure.solver
@@ -275,35 +270,60 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
             explicit = np.isfinite(logs(("tsit5", model.steps))).all()
             method = "tsit5" if explicit else "rodas4"
         return dataclasses.replace(model, structure=by(structure, (method, 0)))
-    (chosen, _), (finest, _), apart = agreeing(ladder, logs, furthest, tolerance)
-    chosen = chosen if apart <= tolerance else finest
+    moved: dict[Mesh, np.ndarray] = {}  # by the coarser of two, of each patient
+    for mesh in ladder:
+        runs[mesh] = logs(mesh)
+        if len(runs) > 1:
+            coarse, fine = list(runs)[-2:]
+            apart = np.abs(runs[fine] - runs[coarse]).max(axis=(0, 2))
+            moved[coarse] = np.where(np.isnan(apart), np.inf, apart)
+            if (moved[coarse] <= tolerance).all():
+                break
+    chosen, decide = chosen_mesh(list(runs), np.stack(list(moved.values())), tolerance)
     few = max(len(seen.ids) // 10, 1) if len(seen.ids) > 2 else 0
-    for coarse, fine in pairwise(m for m in runs if m[0] == chosen[0] and m[1] <= chosen[1]):
-        left = ~(np.abs(runs[fine] - runs[coarse]).max(axis=(0, 2)) <= tolerance)
-        if left.sum() <= few and 4 * coarse[1] <= chosen[1]:
+    for coarse, apart in moved.items():
+        left = decide & (apart > tolerance)
+        if coarse[0] == chosen[0] and 4 * coarse[1] <= chosen[1] and left.sum() <= few:
             return dataclasses.replace(
                 model, structure=by(structure, coarse), steps=coarse[1],
                 finer=(chosen[1], tuple(np.array(seen.ids, object)[left])))
     return dataclasses.replace(model, structure=by(structure, chosen), steps=chosen[1])
 
 
-def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float],
-                phi: np.ndarray) -> np.ndarray:
-    """(P,): how far twice the mesh steps move each patient's predictions, on the log scale.
+class SolveError(NamedTuple):
+    """How far twice the mesh steps move each patient's predictions, at most: (P,) on the log
+    scale, and (P,) in SDs of the residual error; infinite where a solve failed."""
 
-    theta : population values, phi : (P, K), where the fit has gone. 0 for a closed form.
+    logs: np.ndarray
+    sds: np.ndarray
+
+
+def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float],
+                phi: np.ndarray) -> SolveError:
+    """What the mesh leaves out where the fit has gone; 0 for a closed form.
+
+    theta : population values, phi : (P, K)
     """
     if not model.structure.states:
-        return np.zeros(len(seen.ids))
+        return SolveError(*np.zeros((2, len(seen.ids))))
     run, method = _log_predictions(model, seen, theta), model.structure.solver
+    units = read_by_errors(model, seen).get("separate")
 
-    def error(steps: int) -> np.ndarray:
+    def errors_of(steps: int) -> SolveError:
         coarse, fine = (run((method, n), phi, 2 * steps) for n in (steps, 2 * steps))
-        return np.where(seen.observed, np.abs(fine - coarse), 0.0).max(axis=1)
+        sds = np.zeros_like(fine)
+        for k, (output, error) in enumerate(model.error_models().items()):
+            before, after = (error.working(np.exp(v)) for v in (coarse, fine))
+            sd = error.sd(np.exp(fine), model.sigma(theta, output, units))
+            sds = np.where(seen.output == k, np.abs(after - before) / sd, sds)
+        each = (np.where(seen.observed, v, 0.0) for v in (np.abs(fine - coarse), sds))
+        return SolveError(*(np.where(np.isnan(v), np.inf, v).max(axis=1) for v in each))
 
-    steps, who = model.finer
-    return np.where(np.isin(seen.ids, who), error(steps), error(model.steps)) if who \
-        else error(model.steps)
+    error, (steps, who) = errors_of(model.steps), model.finer
+    if not who:
+        return error
+    return SolveError(*(np.where(np.isin(seen.ids, who), finer, coarse)
+                        for finer, coarse in zip(errors_of(steps), error, strict=True)))
 
 
 def _log_predictions(model: PopulationModel, seen: Design, theta: Mapping[str, float]) \

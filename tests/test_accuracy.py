@@ -7,32 +7,37 @@ import pytest
 from models_for_tests import FOLLOWING, cohort
 
 from carpk import accuracy, registry
-from carpk.accuracy import ROOM, TOLERANCE, agreeing, apart, by, solved
+from carpk.accuracy import ROOM, TOLERANCE, apart, by, chosen_mesh, solved
 from carpk.cohort import design
 from carpk.solve import arrays, predict
 
 ROWS = [("1", t, 50.0) for t in (1, 5, 20, 60.0)]
 
 
-def test_meshes_are_tried_until_two_in_turn_agree():
-    asked = []
-
-    def run(mesh):
-        asked.append(mesh)
-        return min(len(asked), 3)
-
-    meshes = [("tsit5", 500), ("tsit5", 2000), ("rodas4", 500), ("rodas4", 2000), ("tsit5", 8000)]
-    coarse, fine, moved = agreeing(meshes, run, lambda a, b: abs(a - b), 0.5)
-    assert asked == meshes[:4]
-    assert (coarse, fine, moved) == ((meshes[2], 3), (meshes[3], 3), 0)
+MESHES = [("tsit5", 15), ("tsit5", 30), ("rodas4", 120), ("rodas4", 240)]
 
 
-def test_where_no_two_agree_the_nearest_are_left_and_say_how_far_it_moved():
-    meshes = [("tsit5", k) for k in (1, 5, 7, 100)]
-    _, nearest, moved = agreeing(meshes, lambda m: m[1], lambda a, b: b - a, 0.5)
-    assert (nearest, moved) == ((("tsit5", 7), 7), 2)
-    _, last, moved = agreeing(meshes, lambda m: m[1], lambda a, b: np.inf, 0.5)
-    assert (last, moved) == ((("tsit5", 100), 100), np.inf)
+def test_the_mesh_is_the_first_that_the_next_hardly_moves_for_all():
+    moved = np.array([[0.2, 0.001], [0.02, 0.001], [0.001, 0.002]])
+    mesh, decide = chosen_mesh(MESHES, moved, 0.005)
+    assert mesh == MESHES[2]
+    assert decide.all()
+
+
+@pytest.mark.parametrize("bad", [np.inf, 0.3])
+def test_a_patient_whom_no_mesh_solves_decides_nothing(bad):
+    moved = np.array([[0.001, bad], [0.0001, bad], [0.00001, bad]])
+    mesh, decide = chosen_mesh(MESHES, moved, 0.005)
+    assert mesh == MESHES[0]
+    assert decide.tolist() == [True, False]
+
+
+def test_where_no_two_agree_the_finer_of_the_nearest_is_left():
+    moved = np.array([[4.0, np.inf, 1.0], [2.0, np.inf, 3.0], [93.0, np.inf, 1.0]])
+    assert chosen_mesh(MESHES, moved, 0.5)[0] == MESHES[2]
+    mesh, decide = chosen_mesh(MESHES, np.full((3, 2), np.inf), 0.5)
+    assert mesh == MESHES[-1]
+    assert not decide.any()
 
 
 def test_meshes_that_share_a_program_give_the_same_as_on_their_own():

@@ -13,7 +13,7 @@ from carpk.cohort import design
 from carpk.fitting import fit, load_fit
 from carpk.likelihood import data_of, predicted_rows
 from carpk.population_model import population
-from carpk.preparation import choose_steps, resolve
+from carpk.preparation import choose_steps, resolve, solve_error
 from carpk.problems import DataError
 
 ROWS = [(str(i), t, y) for i in (1, 2, 3) for t, y in ((2.0, 20.0), (9.0, 900.0), (30.0, 30.0))]
@@ -143,3 +143,35 @@ def test_a_fit_keeps_who_has_it_and_looks_at_both_meshes_where_it_has_gone(swing
     assert again.model.finer == found.model.finer == swinging[0].finer
     assert found.convergence.measures["solve_error"] < 0.02
     assert not any("mesh" in r for r in found.convergence.remarks)
+
+
+@pytest.mark.parametrize("speed", [1e5, 1e200])  # swings no mesh follows; numbers overflow
+def test_one_patient_without_a_solution_does_not_choose_the_mesh_of_a_cohort(speed):
+    rows = [(str(i), t, 100 * np.exp(-0.05 * t)) for i in range(6) for t in (1.0, 4.0, 11.0, 30.0)]
+    chosen = []
+    for odd in (0.3, speed):
+        who = cohort(rows, SPEED=[odd if i == 4 else 0.3 for i in range(6)])
+        model = ready(population(SWINGING, solver="tsit5"), who)
+        chosen.append(choose_steps(model, design(who, SWINGING)))
+    assert chosen[0].steps == chosen[1].steps <= 60
+    assert chosen[1].finer == (0, ())
+
+
+def test_what_a_mesh_leaves_out_is_said_on_the_log_scale_and_in_residual_sds():
+    rows = [("1", t, 100 * np.exp(-0.05 * t)) for t in (1.0, 4.0, 11.0, 30.0)]
+    who = cohort([*rows, *(("2", *r[1:]) for r in rows)], SPEED=[0.3, 3.0])
+    seen, phi = design(who, SWINGING), np.log([[100.0, 0.05]] * 2)
+    for written, sd in (("lognormal", 0.2), ("proportional", 0.2), ("additive", 7.0)):
+        model = ready(population(SWINGING, solver="tsit5", steps=20, errors={"C": written}), who)
+        model = choose_steps(model, seen)
+        theta = {n: sd if n.startswith("sigma") else p.median for n, p in model.priors.items()}
+        found = solve_error(model, seen, theta, phi)
+        twice = replace(model, steps=40)
+        level, finer = (np.asarray(predicted_rows(m, data_of(m, seen), theta, phi))
+                        for m in (model, twice))
+        moved = {"lognormal": np.abs(np.log(finer / level)), "additive": np.abs(finer - level),
+                 "proportional": np.abs(finer - level) / finer}[written] / sd
+        # a tenth of the smallest level is added, against noise of what is far below it
+        assert found.logs == pytest.approx(np.abs(np.log(finer / level)).max(axis=1), rel=0.1)
+        assert found.sds == pytest.approx(moved.max(axis=1), rel=0.1)
+        assert found.sds[0] < 0.1 < found.sds[1]
