@@ -25,7 +25,7 @@ from carpk.padding import filled_start, filled_up
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
-from carpk.starting_values import began, refused_inits, start_kept
+from carpk.starting_values import began, refused_inits, start_from, start_kept
 
 CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
 _ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
@@ -120,7 +120,7 @@ class MarkovChains(abc.ABC):
         patients, full = len(ids), filled_up(data)
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             programs = pool.submit(_programs, self, model, full)
-            start = start_kept(self.inits, model, data, seed, kept)
+            start = start_kept(kept, lambda: start_from(model, data, seed, self.inits))
             filled = filled_start(start)
             frame = frozen(model, filled, self.trusted)
             progress("start", 1, 1)

@@ -27,7 +27,7 @@ from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
-from carpk.starting_values import began, start_kept
+from carpk.starting_values import began, kept_start, start_from, start_kept
 
 _ROUNDS = 200  # quasi-Newton steps
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
@@ -195,8 +195,9 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     clock = time.perf_counter()
     progress("start", 0, 1)
     approximation = Approximation(model, data, method)
-    start = start_kept(inits, model, data, seed, kept if starts > 1 else None,
-                       approximation.patients if approximation.patients.interaction else None)
+    start = start_kept(kept if starts > 1 else None, lambda: start_from(
+        model, data, seed, inits, approximation.patients if
+        approximation.patients.interaction else None))
     progress("start", 1, 1)
     begun = time.perf_counter()
     ended, top, told = _searched(approximation, start, starts, seed, progress, kept)
@@ -249,8 +250,8 @@ def _searched(approximation: Approximation, start: Start, starts: int, seed: int
 def searching(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
     """One of several searches, by a worker, from what an unfinished fit keeps in its folder."""
     kept = Checkpoints(Path(source), {})
-    model, data = received(kept)
-    start = start_kept("", model, data, 0, kept)
+    (model, data), start = received(kept), kept_start(kept)
+    assert start is not None
     approximation = Approximation(model, data, asked["method"])
     return lambda place: _told(approximation, *_search(
         approximation, start, place[1], lambda steps: None))

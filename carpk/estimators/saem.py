@@ -33,7 +33,7 @@ from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
 from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
-from carpk.starting_values import began, refused_inits, start_kept
+from carpk.starting_values import began, kept_start, refused_inits, start_from, start_kept
 from carpk.stochastic_em import Programs, chains_for, moved_start, walked
 
 
@@ -85,8 +85,8 @@ class Saem(Estimator):
                  **{n: getattr(self, n) for n in ("burn_in", "smoothing", "importance")}}
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             compiled = pool.submit(Programs(model).compiled, data, asked["chains"])
-            start = start_kept(self.inits, model, data, seed, kept if self.starts > 1 else None,
-                               approximation.patients)
+            start = start_kept(kept if self.starts > 1 else None, lambda: start_from(
+                model, data, seed, self.inits, approximation.patients))
             programs = compiled.result()
         progress("start", 1, 1)
         begun = time.perf_counter()
@@ -150,8 +150,8 @@ class Saem(Estimator):
 def searching(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
     """One of several starts, by a worker, from what an unfinished fit keeps in its folder."""
     kept = Checkpoints(Path(source), {})
-    model, data = received(kept)
-    start = start_kept("", model, data, 0, kept)
+    (model, data), start = received(kept), kept_start(kept)
+    assert start is not None
     return _search(asked, Approximation(model, data, asked["method"]), start, Programs(model),
                    lambda k, done: None)
 
