@@ -20,8 +20,9 @@ Progress = Callable[[str, int, int], None]
 class Checkpoints:
     """The folder of an unfinished fit. Each of its files is replaced whole.
 
-    record : what was asked and of which data, code and versions; another record that is there
-        under the same name is of the same request, and only its versions may differ
+    record : what was asked and of which data, code and versions, and from which folder its paths
+        are seen; another record that is there under the same name is of the same request, and
+        only its versions and that folder may differ
     workers, scheduler : who makes what is made side by side, see `carpk.many_fits.results`
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import typer
@@ -102,7 +103,7 @@ def command(
         settings={"chains": chains, "draws": draws, "warmup": warmup, "inits": inits,
                   "starts": starts},
         setting=setting)
-    asked = cli_request.resumed(resume, data, options) if resume else \
-        cli_request.request(data, options)
-    raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12), resume,
-                                 workers, scheduler))
+    with cli_request.resumed(resume, data, options) if resume else contextlib.nullcontext(
+            (cli_request.request(data, options), None)) as (asked, unfinished):
+        raise typer.Exit(cli_fit.run(asked, lambda problems: show(problems, 12), unfinished,
+                                     workers, scheduler))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import secrets
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +54,27 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
     return {name: value for name, value in table.items() if value != {}}
 
 
-def resumed(folder: str, data: str, given: Mapping[str, Any]) -> requests.Request:
-    """The request of an unfinished fit, as it was made: the name of its folder holds its hash."""
+@contextlib.contextmanager
+def resumed(folder: str, data: str, given: Mapping[str, Any]) \
+        -> Iterator[tuple[requests.Request, str]]:
+    """The request of an unfinished fit, as it was made, for the name of its folder holds its hash;
+    and that folder, as it is seen from the one in which the fit was begun. This process is there
+    meanwhile: the paths in a request mean what they meant."""
     if data or given:
         raise typer.BadParameter("a fit is resumed as it was asked for: --resume stands alone")
     asked = Path(folder) / "request.json"
     if not asked.is_file():
         raise RequestError(Problem("error", "not an unfinished fit: no request.json",
                                    "name the folder that the interrupted fit printed", folder))
-    return requests.Request.of({**requests.table(asked), "out": str(Path(folder).parent)},
-                               str(asked))
+    stated = requests.table(asked)
+    begun = Path(json.loads(asked.read_text("utf-8")).get("begun_in", "."))
+    if not begun.is_dir():
+        raise RequestError(Problem("error", "the folder in which this fit was begun is not there",
+                                   "put it back, or fit anew", folder, found=str(begun)))
+    elsewhere = not begun.samefile(".")
+    place = Path(folder).resolve() if elsewhere else Path(folder)
+    with contextlib.chdir(begun):
+        yield requests.Request.of({**stated, "out": str(place.parent)}, str(asked)), str(place)
 
 
 def request(data: str, given: Mapping[str, Any]) -> requests.Request:

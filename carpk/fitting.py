@@ -139,7 +139,8 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
         kept = Checkpoints(
             _kept_in(Path(unfinished), own) if unfinished is not None
             else Path(tempfile.mkdtemp(suffix=SUFFIX)),
-            {"request": request, "versions": _versions()}, workers, scheduler)
+            {"request": request, "versions": _versions(), "begun_in": os.getcwd()}, workers,
+            scheduler)
         seen = dataclasses.replace(seen, warnings=(*seen.warnings, *_of_others(kept)))
     try:
         estimate = method.fit(chosen, data, seen.ids, seed, say, **({"kept": kept} if kept else {}))

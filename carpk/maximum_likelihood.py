@@ -27,7 +27,7 @@ from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
-from carpk.starting_values import began, climbing_from, start_from, start_kept
+from carpk.starting_values import began, climbing_from, kept_start, start_kept
 
 _ROUNDS = 200  # quasi-Newton steps
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
@@ -260,8 +260,8 @@ def _searched(approximation: Approximation, start: Start, starts: int, seed: int
 def searching(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
     """One of several searches, by a worker, from what an unfinished fit keeps in its folder."""
     kept = Checkpoints(Path(source), {})
-    model, data = received(kept)
-    start = start_kept(kept, lambda: start_from(model, data, 0))
+    (model, data), start = received(kept), kept_start(kept)
+    assert start is not None
     approximation = Approximation(model, data, asked["method"])
     return lambda place: _told(approximation, *_search(
         approximation, start, place[1], lambda steps: None))

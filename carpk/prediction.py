@@ -18,6 +18,7 @@ from carpk.likelihood import data_of, population_location, predicted_rows
 from carpk.posterior import fixed, phi_of
 from carpk.separate_errors import units_of
 from carpk.solve import Arrays
+from carpk.tails import TAILS
 
 _CURVE_DRAWS = 200  # twice as many move the edge of a 90 % band by less than its line's width
 
@@ -226,6 +227,20 @@ def _weighted_residuals(fit: Fit, table: pd.DataFrame) -> np.ndarray:
         out[rows] = residuals(error, table["DV"][rows].to_numpy(),
                               table["IPRED"][rows].to_numpy(), sigma)
     return out
+
+
+def residual_shrinkage(fit: Fit) -> dict[str, float]:
+    """Of every residual parameter 1 - SD(IWRES) over the measured levels that it is of; NaN where
+    these are fewer than two, or not normal around the curve."""
+    model, table, found = fit.model, _predictions(fit), {}
+    units = {o: v[fit.design.observed] for o, v in units_of(model.separate, fit.design).items()}
+    for name, (output, _, unit) in model.residuals.items():
+        own = table["output"] == output
+        if unit:
+            own &= units[output] == model.separate[output].units.index(unit)
+        normal = model.error_models()[output].tails is TAILS["normal"]
+        found[name] = 1 - float(table.loc[own, "IWRES"].std()) if normal else float("nan")
+    return found
 
 
 def residuals(error: ErrorModel, dv: np.ndarray, predicted: np.ndarray, sigma: object) \

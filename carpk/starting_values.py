@@ -86,16 +86,23 @@ def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
     return start_of(model, data, seed, held=True, begin=known, patients=patients)
 
 
-def start_kept(kept: Checkpoints | None, found: Callable[[], Start]) -> Start:
+def start_kept(kept: Checkpoints | None, find: Callable[[], Start]) -> Start:
     """The start of an unfinished fit as it was kept, else as it is found, and kept."""
-    known = kept.load("start") if kept else None
-    if known is not None:
-        sweeps = int(known.pop("sweeps"))
-        return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
-    start = found()
-    if kept:
-        kept.save("start", {n: v for n, v in start._asdict().items() if v is not None})
+    start = kept_start(kept) if kept else None
+    if start is None:
+        start = find()
+        if kept:
+            kept.save("start", {n: v for n, v in start._asdict().items() if v is not None})
     return start
+
+
+def kept_start(kept: Checkpoints) -> Start | None:
+    """The start that an unfinished fit keeps, or None."""
+    known = kept.load("start")
+    if known is None:
+        return None
+    sweeps = int(known.pop("sweeps"))
+    return Start(**{n: jnp.asarray(v) for n, v in known.items()}, sweeps=sweeps)
 
 
 def typical_values(model: PopulationModel) -> dict[str, float]:

@@ -49,7 +49,8 @@ def parameters(fit: Fit) -> pd.DataFrame:
     parameter, unit; mean, median, sd, lower95, upper95 on the natural scale (omega: SD of eta on
     the link scale); rse: 100 sd / |mean|; rhat, ess_bulk, ess_tail;
     cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
-    shrinkage: 1 - SD(posterior mean eta) / omega, as a fraction; prior, as it was used;
+    shrinkage, as a fraction: of a spread 1 - SD(posterior mean eta) / omega, of a residual error
+    1 - SD(IWRES) of its measured levels; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
     kind: typical, covariate, shrinkage, class, level, missing, spread, occasions, correlation,
     residual or derived; meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and
@@ -62,6 +63,7 @@ def parameters(fit: Fit) -> pd.DataFrame:
     summary = posterior.summary({**{n: draws[n].values for n in model.free}, **derived})
     weak, likeliest = prior_dominated(fit), fit.manifest.get("estimates", {})
     own = missing_rows.deviations(model)  # patients', and in their table
+    left = prediction.residual_shrinkage(fit)
     if draws.attrs["draws_from"] != "posterior":  # draws of a normal: no chains to compare
         summary[["rhat", "ess_bulk", "ess_tail"]] = math.nan
     rows = []
@@ -88,6 +90,8 @@ def parameters(fit: Fit) -> pd.DataFrame:
             row |= _spread(fit, name, row["median"])
         if row["kind"] == "occasions":
             row |= between_occasions(fit, name, row["median"])
+        if row["kind"] == "residual":
+            row["shrinkage"] = left[name]
         words = dict.fromkeys(("unit", "prior", "note", "meaning"), "")
         rows.append({"parameter": name, **words, **row})
     return pd.DataFrame(rows, columns=list(PARAMETER_COLUMNS))

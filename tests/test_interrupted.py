@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import cohort_text
+from typer.testing import CliRunner
 
-from carpk import chains, fitting
+from carpk import chains, cli, fitting
 from carpk.checkpoints import Checkpoints
 from carpk.nonmem import read_csv
 from carpk.population_model import population
@@ -95,6 +96,53 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_draws(small_fit, tmp_pat
                             small_fit.posterior["posterior"].dataset)
     saved = result.save(tmp_path / "fits")
     assert list((tmp_path / "fits").iterdir()) == [saved]
+
+
+# kills its own process, as it is killed from outside: nothing is tidied
+KILLED = """
+import os, signal
+from carpk import chains, checkpoints
+from carpk.cli import main
+chains._SAVED = 0.0
+save, count = checkpoints.Checkpoints.save, 0
+
+def dying(kept, name, arrays):
+    global count
+    save(kept, name, arrays)
+    count += name.startswith("chain-")
+    if count == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.Checkpoints.save = dying
+main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent")
+def test_a_killed_command_is_resumed_from_any_folder_to_the_same_draws(small_fit, tmp_path,
+                                                                       monkeypatch):
+    study, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (study / "data").mkdir(parents=True)
+    (study / "data" / "small.csv").write_text(cohort_text(), encoding="utf-8")
+    asked = ["fit", "data/small.csv", "--model", "stein_2019", "--seed", "1", "--chains", "2",
+             "--draws", "30", "--warmup", "30", "--unit", "1=copies/ug"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *asked], cwd=study, check=False,
+                            capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT),
+                                                      "CARPK_CACHE": "off"})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    [left] = (study / "fits").iterdir()
+    assert list(left.glob("chain-*.npz"))
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(fitting.program_cache, "keep_programs", lambda: ())
+    done = CliRunner().invoke(cli.app, ["fit", "--resume", "../study/fits/" + left.name])
+    assert Path.cwd() == elsewhere
+    folder = Path(done.stdout.splitlines()[-1])
+    assert list((study / "fits").iterdir()) == [folder], done.output
+    result = fitting.load_fit(folder)
+    assert result.manifest["request"]["data"]["file"] == "data/small.csv"
+    xr.testing.assert_equal(result.posterior["posterior"].dataset,
+                            small_fit.posterior["posterior"].dataset)
 
 
 def test_versions_that_differ_from_those_of_an_unfinished_fit_are_named(tmp_path):

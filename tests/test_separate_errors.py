@@ -22,6 +22,7 @@ from carpk.prior_cohorts import prior_predictive
 from carpk.problems import DataError, RequestError
 from carpk.requests import Request
 from carpk.simulation import simulate
+from carpk.tables import parameters, predictions
 from carpk.virtual_cohort import planned
 
 ETA = np.random.default_rng(3).normal(size=(6, 2)) * [0.4, 0.35]
@@ -188,6 +189,18 @@ def test_a_fit_by_focei_is_the_exact_maximum(tmp_path):
     assert {n: v["estimate"] for n, v in made.manifest["estimates"].items()} == pytest.approx(
         {"a_pop": best.x[0], **dict(zip(("omega_a", "sigma_C_add_A", "sigma_C_add_B"),
                                         np.exp(best.x[1:]), strict=True))}, rel=1e-3)
+
+
+def test_the_error_of_each_assay_has_the_shrinkage_of_its_own_levels(tmp_path, near_typical):
+    _, table = levels()
+    (tmp_path / "level.py").write_text(FILE)
+    made = near_typical(population(str(tmp_path / "level.py"), errors={
+        "C": "additive by ASSAY"}), read(tmp_path, table))
+    found = parameters(made).set_index("parameter")
+    left = predictions(made).assign(ASSAY=table["ASSAY"]).groupby("ASSAY")["IWRES"].std()
+    for assay in "AB":
+        assert found.loc[f"sigma_C_add_{assay}", "shrinkage"] == pytest.approx(1 - left[assay])
+    assert abs(left["A"] - left["B"]) > 0.1
 
 
 def test_a_shared_error_is_nested_in_separate_ones():

@@ -58,7 +58,16 @@ def test_a_spread_has_its_cv_and_shrinkage(table, small_fit):
     assert row["cv_percent"] == pytest.approx(100 * math.sqrt(math.exp(row["median"]**2) - 1))
     eta = small_fit.posterior["posterior"]["eta_Cmax"].values.mean(axis=(0, 1))
     assert row["shrinkage"] == pytest.approx(1 - eta.std(ddof=1) / row["median"])
-    assert table.loc[table["kind"] != "spread", ["cv_percent", "shrinkage"]].isna().all(axis=None)
+    assert table.loc[table["kind"] != "spread", "cv_percent"].isna().all()
+    assert table.loc[~table["kind"].isin(["spread", "residual"]), "shrinkage"].isna().all()
+
+
+def test_a_residual_error_has_the_shrinkage_of_its_measured_levels(table, small_fit):
+    rows = tables.predictions(small_fit)
+    rows = rows[rows["censored"] == 0]
+    z = np.log(rows["DV"] / rows["IPRED"]) / table.loc["sigma_C_log", "median"]
+    assert table.loc["sigma_C_log", "shrinkage"] == pytest.approx(
+        1 - np.sqrt(((z - z.mean())**2).sum() / (len(z) - 1)))
 
 
 def test_derived_quantities_are_those_of_each_draw(table, small_fit):

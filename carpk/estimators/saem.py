@@ -33,7 +33,7 @@ from carpk.posterior import pareto_k
 from carpk.problems import Problem, RequestError
 from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
-from carpk.starting_values import began, climbing_from, refused_inits, start_from, start_kept
+from carpk.starting_values import began, climbing_from, kept_start, refused_inits, start_kept
 from carpk.stochastic_em import Programs, chains_for, moved_start, walked
 
 
@@ -150,8 +150,8 @@ class Saem(Estimator):
 def searching(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
     """One of several starts, by a worker, from what an unfinished fit keeps in its folder."""
     kept = Checkpoints(Path(source), {})
-    model, data = received(kept)
-    start = start_kept(kept, lambda: start_from(model, data, 0))
+    (model, data), start = received(kept), kept_start(kept)
+    assert start is not None
     return _search(asked, Approximation(model, data, asked["method"]), start, Programs(model),
                    lambda k, done: None)
 

@@ -277,3 +277,6 @@ def test_a_fit_by_fo_has_its_patients_at_their_conditional_modes():
     table = tables.parameters(found).set_index("parameter")
     assert table.loc["omega_m", "shrinkage"] == pytest.approx(
         1 - eta.std(ddof=1) / at["omega_m"], abs=1e-6)
+    left = (np.array([dv for _, _, dv in rows]) - np.repeat(at["m_pop"] + eta, 3)) \
+        / at["sigma_y_add"]
+    assert table.loc["sigma_y_add", "shrinkage"] == pytest.approx(1 - left.std(ddof=1), abs=1e-3)
