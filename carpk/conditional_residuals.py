@@ -29,7 +29,7 @@ def cwres(fit: Fit) -> np.ndarray:
     """(rows,): of every row of `carpk.prediction.predictions`, at the posterior medians (or the
     estimates); see `linearised_residuals`."""
     model, draws = fit.model, fit.posterior["posterior"].dataset
-    start = np.median(phi_of(model, draws), axis=(0, 1))
+    start = np.median(phi_of(model, draws), axis=(0, 1)) if model.sds else None
     return linearised_residuals(model, fit.design, medians(fit), start,
                                 own_classes(fit))[fit.design.observed]
 

@@ -29,7 +29,7 @@ def contraction(fit: Fit) -> pd.DataFrame:
     """
     draws, model = fit.posterior["posterior"].dataset, fit.model
     count = draws.sizes["chain"] * draws.sizes["draw"]
-    if not model.spread or count < 2 * (len(model.free) + 1):
+    if not model.spread:
         return pd.DataFrame(columns=list(COLUMNS))
     # draws of a maximum have the spread of their curvature at the estimate, whatever omega drawn
     held = medians(fit) if "estimates" in fit.manifest else model.fixed
@@ -42,7 +42,11 @@ def contraction(fit: Fit) -> pd.DataFrame:
     population = np.stack([np.asarray(model.priors[n].scale.to_real(jnp.asarray(
         draws[n].values.reshape(-1)))) for n in model.free], axis=1) \
         if model.free else np.zeros((count, 0))
-    left = conditional_variance(np.stack(etas, axis=-1), population)
+    # of a spread that maximum likelihood puts at 0 some draws reach the end of the range
+    inside = np.isfinite(population).all(axis=1)
+    if inside.sum() < 2 * (len(model.free) + 1):
+        return pd.DataFrame(columns=list(COLUMNS))
+    left = conditional_variance(np.stack(etas, axis=-1)[inside], population[inside])
     whole = 1.0 - left / (_T_VARIANCE if model.etas == "student_t" else 1.0)
     ids = np.array(fit.design.ids, dtype=object)
     return pd.DataFrame({

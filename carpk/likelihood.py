@@ -69,7 +69,8 @@ def row_log_likelihood(model: PopulationModel, data: Arrays, theta: Mapping[str,
 
 def drawn_rows(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[str, Any],
                predicted: jax.Array, key: jax.Array) -> jax.Array:
-    """(P, N): a simulated measurement of each row.
+    """(P, N): a simulated measurement of each row, of the distribution that the likelihood is of:
+    under M4 above 0.
 
     data : output (P, N) and `read_by_errors`; predicted : (P, N)
     """
@@ -77,8 +78,9 @@ def drawn_rows(model: PopulationModel, data: Mapping[str, Any], theta: Mapping[s
     first_of = {b: (a, b) for a, b in model.error_pairs}
     for k, (output, error) in enumerate(errors.items()):
         sigma = model.sigma(theta, output, data.get("separate"))
-        if error.binary:
-            noisy = error.draw(jax.random.fold_in(key, k), predicted, sigma)
+        positive = model.censoring == "M4" and not error.log_scale  # and such are in no pair
+        if error.binary or positive:
+            noisy = error.draw(jax.random.fold_in(key, k), predicted, sigma, positive)
         else:
             noise[output] = error.tails.draw(jax.random.fold_in(key, k), predicted.shape)
             if output in first_of:

@@ -29,6 +29,7 @@ from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
 from carpk.starting_values import began, climbing_from, kept_start, start_kept
 
+AT_BOUND = 1e-3  # of a spread: below it patients do not differ
 _ROUNDS = 200  # quasi-Newton steps
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
 _LARGEST = float(np.finfo(float).max)
@@ -371,7 +372,7 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
     if restless:
         remarks.append(f"the mode of patients {', '.join(restless)} is a kink or a ridge")
     near = [n for n in model.free if n in model.sds
-            and float(to_theta(model, jnp.asarray(best.u))[n]) < 1e-3]
+            and float(to_theta(model, jnp.asarray(best.u))[n]) < AT_BOUND]
     remarks += [f"{n} is at its bound of 0: the patients do not differ in it" for n in near]
     rows = int(np.asarray(approximation.data["observed"]).sum())
     measures = criteria(model, best.ofv, float(approximation.constant.sum()), len(ids), rows) | {

@@ -116,7 +116,8 @@ def prior_predictive(model: PopulationModel, cohort: Cohort, *, cohorts: int = 1
     still = {o: v[:, :1] for o, v in read.get("separate", {}).items()}  # of a patient
     errors = resolved.error_models()
     levels = {o: np.asarray(errors[o].draw(jax.random.fold_in(noise, k), jnp.asarray(path),
-                                           resolved.sigma(own, o, still)))
+                                           resolved.sigma(own, o, still),
+                                           resolved.censoring == "M4"))
               for k, (o, path) in enumerate(zip(outputs, np.split(paths, len(outputs), axis=1),
                                                 strict=True))}
     drawn = Simulated(pd.DataFrame(values, index=pd.Index(seen.ids, name="ID", dtype=object)),

@@ -28,6 +28,7 @@ from carpk.effects import coefficients
 from carpk.fitting import Fit
 from carpk.information_criteria import CONVENTIONS, MEANINGS
 from carpk.likelihood import log_prior
+from carpk.maximum_likelihood import AT_BOUND
 from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.paired_errors import rho_of
@@ -60,8 +61,9 @@ def parameters(fit: Fit) -> pd.DataFrame:
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
     derived = _typical_derived(fit)
-    summary = posterior.summary({**{n: draws[n].values for n in model.free}, **derived})
     weak, likeliest = prior_dominated(fit), fit.manifest.get("estimates", {})
+    summary = posterior.summary({**{n: draws[n].values for n in model.free if n not in likeliest},
+                                 **derived})
     own = missing_rows.deviations(model)  # patients', and in their table
     left = prediction.residual_shrinkage(fit)
     if draws.attrs["draws_from"] != "posterior":  # draws of a normal: no chains to compare
@@ -77,8 +79,12 @@ def parameters(fit: Fit) -> pd.DataFrame:
             row |= {"mean": value, "median": value, "note": "fixed: by the parameters it is of"}
         elif name in likeliest:
             found = likeliest[name]
-            row |= {"mean": found["estimate"], "median": found["estimate"], "sd": found["se"],
-                    "lower95": found["lower95"], "upper95": found["upper95"]}
+            row |= {"mean": found["estimate"], "median": found["estimate"]}
+            if name in model.sds and found["estimate"] < AT_BOUND:
+                row["note"] = "at its bound of 0: there is no standard error"
+            else:
+                row |= {"sd": found["se"], "lower95": found["lower95"],
+                        "upper95": found["upper95"]}
         else:
             row |= summary.loc[name].to_dict()
         if row.get("mean") and row.get("sd"):
@@ -139,12 +145,16 @@ def covariates(fit: Fit) -> pd.DataFrame:
 
 def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     """(Q, Q): correlation of the draws of the free population parameters, on the scales they are
-    estimated on; the first column names the row."""
+    estimated on; the first column names the row. Blank of one whose draws do not differ, or reach
+    the end of their range, as do those of a spread that maximum likelihood puts at 0."""
     draws, own = fit.posterior["posterior"].dataset, missing_rows.deviations(fit.model)
     free = [n for n in fit.model.free if n not in own]
-    u = np.stack([np.asarray(fit.model.priors[n].scale.to_real(jnp.asarray(
+    u = np.array([np.asarray(fit.model.priors[n].scale.to_real(jnp.asarray(
         draws[n].values.ravel()))) for n in free])
-    matrix = np.corrcoef(u) if len(free) > 1 else np.ones((len(free), len(free)))
+    usable = np.array([np.isfinite(x).all() and np.ptp(x) > 0 for x in u], dtype=bool)
+    matrix = np.full((len(free), len(free)), math.nan)
+    if usable.any():
+        matrix[np.ix_(usable, usable)] = np.corrcoef(u[usable])
     table = pd.DataFrame(matrix, columns=list(free))
     table.insert(0, "parameter", list(free))
     return table
@@ -178,6 +188,8 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
     model, draws = fit.model, fit.posterior["posterior"].dataset
     random = level_rows.deviations(model) | missing_rows.deviations(model)
     own = {n: draws[n].values for n in model.free if n not in random}
+    if not own:
+        return pd.DataFrame(columns=["parameter", "prior", "likelihood", "remark"])
     if model.earlier is None and model.horseshoe is None:
         densities = {n: np.asarray(model.priors[n].log_density(jnp.asarray(v)))
                      for n, v in own.items()}

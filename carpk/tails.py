@@ -27,6 +27,26 @@ class Tails:
     log_below: Callable[[Any], Any]
     draw: Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
+    def draw_above(self, key: jax.Array, least: Any) -> jax.Array:
+        """z of the shape of `least` from this density, given that each lies above its least.
+
+        By halving the interval in which ln P(Z > z) is that of a uniform share of P(Z > least), on
+        a scale on which the far tail of a Cauchy is near.
+        """
+        least = jnp.asarray(least, float)
+        share = jax.random.uniform(key, least.shape, minval=1e-300)
+        wanted = jnp.log(share) + self.log_below(-least)
+
+        def halved(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            low, high = ends
+            middle = 0.5 * (low + high)
+            above = self.log_below(-jnp.sinh(middle)) < wanted
+            return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+        low = jnp.arcsinh(least)
+        low, high = jax.lax.fori_loop(0, 60, halved, (low, jnp.maximum(low, 0.0) + 50.0))
+        return jnp.sinh(0.5 * (low + high))
+
 
 # from here to the left the asymptotic series (Abramowitz & Stegun 26.2.12), whose next term is
 # below 1e-13

@@ -1,5 +1,8 @@
 """Beal's methods: which rows each keeps and as what, and the density of M4."""
 
+from types import SimpleNamespace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,7 +11,8 @@ from scipy import stats
 
 from carpk.censoring import METHODS, censored_as
 from carpk.cohort import design
-from carpk.likelihood import data_of, patient_log_likelihood
+from carpk.error_models import error_model
+from carpk.likelihood import data_of, drawn_rows, patient_log_likelihood
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.problems import RequestError
@@ -75,3 +79,36 @@ def test_the_density_is_that_of_the_rows_and_m4_is_given_levels_above_zero(metho
         total += sum(np.log((at(t).cdf(10) - at(t).cdf(low)) / at(t).sf(0))
                      for t, low in ((1, 0), (2, 0), (5, 0), (6, 2)))
     assert float(ours[0]) == pytest.approx(total, rel=1e-10)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("level", [6.0, 2.0, -9.0])
+def test_simulated_levels_are_those_of_the_likelihood_and_m4s_lie_above_zero(method, level):
+    """Against scipy's normal of SD 3, truncated at 0 under M4 and as it is under the others."""
+    model = population(DECAY, errors={"C": "additive"}, censoring=method)
+    y = np.asarray(drawn_rows(model, {"output": np.zeros((40, 100), int)}, {"sigma_C_add": 3.0},
+                              jnp.full((40, 100), level), jax.random.key(1))).ravel()
+    expected = stats.truncnorm(-level / 3.0, np.inf, level, 3.0) if method == "M4" \
+        else stats.norm(level, 3.0)
+    assert (y > 0).all() == (method == "M4")
+    assert stats.kstest(y, expected.cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", ["proportional student_t", "combined", "power cauchy"])
+@pytest.mark.parametrize("level", [12.0, -4.0])
+def test_levels_above_zero_have_their_share_of_the_whole_distribution(name, level):
+    model = error_model(name)
+    sigma = SimpleNamespace(add=3.0, prop=0.8, power=0.9)
+    y = np.asarray(model.draw(jax.random.key(2), jnp.full(4000, level), sigma, True))
+    shape = {"student_t": stats.t(4), "cauchy": stats.cauchy()}.get(name.split()[-1], stats.norm())
+    sd = float(model.sd(jnp.asarray(level), sigma))
+    assert (y > 0).all()
+    assert stats.kstest(shape.sf((y - level) / sd) / shape.sf(-level / sd),
+                        "uniform").pvalue > 1e-3
+
+
+def test_a_level_without_a_solution_is_none_when_it_must_lie_above_zero():
+    y = error_model("additive").draw(jax.random.key(1), jnp.asarray([np.nan, 1.0, -1e4]),
+                                     SimpleNamespace(add=2.0), True)
+    assert np.isnan(y[0])
+    assert (np.asarray(y[1:]) > 0).all()

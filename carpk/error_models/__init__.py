@@ -97,11 +97,16 @@ class ErrorModel:
         value = near if ends == "one" else jax.lax.cond(both.any(), two_sided, lambda: near)
         return jnp.where(has_low | has_high, value, 0.0)
 
-    def draw(self, key: jax.Array, pred: Any, sigma: Any) -> jax.Array:
-        """One simulated measurement per prediction, same shape and unit."""
+    def draw(self, key: jax.Array, pred: Any, sigma: Any, positive: bool = False) -> jax.Array:
+        """One simulated measurement per prediction, same shape and unit; of a residual on the
+        natural scale, given that the measurement is above 0 where it must be `positive`."""
         if self.binary:
             drawn = jax.random.uniform(key, jnp.shape(pred)) < pred
             return jnp.where(jnp.isfinite(pred), drawn.astype(float), jnp.nan)
+        if positive and not self.log_scale:
+            z = self.tails.draw_above(key, -pred / self.sd(pred, sigma))
+            # of a level far below its SD rounding must not reach 0
+            return jnp.maximum(self.at_residual(z, pred, sigma), _TINY)
         return self.at_residual(self.tails.draw(key, jnp.shape(pred)), pred, sigma)
 
     def at_residual(self, z: Any, pred: Any, sigma: Any) -> jax.Array:

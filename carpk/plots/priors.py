@@ -24,7 +24,9 @@ ROWS, COLUMNS = 7, 4
 
 
 def draw(fit: Fit) -> Pages:
-    """Pages of up to 28 parameters."""
+    """Pages of up to 28 parameters; none of maximum likelihood, which uses no prior."""
+    if "estimates" in fit.manifest:
+        return []
     # of a coefficient under a horseshoe the prior depends on the other parameters
     names = [n for n in fit.model.free if fit.model.priors[n].family != "horseshoe"]
     each = ROWS * COLUMNS
