@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,14 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
         elif value is None or value == []:
             continue
         elif name == "covariates":
-            table[name] = dict(_effect(text) for text in value)
+            table[name] = _each_once(name, map(_effect, value))
         elif name == "levels":
-            table[name] = dict(_level(text) for text in value)
+            table[name] = _each_once(name, map(_level, value))
         elif name in ("correlated", "correlated_errors"):
             table[name] = "full" if value == ["full"] else [
                 [part.strip() for part in text.split(",") if part.strip()] for text in value]
         elif name in _PAIRED:
-            table[name] = dict(_pair(text, name) for text in value)
+            table[name] = _each_once(name, (_pair(text, name) for text in value))
         elif name in _LISTED:
             listed = [part.strip() for text in value for part in text.split(",") if part.strip()]
             table[name] = [_whole(part) for part in listed] if name == "dvid" else \
@@ -47,8 +47,7 @@ def options(setting: list[str] | None = None, **given: Any) -> dict[str, Any]:
             table["priors"] = {**table.get("priors", {}), "from": value}
         else:
             table[name] = value
-    for text in setting or ():
-        name, value = _pair(text, "setting")
+    for name, value in _each_once("settings", (_pair(t, "setting") for t in setting or ())).items():
         table.setdefault("settings", {})[name] = _literal(value)
     return {name: value for name, value in table.items() if value != {}}
 
@@ -112,6 +111,17 @@ def _over(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         merged[name] = _over(below, value) if isinstance(below, dict) and \
             isinstance(value, dict) else value
     return merged
+
+
+def _each_once(option: str, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Names and their values; what stands there twice may mean either."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise typer.BadParameter(f"{name} is stated twice among the {option}: "
+                                     f"{found[name]} and {value}")
+        found[name] = value
+    return found
 
 
 def _pair(text: str, group: str) -> tuple[str, Any]:

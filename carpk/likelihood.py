@@ -23,7 +23,7 @@ from carpk.paired_errors import (
     rho_of,
 )
 from carpk.population_model import PopulationModel
-from carpk.priors import lkj_log_density, lkj_log_volume
+from carpk.priors import lkj_log_volume, of_partial
 from carpk.separate_errors import units_of
 from carpk.small_matrices import (
     Rows,
@@ -266,12 +266,10 @@ def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
     total = sum((model.priors[n].log_density(theta[n]) for n in model.free if n not in joint),
                 jnp.zeros(()))
     for block in _free_blocks(model):
-        first, partial = model.priors[correlations(block)[0]], _partial_of(model, theta, block)
-        if first.family == "lkj":
-            total = total + lkj_log_density(first.numbers[0], partial)
-        else:  # of an earlier posterior: a prior of each partial correlation
-            total = total - lkj_log_volume(partial) + sum(
-                model.priors[n].log_density(z) for n, z in _by_name(block, partial).items())
+        partial, names = _partial_of(model, theta, block), iter(correlations(block))
+        total = total - lkj_log_volume(partial) + sum(
+            of_partial(model.priors[next(names)], len(block), j).log_density(z)
+            for row in partial for j, z in row.items())
     if model.mixture and _free_shares(model):
         total = total + shares_log_density(model.mixture, model.priors, theta)
     for n, scale in scales.items():

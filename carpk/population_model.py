@@ -16,7 +16,7 @@ import pandas as pd
 from carpk import registry
 from carpk.censoring import METHODS
 from carpk.classes import Mixture, asked_mixture, wrong_shares
-from carpk.correlated import asked_blocks, correlations, half_fixed
+from carpk.correlated import asked_blocks, correlations
 from carpk.covariate_models import CovariateEffect
 from carpk.earlier import Earlier
 from carpk.effects import AUTO, asked_effects, coefficients, covariate_model
@@ -29,7 +29,13 @@ from carpk.paired_errors import Pair, asked_pairs, rho_of
 from carpk.priors import LINKS, Prior, Scale
 from carpk.problems import Problem, RequestError, unknown
 from carpk.separate_errors import Residual, Separate, asked_separate, residuals, sigma_of, stem
-from carpk.stated_values import Nameable, given_priors, held_values, joint_priors
+from carpk.stated_values import (
+    Nameable,
+    asked_correlations,
+    given_priors,
+    held_values,
+    joint_priors,
+)
 from carpk.structure import Parameter, Solver, StructuralModel
 
 
@@ -290,6 +296,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         the published values for the rest. {"from": "fits/RUN:0.5"}, or that text alone, takes
         the posterior of a fit, its covariance divided by 0.5; see `carpk.earlier`.
         {"covariates": "horseshoe(2)"} lets 2 of all coefficients matter; see `carpk.horseshoe`.
+        {"correlated": "lkj(4)"} is of every block of correlations.
     steps : mesh steps per patient of an ODE solve; chosen by the accuracy they give where 0.
     solver : tsit5, or rodas4 for stiff equations; the model file's, else chosen like the steps.
         diffrax_tsit5 and diffrax_kvaerno5 (stiff) check them: see `carpk.diffrax_steps`
@@ -313,7 +320,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     found += [unknown("parameter", n, known) for n in vary if n not in known]
     effects, problems = asked_effects(structure, covariates)
     blocks, more = asked_blocks(vary, correlated)
-    stated, earlier, sparse, effects, last = joint_priors(priors, effects)
+    stated, earlier, sparse, lkj, effects, last = joint_priors(priors, effects)
     found += problems + more + last
     if etas not in ("normal", "student_t"):
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
@@ -353,7 +360,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     sds = {f"{sd}_{p.name}" for p in structure.parameters for sd in ("omega", "gamma")}
     values = {n: v for n, v in values.items() if n not in sds or v != 0}
     blocks = tuple(b for block in blocks if len(b := tuple(n for n in block if n in still)) > 1)
-    found = half_fixed(blocks, values)
+    given, found = asked_correlations(blocks, lkj, given, values)
     if mixture:
         found += asked_mixture(structure, mixture.written, still)[1]
         found += wrong_shares(mixture, given, values)

@@ -62,6 +62,8 @@ SOFTPLUS = Scale(_unsoftened, jax.nn.softplus)
 # of a correlation, by way of partial ones, which may be anything in (-1, 1)
 TANH = Scale(jnp.arctanh, jnp.tanh)
 LINKS = {"log": LOG, "logit": LOGIT, "identity": IDENTITY}
+_SUPPORTS = ((IDENTITY, (-math.inf, math.inf)), (LOG, (0.0, math.inf)),
+             (SOFTPLUS, (0.0, math.inf)), (LOGIT, (0.0, 1.0)), (TANH, (-1.0, 1.0)))
 
 # family: (numbers it takes, scale to sample on, log density, median, a draw)
 _FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float],
@@ -81,7 +83,7 @@ _FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float],
                     lambda r, s: r.exponential(s)),
     "beta": (2, LOGIT, _beta, lambda a, b: float(betaincinv(a, b, 0.5)),
              lambda r, a, b: r.beta(a, b)),
-    # of two correlated parameters; of more, the density is that of their partial correlations
+    # of two correlated parameters; of more see `of_partial`
     "lkj": (1, TANH, _symmetric_beta, lambda s: 0.0, lambda r, s: 2.0 * r.beta(s, s) - 1.0),
     # of a coefficient over its scale: see `carpk.horseshoe`, which has the number
     "horseshoe": (1, IDENTITY, lambda z, s: _normal(z, 0.0, 1.0), lambda s: 0.0,
@@ -98,39 +100,44 @@ _FAMILIES: dict[str, tuple[int, Scale, Callable[..., Any], Callable[..., float],
                    - jnp.log1p(-x**2), lambda m, s: m,
                    lambda r, m, s: math.tanh(math.atanh(m) + r.normal(0.0, s))),
 }
-LOCATED = ("normal", "lognormal", "logitnormal", "softplusnormal", "tanhnormal")  # on their scale
 
 
-def lkj_draw(random: np.random.Generator, eta: float, size: int) -> np.ndarray:
-    """(size, size), a correlation matrix drawn from LKJ(eta) by its partial correlations."""
-    low = np.eye(size)
-    for i in range(1, size):
-        left = 1.0
-        for j in range(i):
-            b = eta + (size - 2 - j) / 2.0
-            z = 2.0 * random.beta(b, b) - 1.0
-            low[i, j] = z * math.sqrt(left)
-            left *= 1.0 - z**2
-        low[i, i] = math.sqrt(left)
-    return low @ low.T
+def families(low: float, high: float) -> list[str]:
+    """The families of a parameter between two numbers; of a correlation those alone that are
+    sampled as correlations are.
 
-
-def lkj_log_density(eta: float, partial: Rows) -> Any:
-    """LKJ log density of a correlation matrix, (eta - 1) ln det R up to its constant.
-
-    partial : the partial correlations behind it. That of i and j given all before j, j counted
-    from 0, is independently Beta(b, b) on (-1, 1) with b = eta + (size - 2 - j) / 2 (Lewandowski,
-    Kurowicka & Joe 2009, J Multivar Anal 100:1989); `lkj_log_volume` leads from them to R.
+    >>> families(-1.0, 1.0)
+    ['lkj', 'tanhnormal']
     """
-    size = len(partial)
-    return sum(_symmetric_beta(z, eta + (size - 2 - j) / 2.0)
-               for row in partial for j, z in row.items()) - lkj_log_volume(partial)
+    fit = {n: Prior(n, (0.5, 0.5)[:wanted]).support for n, (wanted, *_) in _FAMILIES.items()
+           if n != "horseshoe"}
+    return [n for n, (least, most) in fit.items()
+            if ((least, most) == (low, high) if low == -1.0 else low <= least and most <= high)]
+
+
+LOCATED = ("normal", "lognormal", "logitnormal", "softplusnormal", "tanhnormal")  # on their scale
 
 
 def lkj_log_volume(partial: Rows) -> Any:
     """ln |d R / d partial| of the correlations R below the diagonal."""
     size = len(partial)
     return sum(0.5 * (size - 2 - j) * jnp.log1p(-z**2) for row in partial for j, z in row.items())
+
+
+def of_partial(prior: Prior, size: int, j: int) -> Prior:
+    """The prior of the partial correlation of i and j given all before j, j counted from 0, in a
+    block of that size.
+
+    Of LKJ(eta), whose density is (eta - 1) ln det R, they are independent and Beta(b, b) on
+    (-1, 1) with b = eta + (size - 2 - j) / 2 (Lewandowski, Kurowicka & Joe 2009, J Multivar Anal
+    100:1989); `lkj_log_volume` leads from them to R. Any other prior is of the partial
+    correlation itself, which that with the first of a block (j = 0) is not distinct from.
+
+    >>> str(of_partial(Prior.parse("lkj(2)"), 3, 0))
+    'lkj(2.5)'
+    """
+    return Prior("lkj", (prior.numbers[0] + (size - 2 - j) / 2.0,)) \
+        if prior.family == "lkj" else prior
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,11 @@ class Prior:
     def scale(self) -> Scale:
         """The scale it is sampled on."""
         return _FAMILIES[self.family][1]
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """Between which numbers its values lie."""
+        return next(ends for scale, ends in _SUPPORTS if scale is self.scale)
 
     @property
     def median(self) -> float:

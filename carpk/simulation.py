@@ -22,10 +22,10 @@ from carpk.likelihood import class_shift, drawn_rows, population_location, read_
 from carpk.missing import with_levels
 from carpk.population_model import PopulationModel
 from carpk.preparation import with_effects
-from carpk.priors import lkj_draw
+from carpk.priors import of_partial
 from carpk.problems import Problem, RequestError
 from carpk.sensitivities import dense
-from carpk.small_matrices import correlation_factor
+from carpk.small_matrices import Rows, correlation_factor
 from carpk.tails import TAILS
 
 
@@ -88,19 +88,22 @@ def drawn_from_prior(model: PopulationModel, seed: int) -> dict[str, float]:
     for block in model.blocks:
         names = correlations(block)
         if names[0] in model.free:
-            first = model.priors[names[0]]
-            if first.family == "lkj":
-                matrix = lkj_draw(random, first.numbers[0], len(block))
-            else:  # partial correlations were drawn
-                entries = iter(names)
-                low = np.asarray(dense(correlation_factor(
-                    [{j: values[next(entries)] for j in range(i)} for i in range(len(block))])))
-                matrix = low @ low.T
+            low = np.asarray(dense(correlation_factor(_partials(model, block, values, random))))
+            matrix = low @ low.T
             values |= dict(zip(names, matrix[np.tril_indices(len(block), -1)].tolist(),
                                strict=True))
     if model.mixture and model.mixture.count > 2 and model.mixture.share_names[0] in model.free:
         values |= shares_drawn(model.mixture, model.priors, random)
     return values
+
+
+def _partials(model: PopulationModel, block: tuple[str, ...], drawn: Mapping[str, float],
+              random: np.random.Generator) -> Rows:
+    """The partial correlations of a block: as they were drawn, but those under an LKJ, which goes
+    by their place."""
+    names, size = iter(correlations(block)), len(block)
+    return [{j: drawn[n] if (prior := model.priors[n := next(names)]).family != "lkj"
+             else of_partial(prior, size, j).draw(random) for j in range(i)} for i in range(size)]
 
 
 def _new_units(model: PopulationModel, seed: int) -> dict[str, float]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from carpk.classes import Mixture, published_classes
+from carpk.correlated import correlations, half_fixed
 from carpk.covariate_models import CovariateEffect
 from carpk.earlier import Earlier, asked_earlier
 from carpk.horseshoe import Horseshoe, asked_horseshoe
-from carpk.priors import Prior
+from carpk.priors import Prior, families
 from carpk.problems import Problem, RequestError, unknown
 from carpk.structure import StructuralModel
+
+_REAL, _POSITIVE = (-math.inf, math.inf), (0.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,16 @@ class Nameable:
             return omega.omega if omega else None
         return None
 
+    def support(self, name: str) -> tuple[float, float]:
+        """Between which numbers a population parameter lies."""
+        if name.endswith("_pop"):
+            link = self.structure.parameter(name.removesuffix("_pop")).link
+            return {"log": _POSITIVE, "logit": (0.0, 1.0), "identity": _REAL}[link]
+        powers = tuple(f"sigma_{o.name}_power" for o in self.structure.outputs)
+        if name.startswith(("omega_", "gamma_", "tau_", "sigma_", "sd_")):
+            return _REAL if name.startswith(powers) else _POSITIVE
+        return (-1.0, 1.0) if name.startswith(("corr_", "rho_")) else _REAL
+
 
 def held_values(known: Nameable, fixed: Mapping[str, float | str] | Iterable[str],
                 free: set[str]) -> tuple[dict[str, float], dict[str, str], list[Problem]]:
@@ -71,6 +85,13 @@ def held_values(known: Nameable, fixed: Mapping[str, float | str] | Iterable[str
                                  "write the value to hold it at", column=name,
                                  found=str(value)))
             continue
+        low, high = known.support(name)
+        none = number == 0.0 and name.startswith(("omega_", "gamma_", "tau_"))  # no spread
+        if not (low < number < high or none):
+            found.append(Problem("error", "held at a value it cannot have",
+                                 f"it lies between {low:g} and {high:g}", column=name,
+                                 found=f"{number:g}"))
+            continue
         values[name] = number
         reasons[name] = "held at the model file's value on request" \
             if value == "published" else "fixed on request"
@@ -79,16 +100,27 @@ def held_values(known: Nameable, fixed: Mapping[str, float | str] | Iterable[str
 
 def joint_priors(priors: Mapping[str, Prior | str] | str | None,
                  effects: tuple[CovariateEffect, ...]) \
-        -> tuple[dict[str, Prior | str], Earlier | None, Horseshoe | None,
+        -> tuple[dict[str, Prior | str], Earlier | None, Horseshoe | None, Prior | None,
                  tuple[CovariateEffect, ...], list[Problem]]:
-    """Priors by name, those of many parameters together, the effects as the latter have them, and
-    what is wrong."""
+    """Priors by name, those of many parameters together (of an earlier fit, of coefficients, of
+    correlations), the effects as they have them, and what is wrong."""
     stated: dict[str, Prior | str] = {"from": priors} if isinstance(priors, str) \
         else dict(priors or {})
     source = stated.pop("from", None)
     earlier, effects, found = asked_earlier(None if source is None else str(source), effects)
     sparse, more = asked_horseshoe(stated.pop("covariates", None))
-    return stated, earlier, sparse, effects, found + more
+    found += more
+    joint = stated.pop("correlated", None)
+    try:
+        lkj = Prior.parse(joint) if isinstance(joint, str) else joint
+    except RequestError as refused:
+        lkj, found = None, found + [dataclasses.replace(p, column="correlated")
+                                    for p in refused.problems]
+    if lkj is not None and lkj.family != "lkj":
+        found.append(Problem("error", "the joint prior of correlations is an LKJ",
+                             'priors = {correlated = "lkj(2)"}', column="correlated",
+                             found=str(lkj)))
+    return stated, earlier, sparse, lkj, effects, found
 
 
 def given_priors(known: Nameable, priors: Mapping[str, Prior | str]) \
@@ -106,9 +138,47 @@ def given_priors(known: Nameable, priors: Mapping[str, Prior | str]) \
             if given[name].family == "horseshoe":
                 found.append(Problem("error", "a horseshoe is of all coefficients together",
                                      'priors = {covariates = "horseshoe"}', column=name))
+            fit = families(*known.support(name))
+            if given[name].family not in fit:
+                found.append(Problem("error", "this prior has values that the parameter cannot "
+                                     "have", f"these fit: {', '.join(fit)}", column=name,
+                                     found=str(given[name])))
         except RequestError as refused:
             found += [dataclasses.replace(p, column=name) for p in refused.problems]
     return given, found
+
+
+def asked_correlations(blocks: Sequence[tuple[str, ...]], joint: Prior | None,
+                       given: Mapping[str, Prior], fixed: Mapping[str, float]) \
+        -> tuple[dict[str, Prior], list[Problem]]:
+    """The priors given with `joint`, the one LKJ of every block, in the places of the correlations
+    that have none of their own; and what is wrong with what is asked of correlations.
+
+    In a block of three or more a pair's own prior is of a correlation with the first parameter;
+    those of the others keep LKJ's, given them (see `carpk.priors.of_partial`).
+    """
+    found, priors = half_fixed(blocks, fixed), dict(given)
+    if joint is not None:
+        free = {n: joint for block in blocks for n in correlations(block) if n not in fixed}
+        priors = {**free, **priors}
+        if not free:
+            found.append(Problem("error", "a prior of correlations, and none are estimated",
+                                 "say which parameters are correlated", column="priors",
+                                 found=str(joint)))
+    for block in (b for b in blocks if len(b) > 2):
+        own = {n: priors[n] for n in correlations(block) if n in priors}
+        first = [f"corr_{block[0]}_{b}" for b in block[1:]]
+        found += [Problem("error", "in a block of three or more only a correlation with its first "
+                          f"parameter, {block[0]}, has a prior of its own",
+                          'one for all: priors = {correlated = "lkj(2)"}', column=n, found=str(p))
+                  for n, p in own.items() if p.family != "lkj" and n not in first]
+        sizes = {str(p) for n in correlations(block)
+                 if (p := own.get(n, Prior("lkj", (2.0,)))).family == "lkj"}
+        if len(sizes) > 1:
+            found.append(Problem("error", "a block of three or more has one LKJ",
+                                 'one for all: priors = {correlated = "lkj(2)"}',
+                                 column=", ".join(own), found=", ".join(sorted(sizes))))
+    return priors, found
 
 
 def _number(value: float | str) -> float | None:

@@ -32,7 +32,7 @@ from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.paired_errors import rho_of
 from carpk.prediction import quantiles, some_draws
-from carpk.priors import Prior
+from carpk.priors import Prior, of_partial
 from carpk.structure import named
 
 PARAMETER_COLUMNS = (
@@ -237,9 +237,8 @@ def prior_dominated(fit: Fit) -> dict[str, str]:
 def _marginal(fit: Fit, name: str) -> Prior:
     """The prior of one population parameter; of a correlation in a block of m, LKJ(eta) gives
     that of a pair with eta + (m - 2) / 2."""
-    prior = fit.model.priors[name]
     size = next((len(b) for b in fit.model.blocks if name in correlations(b)), 2)
-    return Prior("lkj", (prior.numbers[0] + (size - 2) / 2,)) if prior.family == "lkj" else prior
+    return of_partial(fit.model.priors[name], size, 0)
 
 
 def prior_on_real_line(prior: Prior) -> tuple[float, float]:

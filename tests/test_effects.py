@@ -120,7 +120,8 @@ def test_a_block_keeps_the_order_of_the_spread_and_loses_what_does_not_vary():
     held = population(DECAY, correlated="full", fixed={"corr_C0_k": -0.3})
     assert held.fixed["corr_C0_k"] == -0.3
     with pytest.raises(RequestError, match="positive definite"):
-        population(DECAY, correlated="full", fixed={"corr_C0_k": -1.3})
+        population("stein_2019", correlated=[["Tmax", "Cmax", "alpha"]], fixed={
+            "corr_Tmax_Cmax": 0.9, "corr_Tmax_alpha": 0.9, "corr_Cmax_alpha": -0.9})
 
 
 def test_the_columns_a_model_reads_are_not_listed_as_unused():

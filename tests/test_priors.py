@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from carpk.priors import Prior, lkj_draw
+from carpk.cohort import design
+from carpk.examples import example
+from carpk.likelihood import log_prior
+from carpk.population_model import population
+from carpk.preparation import resolve
+from carpk.priors import Prior
 from carpk.problems import RequestError
+from carpk.simulation import drawn_from_prior
 
 PRIORS = {
     "normal(1.5, 2)": stats.norm(1.5, 2),
@@ -90,9 +96,87 @@ def test_draws_follow_the_density(text):
     assert stats.kstest(draws, lambda x: np.interp(x, u, below / below[-1])).pvalue > 0.001
 
 
+def correlated(priors, *, who=("Cmax", "alpha", "FB", "beta")):
+    """A resolved stein_2019 whose etas are correlated, with these priors."""
+    asked = population("stein_2019", correlated=[who], priors=priors)
+    return resolve(asked, design(example("tisacel_like"), asked.structure), {})[0]
+
+
 def test_drawn_correlation_matrices_have_the_marginals_of_lkj():
-    random = np.random.default_rng(2)
-    drawn = np.stack([lkj_draw(random, 1.5, 4) for _ in range(2000)])
-    assert (np.linalg.eigvalsh(drawn)[:, 0] > 0).all()
-    for i, j in ((1, 0), (3, 0), (3, 2)):  # each Beta(eta + (size - 2) / 2)
-        assert stats.kstest((1 + drawn[:, i, j]) / 2, stats.beta(2.5, 2.5).cdf).pvalue > 0.001
+    model = correlated({"correlated": "lkj(1.5)"})
+    drawn = [drawn_from_prior(model, seed) for seed in range(2000)]
+    for name in ("corr_Cmax_alpha", "corr_Cmax_beta", "corr_FB_beta"):  # Beta(eta + (size - 2) / 2)
+        r = np.array([d[name] for d in drawn])
+        assert stats.kstest((1 + r) / 2, stats.beta(2.5, 2.5).cdf).pvalue > 0.001
+
+
+def change(model, *correlations):
+    """How log_prior changes from no correlations to these."""
+    names = [n for n in model.names if n.startswith("corr_")]
+    base = {n: p.median for n, p in model.priors.items()} | dict(model.fixed)
+    none, some = ({**base, **dict(zip(names, v, strict=True))}
+                  for v in (np.zeros(len(names)), correlations))
+    return float(log_prior(model, some) - log_prior(model, none))
+
+
+def test_one_lkj_is_of_a_whole_block():
+    """Its density is (eta - 1) ln det R."""
+    matrix = np.array([[1, 0.5, -0.2], [0.5, 1, 0.3], [-0.2, 0.3, 1]])
+    model = correlated({"correlated": "lkj(4)"}, who=("Cmax", "alpha", "FB"))
+    assert change(model, 0.5, -0.2, 0.3) == pytest.approx(3 * np.log(np.linalg.det(matrix)), 1e-9)
+    assert {str(model.priors[n]) for n in model.free if n.startswith("corr_")} == {"lkj(4)"}
+
+
+def test_a_pair_may_have_a_prior_of_its_own():
+    def own(r):
+        return stats.norm(np.arctanh(0.5), 0.3).logpdf(np.arctanh(r)) - np.log1p(-r**2)
+
+    pair = correlated({"corr_Cmax_alpha": "tanhnormal(0.5, 0.3)"}, who=("Cmax", "alpha"))
+    assert change(pair, 0.4) == pytest.approx(own(0.4) - own(0.0), 1e-9)
+    # of three: summed over the third correlation it is of the two with the first parameter
+    model = correlated({"correlated": "lkj(3)", "corr_Cmax_alpha": "tanhnormal(0.5, 0.3)"},
+                       who=("Cmax", "alpha", "FB"))
+    partial = np.linspace(-1, 1, 4001)[1:-1]
+
+    def summed(a, b):
+        room = np.sqrt((1 - a**2) * (1 - b**2))
+        thirds = a * b + partial * room
+        values = np.exp([change(model, a, b, c) for c in thirds[::100]])
+        return np.sum(values) * room
+
+    def first_two(a, b):
+        return np.exp(own(a) + stats.beta(3.5, 3.5).logpdf((1 + b) / 2))
+    assert summed(0.4, -0.3) / summed(0.1, 0.2) == pytest.approx(
+        first_two(0.4, -0.3) / first_two(0.1, 0.2), 1e-3)
+    drawn = [drawn_from_prior(model, seed)["corr_Cmax_alpha"] for seed in range(800)]
+    assert stats.kstest(np.arctanh(drawn), stats.norm(np.arctanh(0.5), 0.3).cdf).pvalue > 0.001
+
+
+@pytest.mark.parametrize(("priors", "said"), [
+    ({"correlated": "normal(0, 1)"}, "is an LKJ"),
+    ({"corr_Cmax_alpha": "normal(0, 1)"}, "cannot have"),
+    ({"corr_alpha_FB": "tanhnormal(0.5, 0.3)"}, "with its first parameter, Cmax"),
+    ({"corr_Cmax_alpha": "lkj(4)"}, "has one LKJ"),
+    ({"Cmax": "normal(1, 1)", "omega_FB": "logitnormal(0.1, 1)", "sigma_C_log": "lkj(1)"},
+     "these fit: lognormal, logitnormal, half"),
+])
+def test_priors_beyond_what_a_parameter_can_be_are_refused_together(priors, said):
+    with pytest.raises(RequestError, match=said) as refused:
+        population("stein_2019", correlated=[("Cmax", "alpha", "FB")], priors=priors)
+    wrong = {n for n in priors if n not in ("omega_FB",)}
+    assert len(refused.value.problems) == len(wrong)
+
+
+def test_a_prior_of_correlations_without_any_is_refused():
+    with pytest.raises(RequestError, match="none are estimated"):
+        population("stein_2019", priors={"correlated": "lkj(4)"})
+
+
+def test_values_beyond_what_a_parameter_can_be_are_refused_together():
+    with pytest.raises(RequestError) as refused:
+        population("stein_2019", correlated=[("Cmax", "alpha")], fixed={
+            "Cmax": -3, "omega_Cmax": -0.1, "sigma_C_log": 0, "corr_Cmax_alpha": 1.0})
+    assert [p.column for p in refused.value.problems] == [
+        "Cmax_pop", "omega_Cmax", "sigma_C_log", "corr_Cmax_alpha"]
+    assert population("stein_2019", fixed={"omega_Cmax": 0}).spread == (
+        "foldx", "Tmax", "alpha", "FB", "beta")

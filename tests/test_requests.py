@@ -4,8 +4,10 @@ import dataclasses
 import json
 
 import pytest
+import typer
 
 from carpk import examples, fitting
+from carpk.cli_request import options
 from carpk.population_model import population
 from carpk.problems import CarpkError, DataError, RequestError
 from carpk.requests import Request, table
@@ -230,3 +232,12 @@ def test_no_toml_gives_a_bare_traceback(write):
                  "out = {a = 1}", "free = 'x'", "seed = true", "[[data]]\nfile = 'x'"):
         with pytest.raises(CarpkError):
             Request.read(write(text))
+
+
+@pytest.mark.parametrize("given", [
+    {"priors": ["Cmax=lognormal(1, 1)", "Cmax=lognormal(2, 1)"]}, {"fixed": ["beta=1", "beta"]},
+    {"covariates": ["Cmax ~ WT=power", "Cmax ~ WT=linear"]}, {"setting": ["draws=1", "draws=2"]},
+    {"levels": ["STUDY: Cmax", "STUDY: alpha"]}])
+def test_what_is_stated_twice_on_the_command_line_is_refused(given):
+    with pytest.raises(typer.BadParameter, match="stated twice"):
+        options(**given)
