@@ -25,7 +25,7 @@ from carpk.dosing import (
     steady_states,
 )
 from carpk.epochs import Epochs, at_time, begun, held, timeline
-from carpk.integrators import STEP
+from carpk.integrators import STEP, level
 from carpk.structure import State, StructuralModel, named
 from carpk.thresholds import past_thresholds
 
@@ -34,8 +34,6 @@ Arrays = dict[str, Any]
 # by which share of a step times are kept off its ends, where a switch may lie: no stage may fall
 # on the far side of it
 _INSIDE = 1e-9
-# exp(-600) = 1e-261: a log state below it keeps its per-capita rates, which no longer change
-_LOG_FLOOR = -600.0
 
 
 def arrays(design: Design, structure: StructuralModel, steps: int, room: int = 0,
@@ -246,7 +244,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
 
 def _natural(structure: StructuralModel, u: tuple[Any, ...]) -> dict[str, Any]:
     """The states by name on their natural scale."""
-    return {s.name: jnp.exp(jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log" else x
+    return {s.name: level(x)[0] if s.scale == "log" else x
             for s, x in zip(structure.states, u, strict=True)}
 
 
@@ -262,13 +260,14 @@ def _stepper(structure: StructuralModel, p: Arrays, start: tuple[Any, ...]) \
     advance = STEP[solver] if solver in STEP else step_of(solver)
 
     def slopes(t: Any, u: tuple[Any, ...], node: Arrays, above: Arrays) -> tuple[Any, ...]:
-        y = _natural(structure, u)
-        dy = dict(rates(t, named(y), named({**at_time(p, node.get("own"), t), **above})))
+        levels = [level(x) if s.scale == "log" else (x, 1.0)
+                  for s, x in zip(states, u, strict=True)]
+        y = named({s.name: value for s, (value, _) in zip(states, levels, strict=True)})
+        dy = dict(rates(t, y, named({**at_time(p, node.get("own"), t), **above})))
         for name, rate in node["inflow"].items():
             dy[name] = dy[name] + rate
-        # not dy / y, whose derivative holds y^-2: beyond all numbers from 1e-154 down
-        return tuple(dy[s.name] * jnp.exp(-jnp.maximum(x, _LOG_FLOOR)) if s.scale == "log"
-                     else dy[s.name] for s, x in zip(states, u, strict=True))
+        return tuple(dy[s.name] * inverse
+                     for s, (_, inverse) in zip(states, levels, strict=True))
 
     def dosed(s: State, x: Any, amount: Arrays) -> Any:
         if s.name not in amount:

@@ -47,6 +47,49 @@ def oral(t, dose=100.0, Ka=1.0, CL=3.0, V=30.0):
     return dose * Ka / (V * (Ka - k)) * (np.exp(-k * t) - np.exp(-Ka * t))
 
 
+# of two log states: growth to a limit, and what it kills
+LOGISTIC = StructuralModel(
+    title="", source=Source("the test's own"), time_unit="day",
+    parameters=(Parameter("r", 1.0, "1/day", ""), Parameter("kill", 1.0, "1/day", "")),
+    states=(State("E", "cells", "", "log"), State("B", "cells", "", "log")),
+    outputs=(Output("E", "cells", ""), Output("B", "cells", "", dvid=2)),
+    rates=lambda t, y, p: {"E": p.r * y.E * (1.0 - y.E / 1e12), "B": -p.kill * y.E / 1e12 * y.B},
+    initial=lambda p: {"E": 1e-8, "B": 1e12}, observe=lambda t, y, p: {"E": y.E, "B": y.B},
+    file=__file__)
+
+
+def test_log_states_from_1e_minus_8_to_1e12_are_right_in_value_and_gradient():
+    """E goes up and B comes down by 20 decades: closed forms of the logistic equation."""
+    t = np.array([0.0, 10.0, 30.0, 46.0, 50.0, 60.0, 92.0, 100.0])
+    who = cohort(t, patients=2)
+    seen = dataclasses.replace(design(who, LOGISTIC), output=np.array([[0] * 8, [1] * 8]))
+    data = arrays(seen, LOGISTIC, 240)
+
+    def logs(p):
+        return jnp.log(predict(LOGISTIC, data, {"r": p[:, 0], "kill": p[:, 1]}))
+
+    def exact(p):
+        grown = jnp.exp(p[:, :1] * t[None])  # int of E / K dt = ln(1 + E0 / K (exp(r t) - 1)) / r
+        full = jnp.log1p(1e-20 * (grown - 1.0))
+        return jnp.where(np.array([[True], [False]]), np.log(1e-8) + jnp.log(grown) - full,
+                         np.log(1e12) - p[:, 1:] / p[:, :1] * full)
+
+    at = jnp.array([[1.0, 1.0], [1.0, 0.86]])
+    truth = np.asarray(exact(at))
+    assert (truth.min(axis=1) < np.log(1.01e-8)).all()
+    assert (truth.max(axis=1) > np.log(0.99e12)).all()
+    np.testing.assert_allclose(logs(at), truth, atol=1e-4)
+    np.testing.assert_allclose(jax.jacfwd(logs)(at), jax.jacfwd(exact)(at), rtol=1e-3, atol=1e-3)
+
+
+def test_a_rate_costs_one_exponential_of_a_log_state():
+    """In each of six stages of a step, and of what is observed; B is not, so it is left out."""
+    data = arrays(design(cohort([1.0, 9.0]), LOGISTIC), LOGISTIC, 30)
+    program = jax.jit(lambda r: predict(LOGISTIC, data, {"r": r, "kill": r})).lower(
+        jnp.ones(1)).compile().as_text()
+    assert 6 <= program.count("exponential(") <= 7
+
+
 def test_a_bolus_gives_the_closed_form():
     t = [0.25, 1, 2, 4, 8, 12, 24]
     assert np.allclose(solved(ORAL, cohort(t, [(1, 0, 100, 0)])), oral(t), rtol=2e-6)
