@@ -16,7 +16,7 @@ import numpy as np
 from carpk.cohort import Design
 from carpk.dosing import moments
 from carpk.epochs import Epochs
-from carpk.padding import rounded
+from carpk.round_sizes import rounded
 from carpk.solve import arrays, predict
 from carpk.structure import Solver, StructuralModel
 

@@ -17,6 +17,7 @@ import numpy as np
 from carpk.cohort import Design
 from carpk.epochs import Epochs
 from carpk.integrators import linear_solver
+from carpk.round_sizes import room_for
 from carpk.structure import StructuralModel, named
 
 Arrays = dict[str, Any]
@@ -56,7 +57,7 @@ def moments(design: Design, least: int = 0) -> Moments:
     moment = np.concatenate([np.zeros((len(new), 1), int), new.cumsum(axis=1)], axis=1)
     of = np.empty_like(moment)
     np.put_along_axis(of, order, moment, axis=1)
-    width = max(int(moment.max()) + 1, least)
+    width = max(room_for(int(moment.max()) + 1), least)
     at, written = (np.repeat(x[:, -1:], width, axis=1) for x in (time, line))
     np.put_along_axis(at, moment, time, axis=1)
     np.put_along_axis(written, moment, line, axis=1)

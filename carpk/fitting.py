@@ -33,6 +33,7 @@ from carpk.model_record import from_record, record
 from carpk.population_model import PopulationModel
 from carpk.preparation import SolveError, choose_steps, resolve, solve_error
 from carpk.problems import Problem, RequestError
+from carpk.round_sizes import room_for
 from carpk.structure import StructuralModel
 
 _VERSIONS = ("carpk", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
@@ -119,6 +120,8 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
                                    "starts = 8, of focei, laplace or saem", column="workers",
                                    found=scheduler or str(workers)))
     seen = design(censored_as(cohort, model.censoring, model.structure), model.structure)
+    rows, doses = seen.time.shape[1], seen.dose_time.shape[1]
+    seen = seen.padded(room_for(rows) - rows, room_for(doses) - doses)
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *program_cache.keep_programs()))
     resolved, told = resolve(model, seen, cohort.units)
     if resolved.earlier is not None and resolved.earlier.sha256 == cohort.sha256 != "":

@@ -8,18 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from carpk.round_sizes import rounded
 from carpk.solve import Arrays
-
-
-def rounded(patients: int) -> int:
-    """The number that so many patients are filled up to: the next multiple of 5, from 40 on of
-    10; up to 10 they stay as they are, since there those who fill up would weigh too much.
-
-    >>> [rounded(n) for n in (7, 10, 11, 21, 40, 41, 90, 2000)]
-    [7, 10, 15, 25, 40, 50, 90, 2000]
-    """
-    each = 1 if patients <= 10 else 5 if patients < 40 else 10
-    return -(-patients // each) * each
 
 
 def filled_up(data: Arrays) -> Arrays:

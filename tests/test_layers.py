@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (  # lowest first; within a layer, left to right
     "problems registry program_cache many_fits digits taxonomy laws integrators "
-    "diffrax_steps small_matrices devices",
+    "diffrax_steps small_matrices devices round_sizes",
     "words declarations structure units cohort censoring csvfile records dose_rows nonmem "
     "examples noncompartmental models/*",
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "

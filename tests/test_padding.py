@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
-from models_for_tests import DECAY, decaying
+from models_for_tests import DECAY, FOLLOWING, cohort, decaying
 
-from carpk import padding
+from carpk import padding, tables
 from carpk.cohort import design
 from carpk.empirical_bayes import laplace_start
 from carpk.fitting import fit
@@ -16,6 +16,8 @@ from carpk.likelihood import data_of
 from carpk.padding import filled_start, filled_up
 from carpk.population_model import population
 from carpk.preparation import resolve
+from carpk.round_sizes import room_for
+from carpk.solve import arrays
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +73,18 @@ def test_a_fit_has_the_patients_and_the_posterior_of_one_that_is_not_filled_up(m
     lp = [t["sample_stats"]["lp"].values for t in (filled, plain)]
     error = np.hypot(*(array_stats.mcse(v, method="mean") for v in lp))
     assert abs(lp[0].mean() - lp[1].mean()) < 4.5 * error
+
+
+def test_a_sample_more_needs_no_arrays_of_another_size(near_typical):
+    """Of one patient, whom no one outdoes: what a compiled program reads keeps its shapes."""
+    rows = [(str(i), float(t), 100.0 * np.exp(-0.1 * t)) for i in range(3) for t in range(1, 12)]
+    for model in (DECAY, FOLLOWING):
+        shapes = []
+        for own in (rows, sorted([*rows, ("1", 11.5, 30.0)])):
+            result = near_typical(population(model), cohort(own))
+            assert result.manifest["data"]["observations"] == len(own)
+            assert len(tables.predictions(result)) == len(own)
+            seen = design(cohort(own), model)
+            wide = seen.padded(room_for(seen.time.shape[1]) - seen.time.shape[1])
+            shapes.append(jax.tree.map(np.shape, arrays(wide, model, 30)))
+        assert shapes[0] == shapes[1]
