@@ -42,6 +42,24 @@ def test_the_kept_fits_are_rows_of_the_script_and_stand_in_the_table():
     assert estimators.growth(kept) in page
 
 
+def test_the_table_of_recovery_holds_every_set_and_every_bias_within_three_errors():
+    recovery = script(FOLDER / "recovery.py")
+    page = (FOLDER / "README.md").read_text("utf-8")
+    kept = [[x.strip() for x in line.strip("|").split("|")] for line in page.partition(
+        recovery.BEGIN)[2].partition(recovery.END)[0].strip().splitlines()]
+    assert tuple(kept[0]) == recovery.HEAD
+    assert {row[0] for row in kept[2:]} == set(recovery.SETS)
+    assert all(abs(float(row[4])) < 3 * float(row[5]) for row in kept[2:])
+
+
+@pytest.mark.slow  # passed, 15 s
+def test_what_recovery_prints_of_a_set_is_what_is_kept(shared_data):
+    recovery = script(FOLDER / "recovery.py")
+    page = (FOLDER / "README.md").read_text("utf-8")
+    for row in recovery.rows("oral_1cpt"):
+        assert f"| {' | '.join(row)} |" in page
+
+
 def test_growth_is_the_power_of_the_number_of_patients():
     estimators = script(FOLDER / "estimators.py")
     rows = {f"tisacel-{n}": {"patients": n, "cpu_seconds": 0.1 * n} for n in (90, 2000)}

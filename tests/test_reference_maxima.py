@@ -1,8 +1,8 @@
 """carpk's own optima, from starts that are read off the data, against the printed ones.
 
 Not wbc's, whose optimum has spreads of 1e-5 and a feedback of e^-11.6: from the data's start its
-search stops at 815, where solves fail, and says that it has not come to rest. From the default
-start it comes down (`estimators/test_maximum_likelihood.py`).
+search stops at 815, where solves fail, and says that it has not come to rest. The default start's
+is in `estimators/test_maximum_likelihood.py`.
 """
 
 import pytest
@@ -50,7 +50,8 @@ def test_other_starts_from_the_data_lead_no_higher_than_the_print(name, shared_d
     assert found.convergence.measures["ofv"] < ofv + 0.01
 
 
-@pytest.mark.slow  # -136.2373 against -136.2331, 170 s
+# -136.2373 against -136.2331, 170 s; what its reason says has not been run yet
+@pytest.mark.slow
 def test_a_fit_with_patients_of_two_modes_says_what_the_objective_says(shared_data):
     """Followed along its path the mode of patient 10 came to the end of its life, where Laplace's
     objective has no floor: a fit said -138.6 and the objective at its estimates -135.7. There its
