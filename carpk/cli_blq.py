@@ -85,16 +85,16 @@ def _made(request: Mapping[str, Any], folder: Path, cohort: Cohort, show: Show) 
 
 
 def _table(numbers: pd.DataFrame, methods: list[str]) -> Table:
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    shown.add_column("parameter", no_wrap=True)
-    shown.add_column("unit", no_wrap=True)
+    shown = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in ("parameter", "unit"):  # numbers stay whole on a narrow screen, names are folded
+        shown.add_column(heading, overflow="fold")
     for name in methods:
         shown.add_column(name, justify="right", no_wrap=True)
     for _, row in numbers.iterrows():
         cells = []
         for k, name in enumerate(methods):
-            value = row[f"{name}_median"]
-            text = "" if pd.isna(value) else rounded(value, row[f"{name}_sd"])
+            value, sd = row[f"{name}_median"], row[f"{name}_sd"]
+            text = "" if pd.isna(value) else f"{value:.2g}" if pd.isna(sd) else rounded(value, sd)
             away = row[f"{name}_moved"]
             cells.append(f"{text} ({away:+.1f})" if k and text and not pd.isna(away) else text)
         shown.add_row(row["parameter"], row["unit"], *cells)

@@ -8,9 +8,9 @@ import pandas as pd
 
 from carpk.fitting import Fit
 from carpk.prediction import medians
+from carpk.tails import TAILS
 
 COLUMNS = ("ID", "parameter", "contraction")
-_T_VARIANCE = 2.0  # of Student's t with 4 degrees of freedom and unit scale
 
 
 def contraction(fit: Fit) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def contraction(fit: Fit) -> pd.DataFrame:
     if inside.sum() < 2 * (len(model.free) + 1):
         return pd.DataFrame(columns=list(COLUMNS))
     left = conditional_variance(np.stack(etas, axis=-1)[inside], population[inside])
-    whole = 1.0 - left / (_T_VARIANCE if model.etas == "student_t" else 1.0)
+    whole = 1.0 - left / TAILS[model.etas].variance
     ids = np.array(fit.design.ids, dtype=object)
     return pd.DataFrame({
         "ID": np.repeat(ids, len(model.spread)), "parameter": np.tile(

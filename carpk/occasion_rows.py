@@ -10,10 +10,13 @@ import numpy as np
 from carpk.fitting import Fit
 from carpk.occasions import occasions_had
 from carpk.structure import Parameter
+from carpk.tails import TAILS
 
 
 def between_occasions(fit: Fit, name: str, gamma: float) -> dict[str, float]:
-    """CV % and shrinkage of a row gamma_X, over the occasions that there were."""
+    """CV % and shrinkage of a row gamma_X, over the occasions that there were, by the SD of the
+    kappas, of which the gamma of Student's t is but the scale."""
+    gamma = gamma * math.sqrt(TAILS[fit.model.etas].variance)
     parameter = fit.model.structure.parameter(name.removeprefix("gamma_"))
     kappa = fit.posterior["posterior"].dataset[f"kappa_{parameter.name}"].values.mean(axis=(0, 1))
     own = kappa[occasions_had(fit.design, fit.model.courses)]

@@ -35,6 +35,7 @@ from carpk.paired_errors import rho_of
 from carpk.prediction import quantiles, some_draws
 from carpk.priors import Prior, of_partial
 from carpk.structure import named
+from carpk.tails import TAILS
 
 PARAMETER_COLUMNS = (
     "parameter", "unit", "mean", "median", "sd", "lower95", "upper95", "rse", "rhat", "ess_bulk",
@@ -49,9 +50,10 @@ def parameters(fit: Fit) -> pd.DataFrame:
 
     parameter, unit; mean, median, sd, lower95, upper95 on the natural scale (omega: SD of eta on
     the link scale); rse: 100 sd / |mean|; rhat, ess_bulk, ess_tail;
-    cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1);
-    shrinkage, as a fraction: of a spread 1 - SD(posterior mean eta) / omega, of a residual error
-    1 - SD(IWRES) of its measured levels; prior, as it was used;
+    cv_percent: of a log-normal parameter, 100 sqrt(exp(omega^2) - 1), of Student's t with the SD
+    of its etas, sqrt(2) omega, in the place of omega; shrinkage, as a fraction: of a spread
+    1 - SD(posterior mean eta) / SD of the etas, of a residual error 1 - SD(IWRES) of its measured
+    levels; prior, as it was used;
     note: why it is fixed, why the prior is what it is, and when the data add little to it;
     kind: typical, covariate, shrinkage, class, level, missing, spread, occasions, correlation,
     residual or derived; meaning, in words. Of a mixture X_pop is of class 1; X_pop_2, share_1 and
@@ -332,7 +334,9 @@ def _effect_in_words(effect: CovariateEffect, name: str) -> str:
 
 
 def _spread(fit: Fit, name: str, omega: float) -> dict[str, float]:
-    """CV % and shrinkage of a row omega_X."""
+    """CV % and shrinkage of a row omega_X, by the SD of the etas, of which the omega of Student's
+    t is but the scale."""
+    omega = omega * math.sqrt(TAILS[fit.model.etas].variance)
     parameter = fit.model.structure.parameter(name.removeprefix("omega_"))
     eta = fit.posterior["posterior"].dataset[f"eta_{parameter.name}"].values.mean(axis=(0, 1))
     shrinkage = 1 - eta.std(ddof=1) / omega if len(eta) > 1 else math.nan

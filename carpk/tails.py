@@ -20,12 +20,14 @@ class Tails:
 
     log_density, log_below : of z; log_below = ln P(Z < z), exact far to the left
     draw : (key, shape) -> that many z
+    variance : of z; that of Student's t is df / (df - 2)
     """
 
     title: str
     log_density: Callable[[Any], Any]
     log_below: Callable[[Any], Any]
     draw: Callable[[jax.Array, tuple[int, ...]], jax.Array]
+    variance: float = 1.0
 
     def draw_above(self, key: jax.Array, least: Any) -> jax.Array:
         """z of the shape of `least` from this density, given that each lies above its least.
@@ -97,8 +99,9 @@ TAILS = {
     "student_t": Tails(
         "Student's t of 4 degrees of freedom",
         lambda z: _T_CONSTANT - 0.5 * (_DF + 1) * jnp.log1p(z**2 / _DF), _t_below,
-        lambda key, shape: jax.random.t(key, _DF, shape)),
+        lambda key, shape: jax.random.t(key, _DF, shape), _DF / (_DF - 2.0)),
     "cauchy": Tails(
         "Cauchy", lambda z: -math.log(math.pi) - jnp.log1p(z**2),
-        lambda z: jnp.log(jnp.arctan2(1.0, -z) / math.pi), jax.random.cauchy),
+        lambda z: jnp.log(jnp.arctan2(1.0, -z) / math.pi), jax.random.cauchy,
+        math.inf),
 }

@@ -1,12 +1,16 @@
 """`carpk compare` where it fits again: under other rules for censored levels, without a fold."""
 
+import io
 import json
 import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from test_cli import DATA, MODEL, fits
+
+from carpk.cli_blq import _table
 
 
 @pytest.fixture
@@ -43,6 +47,25 @@ def test_a_fit_is_made_again_under_other_rules_for_censored_levels_once(carpk, n
     assert refused.exit_code == 1
     assert "no logarithm" in refused.output
     assert len(fits()) == 3, "nothing is fitted before all of it can be"
+
+
+def test_the_table_of_all_methods_keeps_its_numbers_whole_on_80_columns():
+    methods = ["M1", "M3", "M4", "M6", "M7"]
+    values = {"Cmax_pop": ("copies/ug", 24123.0, 2100.0), "omega_alpha": ("-", 0.513, 0.07),
+              "beta_Cmax_TUMOUR_BURDEN": ("-", 0.31, 0.12)}
+    rows = pd.DataFrame([{"parameter": n, "unit": unit, **{
+        f"{m}_{c}": v for k, m in enumerate(methods) for c, v in (
+            ("median", value), ("sd", sd), ("moved", -0.3 * k))}}
+        for n, (unit, value, sd) in values.items()])
+    rows.loc[1, "M4_sd"] = float("nan")  # at its bound by maximum likelihood
+    console = Console(width=80, file=io.StringIO(), markup=False)
+    console.print(_table(rows, methods), crop=False)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(lines)
+    for k, m in enumerate(methods[1:], 1):
+        for number in ("24100", "0.51" if m == "M4" else "0.513", "0.31"):
+            assert f"{number} ({-0.3 * k:+.1f})" in text
 
 
 def test_what_cannot_be_made_again_is_refused(carpk, near_typical):

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import IDS
-from models_for_tests import decaying
+from models_for_tests import DECAY, decaying
 from reference_models import MISNAMED
+from scipy import stats
 
 from carpk import digits, tables
 from carpk.nonmem import read_csv
@@ -68,6 +69,19 @@ def test_a_residual_error_has_the_shrinkage_of_its_measured_levels(table, small_
     z = np.log(rows["DV"] / rows["IPRED"]) / table.loc["sigma_C_log", "median"]
     assert table.loc["sigma_C_log", "shrinkage"] == pytest.approx(
         1 - np.sqrt(((z - z.mean())**2).sum() / (len(z) - 1)))
+
+
+def test_the_spread_of_students_t_is_wider_than_its_scale(near_typical):
+    """The CV is that of the log-normal whose logarithm has the SD of a million drawn etas; where
+    every patient's is known and they lie at the quantiles of t, nothing is shrunken."""
+    fit = near_typical(population(DECAY, etas="student_t"), decaying(patients=300))
+    draws = fit.posterior["posterior"].dataset
+    omega = float(np.median(draws["omega_C0"]))
+    draws["eta_C0"].values[:] = omega * stats.t(4).ppf((np.arange(300) + 0.5) / 300)
+    row = tables.parameters(fit).set_index("parameter").loc["omega_C0"]
+    many = omega * stats.t(4).rvs(1_000_000, random_state=2)
+    assert row["cv_percent"] == pytest.approx(100 * math.sqrt(math.expm1(many.var())), rel=0.03)
+    assert row["shrinkage"] == pytest.approx(0.0, abs=0.08)
 
 
 def test_derived_quantities_are_those_of_each_draw(table, small_fit):

@@ -23,6 +23,7 @@ from carpk.plots import (
     tells,
     write,
 )
+from carpk.tails import TAILS
 
 TITLE = "Etas and covariates"
 CAPTION = (
@@ -60,6 +61,7 @@ def _shrinkage(fit: Fit, name: str, eta: np.ndarray) -> str:
     omega = f"omega_{name}"
     value = float(np.median(fit.posterior["posterior"].dataset[omega].values)) \
         if omega in fit.model.free else float(fit.model.fixed[omega])
+    value *= TAILS[fit.model.etas].variance ** 0.5
     return f"shrinkage {1 - eta.std(ddof=1) / value:.2f}"
 
 
