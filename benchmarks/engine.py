@@ -1,8 +1,12 @@
 """Solver, sampler and compilation against what else there is, in one run: benchmarks/engine.py
 
     python benchmarks/engine.py                 every part; kept in engine.json and README.md
+    python benchmarks/engine.py --large         with fits of 2,000 patients: a quarter of an hour
+    python benchmarks/engine.py --quick         minutes, without samplers and fits; not kept
     python benchmarks/engine.py solver sampler  only these parts
     python benchmarks/engine.py counts          what does not depend on the machine
+
+Last comes the table of targets (targets.py): each with what was measured and their ratio.
 
 Times are processor seconds (other work on the machine hardly moves them), medians of repeats that
 take turns, so that ratios within a table can be trusted. The solver's problem is in solvers.py.
@@ -26,6 +30,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 import jax
 import jax.numpy as jnp
 import numpy as np
+import targets
 from jax.experimental.compilation_cache import compilation_cache
 from solvers import FOUR, PATIENTS, TIMES, seconds, solver
 
@@ -236,7 +241,9 @@ def counts() -> dict[str, Any]:
 PARTS: dict[str, Callable[[], Any]] = {
     "solver": solver, "sampler": sampler, "patients": patients,
     "closed form": closed_form,
-    "unsolvable": unsolvable, "counts": counts}
+    "unsolvable": unsolvable, "counts": counts, "fits": targets.fits,
+    "references": targets.references}
+QUICK = ("solver", "closed form", "unsolvable", "counts")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -247,28 +254,45 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def shown(found: Any) -> str:
+    """What a part found, in Markdown."""
+    if isinstance(found, list):
+        return table(found) if found else "not measured: the public data sets are not there"
+    return f"`{json.dumps(found)}`"
+
+
+def reached(kept: dict[str, Any]) -> str:
+    """The table of targets, of the parts there are."""
+    return shown(targets.compared({n: part["found"] for n, part in kept.items()
+                                   if "found" in part}))
+
+
 def main() -> None:
     """Measures, prints and keeps."""
     about, _, more = (__doc__ or "").partition("\n")
     parser = argparse.ArgumentParser(description=about, epilog=more,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="only these")
-    asked = parser.parse_args().parts or list(PARTS)
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}; not kept")
+    parser.add_argument("--large", action="store_true", help="with fits of 2,000 patients")
+    given = parser.parse_args()
     kept = HERE / "engine.json"
-    before = json.loads(kept.read_text("utf-8")) if kept.is_file() else {}
-    for part in asked:
-        before[part] = {"load": round(os.getloadavg()[0], 1), "found": PARTS[part]()}
-        found = before[part]["found"]
-        print(f"\n{part}\n\n{table(found) if isinstance(found, list) else json.dumps(found)}",
-              flush=True)
+    before = json.loads(kept.read_text("utf-8")) if kept.is_file() and not given.quick else {}
+    for part in given.parts or (QUICK if given.quick else PARTS):
+        more = {"large": True} if part == "fits" and given.large else {}
+        before[part] = {"load": round(os.getloadavg()[0], 1), "found": PARTS[part](**more)}
+        print(f"\n{part}\n\n{shown(before[part]['found'])}", flush=True)
+    print(f"\ntargets\n\n{reached(before)}", flush=True)
+    if given.quick:
+        return
     before["versions"] = versions()
     kept.write_text(json.dumps(before, indent=1) + "\n", "utf-8")
     page = (HERE / "README.md").read_text("utf-8")
     head, _, rest = page.partition(BEGIN)
     text = "\n\n".join(
-        f"{part}, load {before[part]['load']}:\n\n"
-        + (table(f) if isinstance(f := before[part]["found"], list) else f"`{json.dumps(f)}`")
-        for part in PARTS if part in before)
+        [f"targets:\n\n{reached(before)}",
+         *(f"{part}, load {before[part]['load']}:\n\n{shown(before[part]['found'])}"
+           for part in PARTS if part in before)])
     said = ", ".join(f"{n} {v}" for n, v in versions().items())
     (HERE / "README.md").write_text(
         f"{head}{BEGIN}\n{text}\n\n{said}\n{END}{rest.partition(END)[2]}", "utf-8")

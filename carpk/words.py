@@ -100,7 +100,8 @@ class Parameter:
 @dataclass(frozen=True, slots=True)
 class State:
     """One state of an ODE model. A `log` state is integrated as its logarithm: it must start
-    above zero and stays positive down to 1e-260."""
+    above zero and stays positive down to 1e-260. What grows or is killed in proportion to itself is
+    `log`, what others feed `linear`: as a ratio to those it would need twice the steps."""
 
     name: str
     unit: str
