@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from carpk import registry
 from carpk.covariate_models import CovariateEffect, CovariateModel
-from carpk.problems import Problem
+from carpk.problems import Problem, RequestError
 from carpk.structure import StructuralModel
 
 AUTO = "auto"  # a category where the column holds words, else exponential
 Refused = Callable[[str, str], tuple[list[CovariateEffect], list[Problem]]]
+RELEVANT = (0.8, 1.25)  # of a ratio: inside, exposures count as equivalent
 _FEW = 5  # patients in a level, below which its coefficient is mostly the prior's
 
 
@@ -124,6 +126,24 @@ def _terms(parameter: str, right: str, refused: Refused) \
         effects.append(CovariateEffect(parameter, logged[1], "power") if logged else
                        CovariateEffect(parameter, term, AUTO if term.isidentifier() else "formula"))
     return effects, []
+
+
+def band_of(stated: str | Sequence[Any]) -> tuple[float, float]:
+    """The ratios that count as no relevant change, from two numbers or their written form;
+    RequestError where they are not two around 1.
+
+    >>> band_of("0.7,1.43")
+    (0.7, 1.43)
+    """
+    try:
+        low, high = map(float, stated.split(",") if isinstance(stated, str) else stated)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not 0.0 < low < 1.0 < high < np.inf:
+        raise RequestError(Problem(
+            "error", "a band of ratios that are no relevant change is two numbers, "
+            "0 < low < 1 < high", "for instance 0.8,1.25", column="band", found=str(stated)))
+    return low, high
 
 
 def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffect],
