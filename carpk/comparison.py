@@ -153,7 +153,8 @@ def _same_rows(a: Fit, b: Fit) -> bool:
 
 def differences(fits: Mapping[str, Fit]) -> dict[str, str]:
     """What of each fit's request is not as in the first."""
-    requests = {n: {k: v for k, v in f.manifest["request"].items() if k not in ("seed", "settings")}
+    requests = {n: {k: v for k, v in f.manifest["request"].items()
+                    if k not in ("seed", "settings", "band")}
                 for n, f in fits.items()}
     base = next(iter(requests.values()))
 

@@ -13,46 +13,26 @@ import pandas as pd
 
 from carpk.changes import by_epoch, epochs_of
 from carpk.cohort import Design
-from carpk.covariate_models import CovariateEffect
-from carpk.effects import coefficients, covariate_model
+from carpk.covariate_models import CovariateEffect, category
+from carpk.effects import RELEVANT, band_of, coefficients, covariate_model
 from carpk.fitting import Fit
 from carpk.likelihood import population_location, predicted_rows
 from carpk.population_model import PopulationModel
 from carpk.posterior import fixed
 from carpk.prediction import largest_class, some_draws
-from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays, arrays
 from carpk.structure import named
 
 COLUMNS = ("covariate", "value", "reference", "quantity", "kind", "scale", "median", "lower95",
-           "upper95", "direction", "within", "coefficient", "explained", "kappa", "missing")
-RELEVANT = (0.8, 1.25)  # of a ratio: inside, exposures count as equivalent
+           "upper95", "direction", "within", "band", "coefficient", "explained", "kappa", "missing")
 _DRAWS = 1000
 _POINTS = 561  # 20 a day over 28 days
 _NOTHING = 0.01  # of a ratio: a peak is read off the grid, so less is not told from nothing
 
 
-def band_of(stated: str | Sequence[Any]) -> tuple[float, float]:
-    """The ratios that count as no relevant change, from two numbers or their written form;
-    RequestError where they are not two around 1.
-
-    >>> band_of("0.7,1.43")
-    (0.7, 1.43)
-    """
-    parts = stated.split(",") if isinstance(stated, str) else list(stated)
-    try:
-        low, high = map(float, parts)
-        assert 0.0 < low < 1.0 < high < np.inf
-    except (AssertionError, TypeError, ValueError):
-        raise RequestError(Problem(
-            "error", "a band of ratios that are no relevant change is two numbers around 1",
-            "for instance 0.8,1.25", column="band", found=str(stated))) from None
-    return low, high
-
-
 def with_band(fit: Fit, stated: str | Sequence[Any] | None) -> Fit:
     """The fit, its effects judged by another band of ratios that are no relevant change."""
-    if not stated:
+    if stated is None:
         return fit
     asked = {**fit.manifest["request"], "band": list(band_of(stated))}
     return dataclasses.replace(fit, manifest={**fit.manifest, "request": asked})
@@ -70,10 +50,11 @@ def covariates(fit: Fit) -> pd.DataFrame:
 
     covariate, value, reference; quantity: a parameter, a derived one, Cmax or AUC0_28 of an
     output (until day 28, or half the last sample's time in other units) in the typical patient;
-    what a covariate does not move has no row;
+    what a covariate does not move has no row; a term of a formula is moved by itself;
     kind: parameter, derived or exposure; scale: ratio, or difference on an identity link;
     median, lower95, upper95; direction: posterior probability that it goes the way of its median;
-    within: that the ratio lies within `relevant`; coefficient: those that make it up;
+    within: that the ratio lies within `relevant`; band: whether its whole interval lies within or
+    outside of that, or across an end; coefficient: those that make it up;
     explained: of a parameter, the share of the between-patient variance (link scale) that the
     column explains in these patients, mean: the covariance of what it does with what all the
     parameter's covariates do, over the whole variance. Those of a parameter's covariates add up
@@ -88,8 +69,7 @@ def covariates(fit: Fit) -> pd.DataFrame:
         return pd.DataFrame(columns=list(COLUMNS))
     by_column = {c: [e for e in effects if e.column == c] for c in
                  dict.fromkeys(e.column for e in effects)}
-    scenes = [(c, v) for c, mine in by_column.items()
-              for v in dict.fromkeys(v for e in mine for v in _values(fit, e))]
+    scenes = [(c, v) for c, mine in by_column.items() for v in _values(fit, mine)]
     bases = {c: len(scenes) + k + 1 for k, c in enumerate(by_column)}  # all at the first reference
     theta, (low, high) = _population(fit), relevant(fit)
     first = [(c, m[0].reference) for c, m in by_column.items() if m[0].reference is not None]
@@ -99,8 +79,8 @@ def covariates(fit: Fit) -> pd.DataFrame:
     for k, (column, value) in enumerate(scenes):
         for (quantity, kind), values in found.items():
             mine = [e for e in by_column[column] if kind != "parameter" or e.parameter == quantity]
-            if not mine or (isinstance(value, str) and value == mine[0].reference):
-                continue
+            if not mine or value in (mine[0].reference, category.level(mine[0].reference)):
+                continue  # nothing to see, or against itself
             ratio = kind != "parameter" or \
                 fit.model.structure.parameter(quantity).link != "identity"
             base = values[:, 0 if kind == "parameter" else bases[column]]
@@ -115,6 +95,8 @@ def covariates(fit: Fit) -> pd.DataFrame:
                 "median": median, "lower95": lower, "upper95": upper,
                 "direction": max(up, 1.0 - up),
                 "within": float(((change > low) & (change < high)).mean()) if ratio else np.nan,
+                "band": "" if not ratio else "within" if low < lower and upper < high else
+                "outside" if upper < low or lower > high else "across",
                 "coefficient": " ".join(n for e in mine if e.parameter == quantity
                                         for n in coefficients(e)),
                 "explained": explained.get((quantity, column), np.nan)
@@ -126,26 +108,22 @@ def covariates(fit: Fit) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _values(fit: Fit, effect: CovariateEffect) -> list[float | str]:
-    """The values a covariate is looked at: its levels, or its 5th and 95th percentile."""
-    if effect.form == "category":
-        return [str(p) for p in effect.points]
-    if fit.model.changes(effect):
-        return _values_in_time(fit, effect)
-    x = covariate_model(effect).read(fit.design.covariates, effect)
-    return [float(f"{q:.4g}") for q in np.nanquantile(x, [0.05, 0.95])]
-
-
-def _values_in_time(fit: Fit, effect: CovariateEffect) -> list[float | str]:
-    """The same of a covariate that changes in a patient, over the patients' epochs; of one that
-    hardly ever is away from its reference, the values furthest from it."""
-    epochs = epochs_of(fit.model, fit.design)
-    assert epochs is not None
-    table = by_epoch(fit.design, epochs, epochs.first)[epochs.lasting().ravel()]
-    x = covariate_model(effect).read(table, effect)
-    ends = [np.quantile(x, [0.05, 0.95]), np.array([x.min(), x.max()])]
-    found = ends[0] if np.ptp(ends[0]) > 0 else ends[1]
-    return [float(f"{q:.4g}") for q in found if q != effect.reference]
+def _values(fit: Fit, effects: Sequence[CovariateEffect]) -> list[float | str]:
+    """The values at which a covariate is looked at: the levels, where an effect takes it as a
+    category, else its 5th and 95th percentile, or the ends where these are one."""
+    levels = [v for e in effects if e.form == "category" for v in (*e.points, e.reference)]
+    if levels:
+        return list(dict.fromkeys(map(category.level, levels)))
+    table = fit.design.covariates
+    if fit.model.changes(effects[0]):  # over the patients' epochs
+        epochs = epochs_of(fit.model, fit.design)
+        assert epochs is not None
+        table = by_epoch(fit.design, epochs, epochs.first)[epochs.lasting().ravel()]
+    x = covariate_model(effects[0]).read(table, effects[0])
+    found = np.nanquantile(x, [0.05, 0.95])
+    if np.ptp(found) == 0:
+        found = np.array([np.nanmin(x), np.nanmax(x)])
+    return [float(f"{q:.4g}") for q in found]
 
 
 def _population(fit: Fit) -> dict[str, np.ndarray]:

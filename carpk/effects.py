@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from carpk import registry
 from carpk.covariate_models import CovariateEffect, CovariateModel
-from carpk.problems import Problem
+from carpk.problems import Problem, RequestError
 from carpk.structure import StructuralModel
 
 AUTO = "auto"  # a category where the column holds words, else exponential
 Refused = Callable[[str, str], tuple[list[CovariateEffect], list[Problem]]]
+RELEVANT = (0.8, 1.25)  # of a ratio: inside, exposures count as equivalent
+_FUNCTIONS = ("I", "log", "log2", "log10", "exp", "exp2", "exp10", "abs")  # of one patient
 _FEW = 5  # patients in a level, below which its coefficient is mostly the prior's
 
 
@@ -110,20 +113,63 @@ def _values(text: str | None) -> Sequence[float | str | None]:
 
 def _terms(parameter: str, right: str, refused: Refused) \
         -> tuple[list[CovariateEffect], list[Problem]]:
-    """The effects of a formula: a lone column, the log of one, or what formulaic evaluates."""
+    """The effects of a formula: a lone column, C(X) of a category, the log of a column, or what
+    formulaic evaluates."""
     from formulaic import Formula
     from formulaic.errors import FormulaicError
 
+    outside, inner = right, ""
+    while outside != inner:  # what stands in no brackets
+        inner, outside = outside, re.sub(r"[\w.]*\([^()]*\)", "", outside)
+    if "~" in right:
+        return refused("a formula has one ~", "state each parameter by itself")
+    if power := re.search(r"\w+\s*(?:\*\*|\^)\s*\w+", outside):
+        return refused(f"in a formula {power[0]} is no power", f"write I({power[0]})")
+    calls = dict.fromkeys(re.findall(r"[\w.]+(?=\()", right))
+    strange = [c for c in calls if c not in ("C", *_FUNCTIONS)
+               and not (c.startswith("np.") and hasattr(np, c.removeprefix("np.")))]
+    if strange:  # what reads the whole cohort, as center(X), is of none of its patients
+        return refused(f"a formula does not take {strange[0]}()",
+                       f"it takes C of a category, {', '.join(_FUNCTIONS)} and NumPy's np.sqrt")
     try:
-        terms = [str(t) for t in Formula(right)]
+        terms = [t for t in map(str, Formula(right)) if t not in ("0", "1")]
     except (FormulaicError, SyntaxError, TypeError) as failure:
-        return refused(f"not a formula: {failure}", "for instance log(DOSE) + RESPONSE")
+        what = re.sub(r"\x1b\[\d*m", "", str(failure)).partition("\n")[0]
+        return refused(f"not a formula: {what.partition('. ')[0].rstrip('.')}",
+                       "for instance log(DOSE) + RESPONSE")
+    if not terms:
+        return refused("no covariate on the right of the ~", "for instance log(DOSE) + RESPONSE")
     effects = []
-    for term in (t for t in terms if t not in ("0", "1")):
+    for term in terms:
         logged = re.fullmatch(r"(?:np\.)?log\((\w+)\)", term)
-        effects.append(CovariateEffect(parameter, logged[1], "power") if logged else
-                       CovariateEffect(parameter, term, AUTO if term.isidentifier() else "formula"))
+        category = re.fullmatch(r"C\((\w+)\)", term)
+        if "C" in re.findall(r"[\w.]+(?=\()", term) and not category:
+            return refused("C(X) stands alone: of one column, in no product, with no more in its "
+                           "brackets", f'a reference is stated as "{parameter} ~ X=category(A)"; '
+                           "a product takes numbers")
+        effects.append(
+            CovariateEffect(parameter, logged[1], "power") if logged else
+            CovariateEffect(parameter, category[1], "category") if category else
+            CovariateEffect(parameter, term, AUTO if term.isidentifier() else "formula"))
     return effects, []
+
+
+def band_of(stated: str | Sequence[Any]) -> tuple[float, float]:
+    """The ratios that count as no relevant change, from two numbers or their written form;
+    RequestError where they are not two around 1.
+
+    >>> band_of("0.7,1.43")
+    (0.7, 1.43)
+    """
+    try:
+        low, high = map(float, stated.split(",") if isinstance(stated, str) else stated)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not 0.0 < low < 1.0 < high < np.inf:
+        raise RequestError(Problem(
+            "error", "a band of ratios that are no relevant change is two numbers, "
+            "0 < low < 1 < high", "for instance 0.8,1.25", column="band", found=str(stated)))
+    return low, high
 
 
 def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffect],
@@ -156,7 +202,7 @@ def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffe
             x = form.read(here, effect)
         except Exception as failure:  # a formula may raise anything
             found.append(Problem("error", f"the term cannot be evaluated: {failure}",
-                                 "np.sqrt(X), X:Y and I(X**2) are read; categories stand alone",
+                                 "np.sqrt(X), X:Y and I(X**2) are read; C(X) stands alone",
                                  source, column=effect.key))
             continue
         whole = form.found(x, effect)
@@ -195,6 +241,13 @@ def column_problems(effect: CovariateEffect, table: pd.DataFrame,
                   for i in column.index[column.isna()]]
         if form.numeric and not pd.api.types.is_numeric_dtype(column):
             values = pd.to_numeric(column, errors="coerce")
+            if values.isna().all():
+                what = "a term of a formula" if effect.form == "formula" else effect.form
+                found.append(Problem(
+                    "error", f"holds words, and {what} takes numbers", "code it in numbers, or "
+                    f'take it by itself as a category: "{effect.parameter} ~ {name}=category"',
+                    source, column=name, found=str(column.iloc[0])))
+                continue
             found += [Problem("error", f"not a number, and {effect.form} needs one",
                               "words? take category", source, patient=i, column=name,
                               found=str(column[i])) for i in column.index[

@@ -27,6 +27,7 @@ from carpk.censoring import censored_as
 from carpk.checkpoints import SUFFIX, Checkpoints, Progress
 from carpk.cohort import Cohort, Design, design, ignored_columns
 from carpk.devices import shared_out
+from carpk.effects import band_of
 from carpk.estimators import Convergence, Estimate, with_settings
 from carpk.likelihood import data_of
 from carpk.model_record import from_record, record
@@ -87,7 +88,7 @@ class Fit:
 
 def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed: int,
         progress: Progress | None = None, unfinished: str | Path | None = None,
-        workers: int = 1, scheduler: str | None = None, band: Sequence[float] = (),
+        workers: int = 1, scheduler: str | None = None, band: Sequence[float] | None = None,
         **settings: Any) -> Fit:
     """Fits a population model to a cohort.
 
@@ -134,7 +135,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     if method.divisible:
         data = shared_out(data, len(seen.ids))
     request, code, stamp = _asked(model, chosen.structure, cohort, estimator, method, seed)
-    request |= {"band": list(band)} if band else {}
+    request |= {} if band is None else {"band": list(band_of(band))}
     prepared = time.perf_counter()
     kept = None
     if method.resumable and (unfinished is not None or several):

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import pandas as pd
 from tabulate import tabulate
 
+from carpk.covariate_effects import relevant
 from carpk.digits import format_table, rounded
 from carpk.fitting import Fit
 from carpk.tables import (
@@ -69,10 +70,36 @@ def for_paper(fit: Fit) -> list[PaperTable]:
     found.append(PaperTable("individuals", f"Individual parameters of {model}: median and 95 % "
                             "interval.", _individuals(individuals(fit))))
     if fit.model.effects:
-        table = covariates(fit)
-        found.append(PaperTable("covariates", f"Covariate effects of {model}.", table.map(
-            lambda v: v if isinstance(v, str) else "" if pd.isna(v) else f"{v:.3g}")))
+        low, high = relevant(fit)
+        found.append(PaperTable(
+            "covariates", f"Covariate effects of {model}: the typical patient with the value "
+            "against one with the reference, other covariates at theirs. Ratios from "
+            f"{low:g} to {high:g} count as no relevant change. Explained: of the variance between "
+            "patients.", _covariates(covariates(fit), every.set_index("parameter")["unit"])))
     return found
+
+
+def _covariates(table: pd.DataFrame, units: pd.Series) -> pd.DataFrame:
+    """A row for each effect: 1.23 (1.01 to 1.50), of a ratio or in the parameter's unit.
+
+    units : by the name of a population value
+    """
+    def short(value: float | str) -> str:
+        return value if isinstance(value, str) else "" if pd.isna(value) else f"{value:.4g}"
+
+    cells = pd.DataFrame({
+        "Covariate": table["covariate"], "Value": table["value"].map(short),
+        "Reference": table["reference"].map(short), "Quantity": table["quantity"],
+        "Unit": ["ratio" if r.scale == "ratio" else units[f"{r.quantity}_pop"]
+                 for r in table.itertuples()],
+        "Effect (95 % interval)": [_interval(r.median, r.lower95, r.upper95)
+                                   for r in table.itertuples()],
+        "Probability of direction": table["direction"].map("{:.3f}".format),
+        "No relevant change": table["band"],
+        "Explained %": [short(v) if pd.isna(v) else f"{100 * v:.0f}" for v in table["explained"]],
+        "Coefficient": table["coefficient"], "Kappa": table["kappa"].map(short),
+        "Missing": [str(n) if n else "" for n in table["missing"]]})
+    return cells.loc[:, [c for c in cells if c not in ("Kappa", "Missing") or cells[c].any()]]
 
 
 def _individuals(table: pd.DataFrame) -> pd.DataFrame:

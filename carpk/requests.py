@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from carpk import examples
 from carpk.cohort import Cohort
+from carpk.effects import band_of
 from carpk.nonmem import by_dvid, read_csv
 from carpk.population_model import PopulationModel, population
 from carpk.problems import Problem, RequestError
@@ -42,9 +43,8 @@ def by_name(found: Any) -> Any:
 
 
 def _band(found: Any) -> Any:
-    from carpk.covariate_effects import band_of
     try:
-        return list(band_of(found)) if found else []
+        return list(band_of(found))
     except RequestError as refused:
         raise PydanticCustomError("band", "{wrong}", {"wrong": refused.problems[0].wrong}) from None
 
@@ -107,7 +107,7 @@ class Request(_Table):
     priors: Annotated[dict[str, str], BeforeValidator(by_source)] = {}
     steps: int = Field(0, ge=0)
     solver: Solver | None = None
-    band: Annotated[list[float], BeforeValidator(_band)] = []
+    band: Annotated[list[float] | None, BeforeValidator(_band)] = None
     settings: dict[str, Any] = {}
     out: str = "fits"
     _file: str = PrivateAttr("")

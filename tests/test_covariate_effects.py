@@ -103,6 +103,51 @@ def test_levels_are_against_each_effect_s_reference(near_typical):
     assert set(table.query("kind == 'exposure'")["reference"]) == {"M"}
 
 
+def test_a_number_that_is_also_a_category_is_seen_at_its_levels(near_typical):
+    """Each row against its own effect's reference, in closed form; a term of a formula by itself.
+    """
+    who = decaying(12)
+    site = np.tile([1.0, 2.0, 3.0], 4)
+    who = replace(who, covariates=who.covariates.assign(SITE=site))
+    result = near_typical(population(DECAY, covariates={
+        "C0 ~ SITE": "category(2)", "k ~ SITE": "exponential(3)", "k ~ I(SITE**2)": "formula"}),
+        who)
+    table = covariates(result)
+    draws = result.posterior["posterior"].dataset
+    beta = {n: draws[n].values.ravel() for n in result.model.free if n.startswith("beta")}
+    square = beta["beta_k_I(SITE ** 2)"]
+    rows = {(r.covariate, r.quantity, r.value): (r.reference, r.median)
+            for r in table[table["kind"] == "parameter"].itertuples()}
+    assert rows == {k: (ref, pytest.approx(np.median(np.exp(v)))) for k, (ref, v) in {
+        ("SITE", "C0", "1"): ("2", beta["beta_C0_SITE_1"]),
+        ("SITE", "C0", "3"): ("2", beta["beta_C0_SITE_3"]),
+        ("SITE", "k", "1"): (3.0, -2 * beta["beta_k_SITE"]),
+        ("SITE", "k", "2"): (3.0, -beta["beta_k_SITE"]),
+        ("I(SITE ** 2)", "k", 1.0): (4.0, -3 * square),
+        ("I(SITE ** 2)", "k", 9.0): (4.0, 5 * square)}.items()}
+    peak = table[(table["quantity"] == "Cmax of C")].set_index("value")
+    assert peak.loc["1", "reference"] == "2"
+    assert peak.loc["1", "median"] == pytest.approx(np.median(np.exp(beta["beta_C0_SITE_1"])))
+
+
+def test_the_table_says_where_an_interval_lies_by_the_band(fit):
+    table = covariates(with_band(fit, "0.9,1.1"))
+    for r in table[table["scale"] == "ratio"].itertuples():
+        said = {"within": r.lower95 > 0.9 and r.upper95 < 1.1,
+                "outside": r.upper95 < 0.9 or r.lower95 > 1.1,
+                "across": any(r.lower95 <= b <= r.upper95 for b in (0.9, 1.1))}
+        assert [k for k, v in said.items() if v] == [r.band]
+    assert set(covariates(with_band(fit, "0.0001,10000"))["band"]) <= {"within", ""}
+
+
+def test_a_fit_records_its_band_and_refuses_what_is_none(near_typical):
+    asked = population(DECAY, covariates={"C0 ~ WT": "power(70)"})
+    kept = near_typical(asked, decaying(6), band=(0.7, 1.43))
+    assert kept.manifest["request"]["band"] == [0.7, 1.43]
+    with pytest.raises(RequestError, match="0 < low < 1 < high"):
+        near_typical(asked, decaying(6), band=(1.1, 1.43))
+
+
 def test_another_band_of_no_relevant_change(fit):
     narrow, wide = (covariates(with_band(fit, b)) for b in ("0.99,1.01", [1e-6, 1e6]))
     ratios = narrow["scale"] == "ratio"
@@ -110,8 +155,8 @@ def test_another_band_of_no_relevant_change(fit):
     assert (narrow.loc[ratios, "within"] < covariates(fit).loc[ratios, "within"] + 1e-12).all()
     (_, figure), = forest.draw(with_band(fit, "0.5,2"))
     assert any(p.get_x() == 0.5 and p.get_width() == 1.5 for ax in figure.axes for p in ax.patches)
-    for wrong in ("0.8", "1.1,1.2", "a,b", "0,2"):
-        with pytest.raises(RequestError, match="two numbers around 1"):
+    for wrong in ("", "0.8", "1.1,1.2", "a,b", "0,2", "nan,2"):
+        with pytest.raises(RequestError, match="0 < low < 1 < high"):
             with_band(fit, wrong)
 
 

@@ -1,5 +1,7 @@
 """Covariates as they are asked for, and what a cohort's columns make of them."""
 
+import re
+
 import numpy as np
 import pytest
 from models_for_tests import DECAY, cohort, decaying
@@ -22,6 +24,46 @@ def test_a_formula_is_read_term_by_term():
     assert not found
     assert [(e.column, e.form) for e in effects] == [
         ("DOSE", "power"), ("SEX", "auto"), ("I(AGE ** 2)", "formula"), ("AGE:WT", "formula")]
+
+
+def test_c_in_a_formula_is_a_category():
+    whole, _ = with_effects(population(DECAY, covariates=["C0 ~ C(SITE) + C(SEX)"]),
+                            seen(SITE=[1, 1, 1, 1, 2, 2, 2], SEX=list("MFFMFFM")))
+    assert [(e.key, e.form, e.reference, e.points) for e in whole.effects] == [
+        ("C0 ~ SITE", "category", "1", ("2",)), ("C0 ~ SEX", "category", "F", ("M",))]
+
+
+@pytest.mark.parametrize(("formula", "said"), [
+    ("WT ~ AGE", "a formula has one ~"), ("1", "no covariate on the right"),
+    ("WT - WT", "no covariate on the right"), ("WT**2", r"write I\(WT\*\*2\)"),
+    ("AGE + WT ** 2", r"write I\(WT \*\* 2\)"), ("foo(WT)", r"does not take foo\(\)"),
+    ("center(WT)", r"does not take center\(\)"), ("WT.mean()", "does not take WT.mean"),
+    ("C(SEX):WT", r"C\(X\) stands alone"), ("C(SEX, 'M')", r"C\(X\) stands alone"),
+    ("(WT", "not a formula: Could not find"), ("WT SEX", "not a formula: Missing operator"),
+    (".", r"not a formula: The `\.` operator requires")])
+def test_a_wrong_right_hand_side_is_refused_in_one_plain_sentence(formula, said):
+    _, [problem] = asked_effects(DECAY, [f"C0 ~ {formula}"])
+    assert re.search(said, f"{problem.wrong}; {problem.remedy}")
+    assert (problem.column, problem.found) == ("covariates", f"C0 ~ {formula}")
+    assert problem.wrong.isprintable()
+
+
+@pytest.mark.parametrize("formula", ["(AGE + WT)**2", "I((WT - 3)**2 + AGE**2)", "np.sqrt(WT):AGE"])
+def test_powers_of_numbers_and_products_of_sums_are_formulas(formula):
+    effects, found = asked_effects(DECAY, [f"C0 ~ {formula}"])
+    assert not found
+    assert effects
+
+
+@pytest.mark.parametrize("asked", [
+    ["C0 ~ SEX:WT"], ["C0 ~ I(SEX)"], {"C0 ~ SEX": "power"}, {"C0 ~ SEX": "spline"}])
+def test_a_column_of_words_where_numbers_go_is_one_error(asked):
+    with pytest.raises(DataError) as refused:
+        with_effects(population(DECAY, covariates=asked),
+                     seen(SEX=list("MFFMFFM"), WT=np.arange(50.0, 120, 10)))
+    [problem] = refused.value.problems
+    assert (problem.column, problem.found) == ("SEX", "M")
+    assert "takes numbers" in problem.wrong
 
 
 def test_a_form_may_give_its_reference_levels_and_knots_and_is_written_back():

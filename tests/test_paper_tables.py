@@ -2,15 +2,18 @@
 
 import io
 import re
+from dataclasses import replace
 
 import docx
 import pandas as pd
 import pytest
 from conftest import cohort_text
+from models_for_tests import DECAY, decaying
 from typer.testing import CliRunner
 
 from carpk import cli
 from carpk.cli_tables import Format
+from carpk.covariate_effects import covariates
 from carpk.nonmem import read_csv
 from carpk.paper_tables import FORMS, for_paper, written
 from carpk.population_model import population
@@ -40,6 +43,27 @@ def test_estimates_are_rounded_and_everything_estimated_is_there(fit):
     own, first = individuals(fit), found["individuals"].iloc[0]
     assert first["Cmax"].count("to") == 1
     assert float(first["Cmax"].partition(" ")[0]) == pytest.approx(own["Cmax_median"][0], rel=0.1)
+
+
+def test_covariates_are_printed_with_reference_unit_and_interval(near_typical):
+    shifted = replace(DECAY, parameters=(replace(DECAY.parameters[0], link="identity"),
+                                         *DECAY.parameters[1:]))
+    result = near_typical(population(shifted, covariates={
+        "C0 ~ WT": "exponential(70)", "k ~ SEX": "category(F)"}), decaying(12), band=(0.5, 2.5))
+    [table] = [t for t in for_paper(result) if t.name == "covariates"]
+    exact = covariates(result)
+    assert "Ratios from 0.5 to 2.5 count as no relevant change" in table.caption
+    for printed, r in zip(table.cells.to_dict("records"), exact.itertuples(), strict=True):
+        assert printed["Reference"] == {"WT": "70", "SEX": "F"}[r.covariate]
+        assert printed["Unit"] == ("mg/L" if r.quantity == "C0" else "ratio")
+        median, low, high = map(float, re.findall(r"-?[\d.]+(?:e[+-]?\d+)?",
+                                                  printed["Effect (95 % interval)"]))
+        for value, text in ((r.median, median), (r.lower95, low), (r.upper95, high)):
+            assert text == pytest.approx(value, abs=(r.upper95 - r.lower95) / 20)
+        assert printed["Coefficient"] == r.coefficient
+    assert list(table.cells)[:5] == ["Covariate", "Value", "Reference", "Quantity", "Unit"]
+    assert "beta_k_SEX_M" in set(table.cells["Coefficient"])
+    assert " | 70 " in written([table], "md")["covariates.md"].decode()
 
 
 def test_every_form_holds_the_same_and_names_are_text(fit):

@@ -25,7 +25,8 @@ def read(table: pd.DataFrame, effect: CovariateEffect) -> np.ndarray:
     """(P,), the term of every patient."""
     from formulaic import model_matrix
 
-    made = model_matrix(f"0 + {effect.column}", table[list(needs(effect))], na_action="ignore")
+    with np.errstate(all="ignore"):  # what is not finite is told, patient by patient
+        made = model_matrix(f"0 + {effect.column}", table[list(needs(effect))], na_action="ignore")
     if made.shape[1] != 1:
         raise ValueError("a term must be one number per patient")
     return np.asarray(made, dtype=float)[:, 0]

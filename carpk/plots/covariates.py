@@ -16,7 +16,7 @@ CAPTION = (
     "The typical patient at each covariate's 5th and 95th percentile, or of each level, against "
     "the typical patient at the reference: posterior median and 95 % interval of the ratio (of "
     "the difference, where a parameter is not on a log scale). The shaded band holds what "
-    "counts as no relevant change, 0.8 to 1.25 unless others were asked for; a filled mark has its "
+    "counts as no relevant change, 0.8 to 1.25 unless another was asked for; a filled mark has its "
     "interval beyond 1. Other covariates are at their references. Covariates that are related "
     "share their effects: read them together.")
 _ROW = 0.2  # inches
@@ -32,13 +32,14 @@ def draw(fit: Fit) -> Pages:
     panels = [table[table["quantity"] == q] for q in order]
     heights = [_ROW * (len(p) + 1.1) for p in panels]
     height = 0.45 + sum(heights) + 0.42 * len(panels)
-    figure = page(fit, 7.0, height, TITLE)
+    band = relevant(fit)
+    figure = page(fit, 7.0, height, f"{TITLE}; shaded: {band[0]:g} to {band[1]:g}")
     top = height - 0.45
     shared = _ends(table[table["scale"] == "ratio"])
     for panel, tall in zip(panels, heights, strict=True):
         ax = figure.add_axes((0.30, (top - tall) / height, 0.42, tall / height))
         top -= tall + 0.42
-        _panel(ax, panel, shared, relevant(fit))
+        _panel(ax, panel, shared, band)
     return [("covariates", figure)]
 
 
