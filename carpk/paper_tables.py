@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,6 +13,7 @@ from tabulate import tabulate
 
 from carpk.covariate_effects import relevant
 from carpk.digits import format_table, rounded
+from carpk.fit_exposure import model_exposure
 from carpk.fitting import Fit
 from carpk.tables import (
     correlations_of_estimates,
@@ -56,9 +58,10 @@ def for_paper(fit: Fit) -> list[PaperTable]:
     model = f"{fit.model.structure.name}, {len(fit.design.ids)} patients"
     found = [PaperTable("population", f"Population parameters of {model}. Intervals: {of}. "
                         "Spreads (omega) are SDs on the link scale.", shown[~derived])]
-    if derived.any():
+    quantities = pd.concat([shown[derived], _exposure(fit)], ignore_index=True).fillna("")
+    if len(quantities):
         found.append(PaperTable("derived", f"Derived quantities of the typical patient, {model}.",
-                                shown[derived].loc[:, lambda t: [c for c in t if t[c].any()]]))
+                                quantities.loc[:, [c for c in quantities if quantities[c].any()]]))
     if "ofv" in fit.convergence.measures:
         numbers = likelihood_measures(fit).rename(columns=str.capitalize)
         found.append(PaperTable("likelihood", f"Likelihood of {model}.", numbers.assign(
@@ -77,6 +80,26 @@ def for_paper(fit: Fit) -> list[PaperTable]:
             f"{low:g} to {high:g} count as no relevant change. Explained: of the variance between "
             "patients.", _covariates(covariates(fit), every.set_index("parameter")["unit"])))
     return found
+
+
+def _exposure(fit: Fit) -> pd.DataFrame:
+    """Rows for the curve of the typical patient: peak, area, half-life, time to the limit."""
+    names = {"Cmax": "Cmax", "Tmax": "Tmax", "AUC0_28": "AUC0-28", "half_life": "last half-life",
+             "Tbelow": "time to LLOQ"}
+    time, rows = fit.model.structure.time_unit, []
+    for r in model_exposure(fit).query("kind == 'typical'").to_dict("records"):
+        units = {"Cmax": r["unit"], "AUC0_28": f"{r['unit']}*{time}"}
+        for name, said in names.items():
+            middle, low, high = (r[f"{name}_{k}"] for k in ("median", "lower95", "upper95"))
+            if pd.isna(middle):
+                continue  # never below the limit, or no limit
+            # a peak at the start has no spread, a level that stays above the limit no end
+            scale = (high - low) / 3.92 if high > low else 0.01 * abs(middle) or math.nan
+            ends = [rounded(v, scale) for v in (low, high) if not pd.isna(v)]
+            rows.append({"Parameter": f"{said} of {r['output']}", "Unit": units.get(name, time),
+                         "Estimate": rounded(middle, scale), "95 % interval": " to ".join(ends)
+                         if len(ends) == 2 else f"above {ends[0]}" if ends else ""})
+    return pd.DataFrame(rows, columns=["Parameter", "Unit", "Estimate", "95 % interval"])
 
 
 def _covariates(table: pd.DataFrame, units: pd.Series) -> pd.DataFrame:

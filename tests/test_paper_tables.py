@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from carpk import cli
 from carpk.cli_tables import Format
 from carpk.covariate_effects import covariates
+from carpk.fit_exposure import model_exposure
 from carpk.nonmem import read_csv
 from carpk.paper_tables import FORMS, for_paper, written
 from carpk.population_model import population
@@ -37,8 +38,13 @@ def test_estimates_are_rounded_and_everything_estimated_is_there(fit):
         exact.loc["Cmax_pop", "median"], abs=exact.loc["Cmax_pop", "sd"] / 10)
     assert table.loc["Ftoci_pop", "95 % interval"] == "fixed"
     assert len(re.sub(r"\\D", "", table.loc["alpha_pop", "Estimate"].lstrip("0."))) <= 3
-    assert set(found["derived"]["Parameter"]) == {
-        "doubling_time_pop", "half_life_initial_pop", "half_life_terminal_pop"}
+    derived = found["derived"].set_index("Parameter")
+    assert set(derived.index) >= {"doubling_time_pop", "half_life_initial_pop",
+                                  "half_life_terminal_pop", "Cmax of C", "AUC0-28 of C"}
+    typical = model_exposure(fit).query("kind == 'typical'").iloc[0]
+    assert float(derived.loc["AUC0-28 of C", "Estimate"]) == pytest.approx(
+        typical["AUC0_28_median"], rel=0.05)
+    assert derived.loc["AUC0-28 of C", "Unit"] == "copies/ug*day"
     assert not any(t.map(lambda v: "nan" in v.lower()).any(axis=None) for t in found.values())
     own, first = individuals(fit), found["individuals"].iloc[0]
     assert first["Cmax"].count("to") == 1
