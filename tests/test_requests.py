@@ -256,5 +256,9 @@ def test_an_option_stands_above_a_file_by_a_shorter_name_or_a_longer_one(write):
 def test_a_band_is_two_numbers_around_1():
     asked = {"model": "stein_2019", "data": {"file": "example:tisacel_like"}}
     assert Request.of({**asked, "band": "0.7,1.43"}).band == [0.7, 1.43]
-    with pytest.raises(RequestError, match="0 < low < 1 < high"):
-        Request.of({**asked, "band": [1.2, 1.4]})
+    assert request("example:tisacel_like", options(
+        model="stein_2019", seed=1, band="0.7,1.43")).band == [0.7, 1.43]
+    assert Request.of(asked).band is None
+    for wrong in ([1.2, 1.4], [0.8], [], "", True, ["a", 2]):
+        with pytest.raises(RequestError, match="0 < low < 1 < high"):
+            Request.of({**asked, "band": wrong})
