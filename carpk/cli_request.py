@@ -118,7 +118,8 @@ def _stated(data: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _over(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """A table with other values on top, name by name."""
-    merged = dict(table)
+    short = {n.removesuffix("_pop") for n in given}  # Cmax is above a table's Cmax_pop
+    merged = {n: v for n, v in table.items() if n in given or n.removesuffix("_pop") not in short}
     for name, value in given.items():
         below = merged.get(name)
         merged[name] = _over(below, value) if isinstance(below, dict) and \

@@ -74,14 +74,18 @@ def prior_predictive(model: PopulationModel, cohort: Cohort, *, cohorts: int = 1
     (5, 100, (5, 301))
     """
     structure = model.structure
-    if model.time_varying or model.occasions:
-        raise RequestError(Problem("error", "prior prediction follows parameters that stand still",
-                                   "drop time_varying and occasions, or see `carpk.simulate`",
-                                   column="--prior"))
-    if model.missing:
-        raise RequestError(Problem("error", "prior prediction follows patients who lack no "
-                                   "covariate", "fill them in", column=gap.column)
-                           for gap in model.missing)
+    wrong = "prior prediction follows parameters that stand still"
+    remedy = "drop it here; `carpk simulate` without --prior follows it, at stated values"
+    found = [Problem("error", f"{wrong}, and this covariate changes by {rule}", remedy,
+                     column=f"time_varying.{name}") for name, rule in model.time_varying.items()]
+    if model.occasions:
+        found.append(Problem("error", f"{wrong}, and these differ between occasions", remedy,
+                             column="occasions", found=", ".join(model.occasions)))
+    found += [Problem("error", "prior prediction follows patients who lack no covariate, and "
+                      "missing values are to be modelled", "fill them in",
+                      column=f"missing.{gap.column}") for gap in model.missing]
+    if found:
+        raise RequestError(found)
     before = design(cohort, structure)
     moving = [s.column for s in model.separate.values() if s.column in before.varying]
     if moving:

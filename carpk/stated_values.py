@@ -74,6 +74,7 @@ def held_values(known: Nameable, fixed: Mapping[str, float | str] | Iterable[str
     values = {n: value for n, (value, _) in held.items()}
     reasons = {n: f"held at the model file's value: {why}" for n, (_, why) in held.items()}
     wanted = fixed if isinstance(fixed, Mapping) else dict.fromkeys(fixed, "published")
+    found += _named_twice(known, wanted)
     for short, value in wanted.items():
         name = known.whole(short)
         if not known.holds(name):
@@ -127,7 +128,7 @@ def given_priors(known: Nameable, priors: Mapping[str, Prior | str]) \
         -> tuple[dict[str, Prior], list[Problem]]:
     """The priors a request states, and what of it was not understood."""
     given: dict[str, Prior] = {}
-    found: list[Problem] = []
+    found = _named_twice(known, priors)
     for short, prior in priors.items():
         name = known.whole(short)
         if not known.holds(name):
@@ -158,13 +159,19 @@ def asked_correlations(blocks: Sequence[tuple[str, ...]], joint: Prior | None,
     those of the others keep LKJ's, given them (see `carpk.priors.of_partial`).
     """
     found, priors = half_fixed(blocks, fixed), dict(given)
+    free = [n for block in blocks for n in correlations(block) if n not in fixed]
+    found += [Problem("error", "a prior of a correlation that is not estimated",
+                      "drop it, or let both parameters vary", column=n, found=str(p))
+              for n, p in given.items() if n.startswith("corr_") and n not in free]
     if joint is not None:
-        free = {n: joint for block in blocks for n in correlations(block) if n not in fixed}
-        priors = {**free, **priors}
+        priors = {**dict.fromkeys(free, joint), **priors}
         if not free:
             found.append(Problem("error", "a prior of correlations, and none are estimated",
                                  "say which parameters are correlated", column="priors",
                                  found=str(joint)))
+        elif all(n in given for n in free):
+            found.append(Problem("error", "every correlation has a prior of its own",
+                                 "drop this one, or theirs", column="priors", found=str(joint)))
     for block in (b for b in blocks if len(b) > 2):
         own = {n: priors[n] for n in correlations(block) if n in priors}
         first = [f"corr_{block[0]}_{b}" for b in block[1:]]
@@ -179,6 +186,13 @@ def asked_correlations(blocks: Sequence[tuple[str, ...]], joint: Prior | None,
                                  'one for all: priors = {correlated = "lkj(2)"}',
                                  column=", ".join(own), found=", ".join(sorted(sizes))))
     return priors, found
+
+
+def _named_twice(known: Nameable, stated: Iterable[str]) -> list[Problem]:
+    """What is meant by its short and by its whole name, of which only one could be used."""
+    names = [known.whole(n) for n in stated]
+    return [Problem("error", f"stated as {n.removesuffix('_pop')} and as {n}", "drop one", column=n)
+            for n in dict.fromkeys(names) if names.count(n) > 1]
 
 
 def _number(value: float | str) -> float | None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from carpk import cli
 from carpk.cli_tables import Format
 from carpk.covariate_effects import covariates
+from carpk.examples import example
 from carpk.fit_exposure import model_exposure
 from carpk.nonmem import read_csv
 from carpk.paper_tables import FORMS, for_paper, written
@@ -115,3 +116,20 @@ def test_the_command_writes_beside_the_csv_and_never_over_what_is_there(fit, tmp
     assert run("--format", "latex", "--overwrite").exit_code == 0
     assert run("--format", "docx", "--out", str(tmp_path)).stdout.split() == \
         [str(tmp_path / "tables.docx")]
+
+
+def test_the_command_takes_a_band_of_no_relevant_change(near_typical, tmp_path):
+    folder = near_typical(population("stein_2019", covariates={"Cmax ~ TUMOUR_BURDEN": "power"}),
+                          example("tisacel_like").select(["1", "2", "3", "4", "5", "6"])).save(
+                              tmp_path / "fits")
+
+    def run(band):
+        return CliRunner().invoke(cli.app, ["tables", str(folder), "--overwrite", "--band", band])
+
+    done = run("0.7,1.43")
+    assert done.exit_code == 0, done.output
+    assert "Ratios from 0.7 to 1.43" in (folder / "tables" / "covariates.md").read_text()
+    wrong = run("1.1,1.43")
+    assert wrong.exit_code == 1
+    assert "0 < low < 1 < high" in wrong.output
+    assert "1.1,1.43" in wrong.output

@@ -1,5 +1,7 @@
 """Virtual cohorts from priors: against the closed form of what they must follow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from models_for_tests import DECAY, cohort, decaying
@@ -7,6 +9,7 @@ from scipy import stats
 
 from carpk.population_model import population
 from carpk.prior_cohorts import in_words, prior_predictive
+from carpk.problems import DataError, RequestError
 
 HELD = {"omega_C0": 0.5, "omega_k": 0.3, "sigma_C_log": 0.2}
 PRIORS = {"C0": "lognormal(50, 0.8)", "k": "lognormal(0.1, 0.4)"}
@@ -73,3 +76,26 @@ def test_without_data_an_additive_error_goes_by_the_typical_patient():
     assert made.model.priors["sigma_C_add"].numbers[0] == pytest.approx(typical.std())
     assert "typical patient" in made.model.reasons["sigma_C_add"]
     assert made.observed is None
+
+
+def test_what_changes_in_a_patient_or_is_missing_is_refused_at_once_with_a_sentence_each():
+    model = population(DECAY, covariates={"C0 ~ WT": "power(70)", "k ~ DRUG": "exponential(0)"},
+                       time_varying={"DRUG": "locf"}, occasions=["k"], missing={"WT": "model"})
+    with pytest.raises(RequestError) as refused:
+        prior_predictive(model, decaying(), cohorts=2)
+    assert [(p.column, p.found) for p in refused.value.problems] == [
+        ("time_varying.DRUG", None), ("occasions", "k"), ("missing.WT", None)]
+    said = [p.wrong for p in refused.value.problems]
+    assert "changes by locf" in said[0]
+    assert "between occasions" in said[1]
+    assert "lack no covariate" in said[2]
+
+
+def test_a_covariate_that_a_patient_lacks_is_refused_with_the_patient():
+    who = decaying()
+    lacking = replace(who, covariates=who.covariates.assign(
+        WT=[np.nan, *who.covariates["WT"].iloc[1:]]))
+    with pytest.raises(DataError, match="missing, and C0 ~ WT needs it") as refused:
+        prior_predictive(population(DECAY, covariates={"C0 ~ WT": "power(70)"}), lacking,
+                         cohorts=2)
+    assert [p.patient for p in refused.value.problems] == [who.ids[0]]

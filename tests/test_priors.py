@@ -167,6 +167,21 @@ def test_priors_beyond_what_a_parameter_can_be_are_refused_together(priors, said
     assert len(refused.value.problems) == len(wrong)
 
 
+def test_a_prior_that_would_not_be_used_is_refused():
+    pair = {"correlated": [("Cmax", "alpha")]}
+    for asked, said in (
+            ({"priors": {"Cmax": "lognormal(3, 1)", "Cmax_pop": "lognormal(4, 1)"}},
+             "stated as Cmax and as Cmax_pop"),
+            ({"fixed": {"Cmax": 3, "Cmax_pop": 4}}, "stated as Cmax and as Cmax_pop"),
+            ({**pair, "priors": {"corr_Cmax_alpha": "lkj(3)"}, "fixed": {"omega_alpha": 0}},
+             "correlation that is not estimated"),
+            ({**pair, "priors": {"corr_Cmax_alpha": "lkj(3)", "correlated": "lkj(4)"}},
+             "every correlation has a prior of its own")):
+        with pytest.raises(RequestError, match=said) as refused:
+            population("stein_2019", **asked)
+        assert len(refused.value.problems) == 1
+
+
 def test_a_prior_of_correlations_without_any_is_refused():
     with pytest.raises(RequestError, match="none are estimated"):
         population("stein_2019", priors={"correlated": "lkj(4)"})

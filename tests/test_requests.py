@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from carpk import examples, fitting
-from carpk.cli_request import options
+from carpk.cli_request import options, request
 from carpk.population_model import population
 from carpk.problems import CarpkError, DataError, RequestError
 from carpk.requests import Request, table
@@ -243,8 +243,22 @@ def test_what_is_stated_twice_on_the_command_line_is_refused(given):
         options(**given)
 
 
+def test_an_option_stands_above_a_file_by_a_shorter_name_or_a_longer_one(write):
+    file = write('model = "stein_2019"\nseed = 1\ndata = {file = "example:tisacel_like"}\n'
+                 'priors = {Cmax_pop = "lognormal(3, 1)", alpha = "lognormal(1, 1)"}')
+    asked = request(str(file), options(priors=["Cmax=lognormal(5, 1)", "alpha_pop=lognormal(2, 1)"],
+                                       fixed=["beta=0.1"]))
+    given = asked.population().priors
+    assert (str(given["Cmax_pop"]), str(given["alpha_pop"])) == (
+        "lognormal(5, 1)", "lognormal(2, 1)")
+
+
 def test_a_band_is_two_numbers_around_1():
     asked = {"model": "stein_2019", "data": {"file": "example:tisacel_like"}}
     assert Request.of({**asked, "band": "0.7,1.43"}).band == [0.7, 1.43]
-    with pytest.raises(RequestError, match="0 < low < 1 < high"):
-        Request.of({**asked, "band": [1.2, 1.4]})
+    assert request("example:tisacel_like", options(
+        model="stein_2019", seed=1, band="0.7,1.43")).band == [0.7, 1.43]
+    assert Request.of(asked).band is None
+    for wrong in ([1.2, 1.4], [0.8], [], "", True, ["a", 2]):
+        with pytest.raises(RequestError, match="0 < low < 1 < high"):
+            Request.of({**asked, "band": wrong})

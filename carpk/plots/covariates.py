@@ -6,10 +6,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FuncFormatter
 
 from carpk.covariate_effects import covariates, relevant
 from carpk.fitting import Fit
-from carpk.plots import BLUE, GREY, INK, SIZE, Pages, dress, headed, log_axis, page, plain, write
+from carpk.plots import (
+    BLUE,
+    GREY,
+    INK,
+    SIZE,
+    Pages,
+    dress,
+    headed,
+    log_axis,
+    number,
+    page,
+    plain,
+    write,
+)
 
 TITLE = "Covariate effects"
 CAPTION = (
@@ -52,6 +66,7 @@ def _panel(ax: Any, rows: pd.DataFrame, shared: tuple[float, float],
     none = 1.0 if ratio else 0.0
     if ratio:
         log_axis(ax, "x", *shared)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))  # ratios, not powers
         ax.axvspan(*band, color="#eeeeee", linewidth=0, zorder=0)
     ax.axvline(none, color=GREY, linewidth=0.7, zorder=1)
     for y, row in zip(at, rows.itertuples(), strict=True):
