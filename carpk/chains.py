@@ -49,6 +49,15 @@ class Kernel(NamedTuple):
     record: Program
 
 
+class Seat(NamedTuple):
+    """A device, the program that moves a chain on there, and its copy of what that reads."""
+
+    device: Any
+    move: Program
+    data: Arrays
+    frame: Arrays
+
+
 class Drawn(NamedTuple):
     """What chains drew, as `carpk.estimators.Estimate` holds it, and how it was judged.
 
@@ -131,10 +140,11 @@ class MarkovChains(abc.ABC):
             progress("start", 1, 1)
             begun = time.perf_counter()
             progress("compile", 0, 1)
-            begin, move = programs.result()
+            begin, moves = programs.result()
         states = _states(self, begin, full, filled, frame, seed)
+        seats = [Seat(d, move, *jax.device_put((full, frame), d)) for d, move in moves.items()]
         compiled = time.perf_counter()
-        runs = _run(self, states, move, full, frame, progress, kept)
+        runs = _run(self, states, seats, progress, kept)
         sampled = time.perf_counter()
         u, z = (np.stack([r[n] for r in runs]) for n in "uz")
         stats = {n: np.stack([r[n] for r in runs]) for n in runs[0] if n not in "uz"}
@@ -169,8 +179,9 @@ def hardly_informed(model: PopulationModel, data: Arrays, start: Start) -> list[
 
 
 def _programs(settings: MarkovChains, model: PopulationModel, data: Arrays) \
-        -> tuple[Program, Program]:
-    """The compiled programs that begin a chain and move it on; of a start they need the shape."""
+        -> tuple[Program, dict[Any, Program]]:
+    """The compiled programs that begin a chain and, by device, move it on; of a start they need
+    the shape."""
     kernel = settings.kernel(model)
     patients, k = data["time"].shape[0], len(model.sds)
 
@@ -202,8 +213,10 @@ def _programs(settings: MarkovChains, model: PopulationModel, data: Arrays) \
     shape = start_shape(model, data)
     about = jax.eval_shape(lambda start: frozen(model, start), shape)
     first = (jax.random.key(0), jnp.asarray(1.0), shape, data, about)
-    return begin.lower(*first).compile(), move.lower(
-        jax.eval_shape(begin, *first), jnp.asarray(0), data, about).compile()
+    state = jax.eval_shape(begin, *first)
+    return begin.lower(*first).compile(), {
+        device: move.lower(state, np.asarray(0), jax.device_put(data, device), about).compile()
+        for device in jax.devices()[:settings.chains]}
 
 
 def _states(settings: MarkovChains, begin: Program, data: Arrays, start: Start,
@@ -226,15 +239,16 @@ def _states(settings: MarkovChains, begin: Program, data: Arrays, start: Start,
     return states
 
 
-def _run(settings: MarkovChains, states: list[Any], move: Program, data: Arrays,
-         frame: Arrays, progress: Progress, kept: Checkpoints | None = None) \
-        -> list[dict[str, Any]]:
-    """Every chain to its end. Threads suffice: the compiled program holds no Python lock, and
-    chains queue for the cores, so four chains on two cores keep both busy."""
+def _run(settings: MarkovChains, states: list[Any], seats: list[Seat], progress: Progress,
+         kept: Checkpoints | None = None) -> list[dict[str, Any]]:
+    """Every chain to its end, on the seats in turn. Threads suffice: the compiled program holds no
+    Python lock, and chains queue for the cores, so four chains on two cores keep both busy."""
     parts: list[list[Arrays]] = [[] for _ in states]
     if kept:
         for k, state in enumerate(states):
             states[k], parts[k] = _resumed(kept, k, state)
+    at = [seats[k % len(seats)] for k in range(len(states))]
+    states = [jax.device_put(state, seat.device) for state, seat in zip(states, at, strict=True)]
     done = [int(state.i) for state in states]
     lock, stop = threading.Lock(), threading.Event()
     size = settings.draws or _ROUND
@@ -251,7 +265,8 @@ def _run(settings: MarkovChains, states: list[Any], move: Program, data: Arrays,
             if stop.is_set():
                 break
             left = (settings.warmup if done[k] < settings.warmup else planned) - done[k]
-            states[k], drawn = move(states[k], jnp.asarray(min(CHUNK, left)), data, frame)
+            states[k], drawn = at[k].move(states[k], np.asarray(min(CHUNK, left)), at[k].data,
+                                          at[k].frame)
             if done[k] >= settings.warmup:
                 parts[k].append({n: np.asarray(v)[:left] for n, v in drawn.items()})
             done[k] = int(states[k].i)
@@ -261,7 +276,7 @@ def _run(settings: MarkovChains, states: list[Any], move: Program, data: Arrays,
             with lock:
                 progress("sample", sum(done), planned * len(states))
 
-    with ThreadPoolExecutor(min(settings.chains, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(len(states), max(len(seats), os.cpu_count() or 1))) as pool:
         while True:
             waiting = [pool.submit(chain, k) for k in range(len(states))]
             try:

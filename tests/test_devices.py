@@ -39,6 +39,7 @@ from models_for_tests import DECAY, decaying
 from carpk import fit, population
 
 for estimator, settings in (("laplace", {}), ("svi", {"steps": 500}),
+                            ("gibbs", {"chains": 3, "warmup": 30, "draws": 20}),
                             ("nuts", {"chains": 2, "warmup": 50, "draws": 20})):
     theta = fit(population(DECAY), decaying(), estimator, seed=1, **settings).posterior
     print(*(repr(float(v.mean())) for v in theta["posterior"].dataset.data_vars.values()))
@@ -55,6 +56,25 @@ def ran(code, devices):
     return done.stdout
 
 
+WHERE = """
+import sys; sys.path[:0] = ["tests"]
+import jax
+from models_for_tests import DECAY, decaying
+from carpk import chains, fit, population
+
+real, seats = chains._run, []
+chains._run = lambda settings, states, given, *more: seats.append(given) or real(
+    settings, states, given, *more)
+fit(population(DECAY), decaying(3), "gibbs", seed=1, chains=3, warmup=4, draws=4)
+assert [s.device for s in seats[0]] == jax.devices()
+assert all(leaf.devices() == {s.device} for s in seats[0] for leaf in jax.tree.leaves(s.data))
+"""
+
+
+def test_chains_sit_on_all_devices():
+    ran(WHERE, 2)
+
+
 def test_a_density_and_its_gradient_are_those_of_one_device_to_12_digits():
     ran(DENSITY, 4)
 
@@ -63,6 +83,6 @@ def test_a_density_and_its_gradient_are_those_of_one_device_to_12_digits():
 def test_a_fit_on_two_devices_is_that_on_one():
     one, two = ([[float(x) for x in line.split()] for line in ran(FIT, n).splitlines()]
                 for n in (1, 2))
-    assert two[-1] == one[-1]  # nuts, whose chains are what is shared out
+    assert two[-2:] == one[-2:]  # samplers, whose chains are what is shared out
     for a, b in zip(one, two, strict=True):
         assert a == pytest.approx(b, rel=1e-5)
