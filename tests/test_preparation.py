@@ -167,6 +167,17 @@ def test_one_patient_without_a_solution_does_not_choose_the_mesh_of_a_cohort(spe
     assert chosen[1].finer == (0, ())
 
 
+@pytest.mark.parametrize("speed", [1e5, 1e200])
+def test_a_fit_names_the_patient_whom_no_mesh_solves_and_no_other(near_typical, speed):
+    rows = [(str(i), t, 100 * np.exp(-0.05 * t)) for i in range(6) for t in (1.0, 4.0, 11.0, 30.0)]
+    who = cohort(rows, SPEED=[speed if i == 4 else 0.3 for i in range(6)])
+    found = near_typical(population(SWINGING, solver="tsit5"), who)
+    (reason,) = found.convergence.reasons
+    assert reason.startswith("a mesh twice as fine moves ln of a prediction of patient 4 ")
+    assert reason.count("patient") == 1
+    assert not found.convergence.ok
+
+
 def test_what_a_mesh_leaves_out_is_said_on_the_log_scale_and_in_residual_sds():
     rows = [("1", t, 100 * np.exp(-0.05 * t)) for t in (1.0, 4.0, 11.0, 30.0)]
     who = cohort([*rows, *(("2", *r[1:]) for r in rows)], SPEED=[0.3, 3.0])
