@@ -6,6 +6,7 @@ lays every operation out state first, patients last, and fuses it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +54,7 @@ _RG = (
 )
 
 # a log state below it keeps its per-capita rates, which no longer change
-_LEAST = 1e-261
+_LEAST = math.exp(-600.0)
 
 
 @jax.custom_jvp
