@@ -101,10 +101,12 @@ def test_a_target_is_compared_with_what_was_measured(targets):
              "R-hat": 1.004},
             {"fit": "nuts-2000", "start": "cold", "wall s": 600.0, "GB": 3.0, "ESS": 250,
              "R-hat": 1.01}]
-    rows = targets.compared({"solver": solved, "fits": fits})
-    assert [r["ratio"] for r in rows] == [0.8, 2.0, 0.5, 0.67, 0.5]
-    assert rows[2]["what"] == "sim_stein90 by nuts, warm, s"
-    assert rows[2]["besides"] == "ESS 500, R-hat 1.004"
+    tests = [{"tests": "", "passed": 2, "failed": 1, "ran": True}]
+    rows = targets.compared({"solver": solved, "fits": fits, "references": tests})
+    assert [r["ratio"] for r in rows] == [0.8, 2.0, None, 0.5, 0.67, 0.5]
+    assert rows[2]["measured"] == 1
+    assert rows[3]["what"] == "sim_stein90 by nuts, warm, s"
+    assert rows[3]["besides"] == "ESS 500, R-hat 1.004"
     assert targets.compared({}) == []
 
 
