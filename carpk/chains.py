@@ -133,7 +133,7 @@ class MarkovChains(abc.ABC):
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             programs = pool.submit(_programs, self, model, full)
             start = start_kept(kept, lambda: start_from(model, data, seed, self.inits))
-            for said in (warned := hardly_informed(model, data, start)):
+            for said in (warned := hardly_informed(model, start)):
                 logging.getLogger("carpk").warning(said)
             filled = filled_start(start)
             frame = frozen(model, filled, self.trusted)
@@ -156,7 +156,7 @@ class MarkovChains(abc.ABC):
             {"inits": began(model, start)})
 
 
-def hardly_informed(model: PopulationModel, data: Arrays, start: Start) -> list[str]:
+def hardly_informed(model: PopulationModel, start: Start) -> list[str]:
     """A sentence, said before the sampling, on spreads that the patients' levels hardly inform.
 
     At the start each patient's levels leave a share of omega's variance open, Gauss-Newton: where
@@ -164,10 +164,10 @@ def hardly_informed(model: PopulationModel, data: Arrays, start: Start) -> list[
     """
     if not model.sds:
         return []
-    theta = to_theta(model, start.u)
-    sizes = omegas(model, theta)
-    left = jnp.linalg.inv(start.information.sum(axis=1) + jnp.diag(sizes**-2)[None])
-    open_ = np.asarray(jnp.nanmean(jnp.diagonal(left, axis1=1, axis2=2) / sizes[None]**2, axis=0))
+    sizes = np.asarray(omegas(model, to_theta(model, start.u)))  # on the host: nothing is compiled
+    known = np.nan_to_num(np.asarray(start.information).sum(axis=1))  # none without a solution
+    left = np.linalg.inv(known + np.diag(sizes**-2))
+    open_ = np.mean(np.diagonal(left, axis1=1, axis2=2) / sizes**2, axis=0)
     weak = {n: share for n, share in zip(model.sds, open_, strict=True)
             if share > _OPEN and n not in model.fixed}
     if not weak:

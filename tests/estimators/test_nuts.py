@@ -211,7 +211,7 @@ def test_spreads_that_the_data_do_not_hold_are_named_before_the_sampling(caplog)
     seen = design(who, asked.structure)
     model, _ = resolve(asked, seen, {})
     data = data_of(model, seen)
-    assert chains.hardly_informed(model, data, laplace_start(model, data, seed=1)) == []
+    assert chains.hardly_informed(model, laplace_start(model, data, seed=1)) == []
     early = dataclasses.replace(who, observations=who.observations[who.observations["TIME"] <= 14])
     result = fit(asked, early, seed=1, chains=1, draws=4, warmup=4)
     said, = (r.getMessage() for r in caplog.records if r.name == "carpk")
