@@ -102,10 +102,11 @@ class Held:
         """That of the whole."""
         return self.whole.method
 
-    def likelihood(self, u: Any, start: Any = None, scores: bool = False) -> Likelihood:
+    def likelihood(self, u: Any, start: Any = None, scores: bool = False,
+                   anew: bool = False) -> Likelihood:
         """At the free places (Q - 1,)."""
         found = self.whole.likelihood(np.insert(np.asarray(u), self.place, self.value), start,
-                                      scores)
+                                      scores, anew)
         return found if found.scores is None else \
             found._replace(scores=np.delete(found.scores, self.place, axis=1))
 
