@@ -70,10 +70,11 @@ def covariates(fit: Fit) -> pd.DataFrame:
     by_column = {c: [e for e in effects if e.column == c] for c in
                  dict.fromkeys(e.column for e in effects)}
     scenes = [(c, v) for c, mine in by_column.items() for v in _values(fit, mine)]
-    bases = {c: len(scenes) + k + 1 for k, c in enumerate(by_column)}  # all at the first reference
+    # after them, of every column, all its effects at the reference of the first
+    bases = {c: len(scenes) + k + 1 for k, c in enumerate(by_column)}
     theta, (low, high) = _population(fit), relevant(fit)
-    first = [(c, m[0].reference) for c, m in by_column.items() if m[0].reference is not None]
-    found = _quantities(fit, theta, [*scenes, *first])
+    found = _quantities(fit, theta, [*scenes, *(
+        (c, mine[0].reference) for c, mine in by_column.items())])
     kappas, explained = _kappas(fit, theta), _explained(fit, theta)
     rows = []
     for k, (column, value) in enumerate(scenes):
@@ -133,7 +134,7 @@ def _population(fit: Fit) -> dict[str, np.ndarray]:
     return {n: draws[n].values.reshape(-1)[some] for n in fit.model.free}
 
 
-def _scene_columns(fit: Fit, scenes: list[tuple[str, float | str]]) -> Arrays:
+def _scene_columns(fit: Fit, scenes: Sequence[tuple[str, Any]]) -> Arrays:
     """What the coefficients multiply, a row per scene; the first is the reference."""
     columns = {}
     for e in fit.model.effects:
@@ -147,7 +148,7 @@ def _scene_columns(fit: Fit, scenes: list[tuple[str, float | str]]) -> Arrays:
     return columns
 
 
-def _quantities(fit: Fit, theta: dict[str, np.ndarray], scenes: list[tuple[str, float | str]]) \
+def _quantities(fit: Fit, theta: dict[str, np.ndarray], scenes: Sequence[tuple[str, Any]]) \
         -> dict[tuple[str, str], np.ndarray]:
     """(S, scenes + 1) of each parameter, derived quantity and exposure of the typical patient."""
     model, structure = fit.model, fit.model.structure
