@@ -355,7 +355,8 @@ def _judged(settings: MarkovChains, theta: Mapping[str, np.ndarray],
         reasons.append(f"{diverging} divergent transitions, {100 * share:.1f} % of the draws "
                        "(want under 1 %): raise target_accept, or simplify the model")
     elif diverging:
-        remarks.append(f"{diverging} divergent transitions ({100 * share:.2f} % of the draws)")
+        remarks.append(f"{diverging} divergent transition{'s' * (diverging > 1)} "
+                       f"({100 * share:.2f} % of the draws)")
     measures = {
         "rhat_max": float(table["rhat"].max()), "ess_bulk_min": float(table["ess_bulk"].min()),
         "ess_tail_min": float(table["ess_tail"].min()), "divergences": float(diverging)}

@@ -114,7 +114,8 @@ def _measured(measures: Mapping[str, float]) -> str:
              "aic": "AIC {:.2f}", "bic": "BIC {:.2f}", "bicc": "BICc {:.2f}",
              "condition_number": "condition number {:.3g}"}
     said = [form.format(measures[name]) for name, form in forms.items() if name in measures]
-    return (": " + ", ".join(said)).replace(" 0 divergent", " no divergent") if said else ""
+    return (": " + ", ".join(said)).replace(" 0 divergent", " no divergent").replace(
+        " 1 divergent transitions", " 1 divergent transition") if said else ""
 
 
 @dataclass(frozen=True)
