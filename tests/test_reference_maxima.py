@@ -40,7 +40,7 @@ def test_a_start_from_the_data_leads_no_higher_than_the_print(name, shared_data)
     assert found.convergence.measures["ofv"] < ofv + 0.01
 
 
-# last run: all passed, 7 to 37 s each beside other work
+# last run: all passed
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_starts_from_the_data_lead_no_higher_than_the_print(name, shared_data):
@@ -50,16 +50,16 @@ def test_other_starts_from_the_data_lead_no_higher_than_the_print(name, shared_d
     assert found.convergence.measures["ofv"] < ofv + 0.01
 
 
-# -136.2373 against -136.2331, 170 s; what its reason says has not been run yet
+# passed, -136.221 by both; with the seven above 100 s on two cores
 @pytest.mark.slow
 def test_a_fit_with_patients_of_two_modes_says_what_the_objective_says(shared_data):
     """Followed along its path the mode of patient 10 came to the end of its life, where Laplace's
-    objective has no floor: a fit said -138.6 and the objective at its estimates -135.7. There its
-    curvature is all but singular, and two searches for the mode agree to 0.004 of OFV."""
+    objective has no floor: a fit said -138.6 and the objective at its estimates -135.7. It is steep
+    there: estimates moved by 1e-5 of themselves move it by 0.014."""
     found = own_optimum("ad3tr4", shared_data, "laplace", {})
     model, cohort, _ = references.ad3tr4(shared_data)
     theta = {n: v["estimate"] for n, v in found.manifest["estimates"].items()}
     ofv = found.convergence.measures["ofv"]
-    assert objective(model, cohort, theta, "laplace").total == pytest.approx(ofv, abs=0.01)
+    assert objective(model, cohort, theta, "laplace").total == pytest.approx(ofv, abs=0.001)
     assert ofv < -130.41471 + 0.01
     assert "two modes" in found.convergence.reasons[0]
