@@ -71,7 +71,7 @@ def _predictions(fit: Fit) -> pd.DataFrame:
 def curves(fit: Fit, points: int = 100) -> pd.DataFrame:
     """Every patient's curve of every output, from time 0 to the patient's last observation.
 
-    points : per patient and output, dense in the early days; the patient's doses are added
+    points : per patient and output, dense after every dose; the doses are added
     returns : ID, output, TIME, typical (the typical patient with this patient's inputs),
         median, lower50, upper50, lower90, upper90 (of the patient's own curve), in the unit of
         the output
@@ -134,15 +134,22 @@ def some_draws(fit: Fit, most: int) -> np.ndarray:
 def _grid(seen: Design, points: int) -> np.ndarray:
     """(P, points + D): times from 0 to each patient's last, and the patient's doses.
 
-    Steps grow in proportion to time beyond the cohort's early samples: a patient's peak and the
-    phases of decline get about as many points each, on any time unit.
+    Steps grow in proportion to the time since the last dose beyond the cohort's early samples:
+    a peak and the phases of decline get about as many points each, on any time unit, and those
+    of a second course as many as the first's.
     """
     times = seen.time[seen.observed & (seen.time > 0)]
     early = float(np.quantile(times, 0.1)) if times.size else 1.0
     last = seen.time.max(axis=1)[:, None]
-    share = np.linspace(0.0, 1.0, points)[None]
-    graded = early * np.expm1(share * np.log1p(last / early))
-    return np.sort(np.concatenate([graded, np.minimum(seen.dose_time, last)], axis=1), axis=1)
+    doses = np.minimum(seen.dose_time, last)
+    graded = []
+    for end, own in zip(last, doses, strict=True):
+        begins = np.unique(np.append(own, 0.0))
+        passed = np.append(0.0, np.cumsum(np.log1p(np.diff(begins, append=end) / early)))
+        at = np.linspace(0.0, passed[-1], points)
+        since = np.clip(np.searchsorted(passed, at, side="right") - 1, 0, len(begins) - 1)
+        graded.append(np.minimum(begins[since] + early * np.expm1(at - passed[since]), end))
+    return np.sort(np.concatenate([graded, doses], axis=1), axis=1)
 
 
 def _flat(draws: np.ndarray) -> np.ndarray:

@@ -233,8 +233,9 @@ def test_a_fit_with_changes_is_kept_whole_and_its_tables_say_what_changes(tmp_pa
     assert row["median"] == pytest.approx(
         np.exp(table.loc["beta_Cmax_COURSE", "median"]), rel=0.02)
     path = curves(again, 100).groupby("ID")
-    assert (path.apply(lambda c: c["median"][c["TIME"] > 60].max() / c["median"].max(),
-                       include_groups=False) == pytest.approx(row["median"], rel=0.05))
+    second = path.apply(lambda c: c["median"][c["TIME"] > 60].max() / c["median"].max(),
+                        include_groups=False)
+    assert second.to_numpy() == pytest.approx(row["median"], rel=0.05)
     assert again.manifest["request"]["time_varying"] == {"COURSE": "locf"}
 
 

@@ -1,11 +1,13 @@
 """What a fit predicts, at the observations and between them."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import IDS, cohort_text
 
+from carpk import prediction
 from carpk.nonmem import read_csv
 from carpk.population_model import population
 from carpk.prediction import curves, medians, predictions, quantiles, some_draws
@@ -76,6 +78,15 @@ def test_curves_run_from_the_infusion_to_the_last_sample_and_are_dense_early(sma
         assert (path["TIME"] < 28).mean() > 0.4
     edges = paths[["lower90", "lower50", "median", "upper50", "upper90"]].to_numpy()
     assert (np.diff(edges, axis=1) >= 0).all()
+
+
+def test_a_second_course_is_as_dense_as_the_first_of_its_length():
+    seen = SimpleNamespace(time=np.array([[1.0, 7.0, 60.0, 67.0, 120.0]]),
+                           observed=np.ones((1, 5), bool), dose_time=np.array([[0.0, 60.0]]))
+    first, second = np.split(prediction._grid(seen, 101)[0], [52])
+    np.testing.assert_allclose(second, 60 + first[1:], rtol=1e-12)  # 0 is a dose and a point
+    assert first[0] == 0.0
+    assert first[-1] == second[0] == 60.0
 
 
 def test_a_curve_meets_the_prediction_at_an_observation(small_fit, seen):
