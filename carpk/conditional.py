@@ -27,7 +27,7 @@ from carpk.likelihood import (
     population_location,
     to_theta,
 )
-from carpk.padding import filled_on_one_device, filled_to
+from carpk.padding import filled_on_devices, filled_to
 from carpk.population_model import PopulationModel
 from carpk.sensitivities import (
     Look,
@@ -121,7 +121,7 @@ class Patients:
     def reads(self, data: Arrays) -> None:
         """Other data of the same shape; programs take them filled up (`carpk.padding`)."""
         self.data, self.count = data, data["time"].shape[0]
-        self._full = filled_on_one_device(data)
+        self._full = filled_on_devices(data)
 
     def _all(self, values: Any, axis: int = 0) -> np.ndarray:
         """Filled up as the data are."""

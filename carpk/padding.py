@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from carpk.devices import shared_out
 from carpk.round_sizes import rounded
 from carpk.solve import Arrays
 
 
-def filled_up(data: Arrays) -> Arrays:
-    """The same data with patients who have no observation, up to a round number.
+def filled_up(data: Arrays, parts: int = 1) -> Arrays:
+    """The same data with patients who have no observation, up to a round number that so many
+    parts divide.
 
     They repeat the last patient's rows, unobserved, and `stands_for` (P,) says whose parameters
     a patient is solved with: the own ones, or the last patient's, so that none of them fails alone.
@@ -21,7 +23,7 @@ def filled_up(data: Arrays) -> Arrays:
     Of what a chain tells only its energies know of them.
     """
     patients = data["time"].shape[0]
-    place = np.minimum(np.arange(rounded(patients)), patients - 1)
+    place = np.minimum(np.arange(-(-rounded(patients) // parts) * parts), patients - 1)
     own = np.arange(len(place)) < patients
 
     def taken(values: Any) -> jax.Array:
@@ -34,9 +36,10 @@ def filled_up(data: Arrays) -> Arrays:
             "stands_for": jnp.asarray(place)}
 
 
-def filled_on_one_device(data: Arrays) -> Arrays:
-    """`filled_up`, but where patients are shared out among devices: the data as they are."""
-    return filled_up(data) if len(jax.devices()) == 1 else data
+def filled_on_devices(data: Arrays) -> Arrays:
+    """`filled_up` so that all devices have a share of the patients, and shared out among them."""
+    full = filled_up(data, len(jax.devices()))
+    return shared_out(full, full["time"].shape[0])
 
 
 def filled_to(count: int, values: Any, axis: int = 0) -> np.ndarray:

@@ -26,7 +26,7 @@ from carpk.likelihood import (
     row_log_likelihood,
     with_own_levels,
 )
-from carpk.padding import filled_on_one_device, filled_to
+from carpk.padding import filled_on_devices, filled_to
 from carpk.population_model import PopulationModel
 from carpk.solve import Arrays
 
@@ -187,7 +187,7 @@ def tree(model: PopulationModel, design: Design, data: Arrays, theta: Mapping[st
     """
     chains, draws = phi.shape[:2]
     rows = np.nonzero(design.observed)
-    data = filled_on_one_device(data)
+    data = filled_on_devices(data)
     every, key = _evaluation(model, data, rows), jax.random.key(seed)
     log_likelihood, failed = every(theta, phi, jax.random.split(key, chains * draws),
                                    "log_likelihood", "failed")

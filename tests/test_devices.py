@@ -10,8 +10,10 @@ DENSITY = """
 import sys; sys.path[:0] = ["tests"]
 import jax, jax.numpy as jnp, numpy as np
 from carpk.cohort import design
+from carpk.conditional import Patients
 from carpk.devices import shared_out
 from carpk.likelihood import data_of, from_theta, log_joint, to_theta
+from carpk.padding import filled_up
 from carpk.population_model import population
 from carpk.preparation import resolve
 from test_solve import ORAL, cohort
@@ -31,6 +33,14 @@ assert {len(x.sharding.device_set) for x in jax.tree.leaves(many)} == {3}  # wha
 for a, b in zip(jax.tree.leaves(both(u, eta, one)), jax.tree.leaves(both(u, eta, many))):
     np.testing.assert_allclose(np.asarray(b), np.asarray(a), rtol=1e-12, atol=1e-12)
 assert shared_out(one, 7) is one  # four devices do not divide seven patients
+
+all_ = Patients(model, one)
+alone = Patients(model, one)
+alone._full = filled_up(one)
+assert {len(x.sharding.device_set) for x in jax.tree.leaves(all_._full)} == {4}  # of eight then
+for a, b in zip(jax.tree.leaves(alone.modes(u)), jax.tree.leaves(all_.modes(u))):
+    assert a.shape[0] == 6
+    np.testing.assert_allclose(np.asarray(b), np.asarray(a), rtol=1e-9, atol=1e-9)
 """
 FIT = """
 import sys; sys.path[:0] = ["tests"]
