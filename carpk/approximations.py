@@ -33,6 +33,7 @@ from carpk.conditional import (
     stacked,
 )
 from carpk.population_model import PopulationModel
+from carpk.problems import Problem, RequestError
 from carpk.sensitivities import Look, information_of
 from carpk.small_matrices import solve_lower
 from carpk.solve import Arrays
@@ -49,6 +50,13 @@ _KINK = 30.0  # slope of ln det H per posterior SD, above which it is a jump
 def binary_outputs(model: PopulationModel) -> list[str]:
     """The outputs that are 0 or 1: of the approximations only laplace has a place for them."""
     return [o for o, e in model.error_models().items() if e.binary]
+
+
+def refuse_binary(model: PopulationModel, method: str, instead: str) -> None:
+    """RequestError where a method but for laplace is asked for a binary output."""
+    for o in binary_outputs(model) if method in ("fo", "foce", "focei") else ():
+        raise RequestError(Problem("error", f"{method} has no place for a binary output",
+                                   f"take laplace{instead}", column=o, found=model.errors[o]))
 
 
 class Likelihood(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from carpk import posterior
-from carpk.approximations import METHODS, Approximation, Method, binary_outputs
+from carpk.approximations import METHODS, Approximation, Method, refuse_binary
 from carpk.censoring import censored_as
 from carpk.cohort import Cohort, Design, design
 from carpk.correlated import correlations
@@ -183,11 +183,7 @@ def _must_be_normal(model: PopulationModel, seen: Design, method: str) -> None:
         raise RequestError(Problem("error", f"{method} takes normal residuals",
                                    "take laplace or importance_sampling", column=heavy[0],
                                    found=model.errors[heavy[0]]))
-    binary = binary_outputs(model)
-    if method in ("fo", "foce", "focei") and binary:
-        raise RequestError(Problem("error", f"{method} has no place for a binary output",
-                                   "take laplace or importance_sampling", column=binary[0],
-                                   found=model.errors[binary[0]]))
+    refuse_binary(model, method, " or importance_sampling")
     if method in ("fo", "foce") and seen.censored.any():
         raise RequestError(Problem(
             "error", f"{method} has no place for the {int(seen.censored.sum())} censored rows",

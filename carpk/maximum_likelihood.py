@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
+from carpk.approximations import Approximation, Likelihood, Method, refuse_binary
 from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
 from carpk.checkpoints import Checkpoints, Progress
 from carpk.climbing import Top
@@ -24,13 +25,14 @@ from carpk.many_fits import Result
 from carpk.model_record import received
 from carpk.multistart import Ended, agreed, dispersed, made, plain
 from carpk.population_model import PopulationModel
-from carpk.problems import Problem, RequestError
+from carpk.problems import RequestError
 from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
 from carpk.starting_values import began, climbing_from, kept_start, start_kept
 
 AT_BOUND = 1e-3  # of a spread: below it patients do not differ
 _ROUNDS = 200  # quasi-Newton steps
+_ELSE = {"": "data", "data": ""}  # where a search begins anew that did not come to rest
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
 _LARGEST = float(np.finfo(float).max)
 _NUMERIC = 1e-4  # on the real line, for the gradients of FO and FOCE by differences
@@ -70,6 +72,11 @@ class Maximum(NamedTuple):
     def ofv(self) -> float:
         """-2 log-likelihood without N log 2 pi."""
         return float(self.found.patients.sum())
+
+    @property
+    def rested(self) -> bool:
+        """Whether the search stands still: the objective would not fall further."""
+        return self.gain < (0.5 if self.kinked.any() else 1e-3)
 
 
 def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
@@ -197,22 +204,33 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
               progress: Progress, method: Method, draws: int, covariance: str = "observed",
               inits: str = "", starts: int = 1, kept: Checkpoints | None = None) -> Found:
     """A maximum-likelihood fit by one of the approximations: the best of several starts, each
-    kept as it ends; covariance: of the standard errors, see `carpk.expected_information`."""
+    kept as it ends, or from one start, and from the other kind where that comes to no rest.
+
+    covariance : of the standard errors, see `carpk.expected_information`
+    """
     refuse_priors(model)
-    if method != "laplace" and (binary := binary_outputs(model)):
-        raise RequestError(Problem("error", f"{method} has no place for a binary output",
-                                   "take laplace, saem or nuts", column=binary[0],
-                                   found=model.errors[binary[0]]))
+    refuse_binary(model, method, ", saem or nuts")
     clock = time.perf_counter()
     progress("start", 0, 1)
     approximation = Approximation(model, data, method)
     patients = approximation.patients if approximation.patients.interaction else None
-    start = start_kept(kept if starts > 1 else None, lambda: climbing_from(
-        model, data, ids, seed, inits, patients))
+
+    def begin(inits: str) -> Start:
+        return start_kept(kept if starts > 1 else None, lambda: climbing_from(
+            model, data, ids, seed, inits, patients))
+
+    def searched(start: Start) -> tuple[Maximum, np.ndarray, Start, list[Ended]]:
+        ended, top, told = _searched(approximation, start, starts, seed, progress, kept)
+        return *settled(approximation, top, told), start, ended
+
+    start = begin(inits)
     progress("start", 1, 1)
     begun = time.perf_counter()
-    ended, top, told = _searched(approximation, start, starts, seed, progress, kept)
-    best, hessian = settled(approximation, top, told)
+    tries = [searched(start)]
+    if starts == 1 and inits in _ELSE and not (tries[0][0].rested or tries[0][0].torn):
+        with suppress(RequestError):  # the other start may be none for this model
+            tries.append(searched(begin(_ELSE[inits])))
+    best, hessian, start, ended = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
     progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
     known, said = as_asked(covariance, uncertainty(model, hessian, _scores(best)), approximation,
@@ -222,6 +240,8 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)
     reasons, remarks, measures = judged(approximation, ids, best, known)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
+    said += tuple(f"the search did not come to rest, at an OFV of {tries[0][0].ofv:.2f}; from "
+                  f"inits = '{_ELSE[inits]}' it ended at {other[0].ofv:.2f}" for other in tries[1:])
     return Found(theta, phi, (*reasons, *alone), (*remarks, *apart, *said), measures,
                  {"start": begun - clock, "estimate": done - begun,
                   "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known),
@@ -352,7 +372,7 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
         remarks.append(f"the mode of patients {', '.join(kinks)} lies on a kink of the model (a "
                        "peak at the time of a sample): the approximation is rough there, and "
                        "standard errors are from the scores; saem has no such trouble")
-    if not best.gain < (0.5 if kinks else 1e-3):
+    if not best.rested:
         torn = ", ".join(ids[k] for k in best.torn)
         reasons.append(f"the objective could still fall by {best.gain:.2g}: the search did not "
                        "come to rest; " + (

@@ -20,7 +20,6 @@ from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
 from carpk.stochastic_em import Programs, chains_for, walked
 
-_REST = 1e-3  # OFV that a further step may still gain, as of a fit
 _ALMOST_NONE = 1e-12  # an SD of exactly 0 has no place on the real line
 
 
@@ -83,8 +82,7 @@ class Refitting:
         best = maximised(self.approximation.of(data), self.u, phi, lambda steps: None)
         lost = int((~np.isfinite(best.found.patients)).sum())
         failed = f"no solution, or no mode, for {lost} patients" if lost else \
-            "" if best.gain < (0.5 if best.kinked.any() else _REST) else \
-            "the search did not come to rest"
+            "" if best.rested else "the search did not come to rest"
         return Again(best.u, self.theta(best.u), best.ofv, failed)
 
     def _by_saem(self, data: Arrays, phi: Any, seed: int) -> Again:

@@ -9,7 +9,7 @@ import references
 from models_for_tests import COVARIATES, DECAY, LEVEL, cohort, decaying
 from scipy.stats import norm
 
-from carpk import climbing, conditional, tables
+from carpk import climbing, conditional, maximum_likelihood, tables
 from carpk.approximations import Approximation
 from carpk.asymptotics import Uncertainty, normal_draws, uncertainty
 from carpk.cohort import design
@@ -96,6 +96,27 @@ def test_the_median_of_the_draws_is_the_estimate(laplace_fit):
     draws = laplace_fit.posterior["posterior"]
     for name, value in laplace_fit.manifest["estimates"].items():
         assert float(np.median(draws[name])) == pytest.approx(value["estimate"], rel=1e-6)
+
+
+def test_a_search_without_rest_is_begun_anew_from_the_other_start(laplace_fit, monkeypatch):
+    ends, whole = [], maximum_likelihood.settled
+
+    def at_first_short_of_rest(approximation, begun, told):
+        best, hessian = whole(approximation, begun, told)
+        ends.append(begun.u)
+        if len(ends) == 1:
+            best = best._replace(gain=1.0, found=best.found._replace(
+                patients=best.found.patients + 1.0))
+        return best, hessian
+
+    monkeypatch.setattr(maximum_likelihood, "settled", at_first_short_of_rest)
+    found = fit(population(DECAY), COHORT, "laplace", seed=1, draws=51)
+    assert len(ends) == 2
+    ofv = found.convergence.measures["ofv"]
+    assert ofv == pytest.approx(laplace_fit.convergence.measures["ofv"], abs=1e-3)
+    assert (f"did not come to rest, at an OFV of {ofv + len(COHORT.ids):.2f}; from inits = 'data' "
+            f"it ended at {ofv:.2f}") in " ".join(found.convergence.remarks)
+    assert found.convergence.ok
 
 
 def test_an_interval_beyond_all_numbers_can_still_be_kept():
