@@ -16,7 +16,6 @@ from carpk.priors import Prior, families
 from carpk.problems import Problem, RequestError, unknown
 from carpk.structure import StructuralModel
 
-_LEAST = 1e-6  # of a spread: numbers do not resolve how far patients are from the typical one
 _REAL, _POSITIVE = (-math.inf, math.inf), (0.0, math.inf)
 
 
@@ -88,12 +87,8 @@ def held_values(known: Nameable, fixed: Mapping[str, float | str] | Iterable[str
                                  found=str(value)))
             continue
         low, high = known.support(name)
-        spread = name.startswith(("omega_", "gamma_", "tau_"))
-        if spread and 0.0 < number < _LEAST:
-            found.append(Problem("error", "so small a spread is none", "hold it at 0", column=name,
-                                 found=f"{number:g}"))
-            continue
-        if not (low < number < high or (spread and number == 0.0)):
+        none = number == 0.0 and name.startswith(("omega_", "gamma_", "tau_"))  # no spread
+        if not (low < number < high or none):
             found.append(Problem("error", "held at a value it cannot have",
                                  f"it lies between {low:g} and {high:g}", column=name,
                                  found=f"{number:g}"))
