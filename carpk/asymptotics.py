@@ -9,13 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 
-AT_BOUND = 1e-3  # of a spread: below it patients do not differ
 _STEP = 1e-3  # of a standard error: gradients are exact to 1e-6
 _FLAT = 1e-6  # of the largest eigenvalue, in standard errors by the scores: no information
 
@@ -28,14 +26,12 @@ class Uncertainty(NamedTuple):
     sandwich : (Q, Q), covariance x sum of squared scores x covariance
     condition : largest over smallest eigenvalue of the correlation matrix
     flat : a sentence on the direction without information, or ""
-    held : a sentence on each spread at its bound of 0
     """
 
     covariance: np.ndarray
     sandwich: np.ndarray
     condition: float
     flat: str
-    held: tuple[str, ...] = ()
 
 
 def hessian_of(gradient: Callable[[np.ndarray], np.ndarray], u: np.ndarray,
@@ -50,27 +46,8 @@ def hessian_of(gradient: Callable[[np.ndarray], np.ndarray], u: np.ndarray,
     return 0.5 * (matrix + matrix.T)
 
 
-def uncertainty(model: PopulationModel, u: np.ndarray, hessian: np.ndarray,
-                scores: np.ndarray) -> Uncertainty:
-    """From the Hessian (Q, Q) and the patients' gradients (P, Q) of -2 log-likelihood at u (Q,).
-
-    Where a spread is at its bound of 0 there is no standard error of it, and those of the others
-    are given that it is 0: on the real line it stands there alone, with an SD of 1.
-    """
-    theta = to_theta(model, jnp.asarray(u))
-    held = [n for n in model.free if n in model.sds and float(theta[n]) < AT_BOUND]
-    inside = [k for k, n in enumerate(model.free) if n not in held]
-    known = _inside([model.free[k] for k in inside], hessian[np.ix_(inside, inside)],
-                    scores[:, inside])
-    covariance, sandwich = np.eye(len(u)), np.eye(len(u))
-    covariance[np.ix_(inside, inside)] = known.covariance
-    sandwich[np.ix_(inside, inside)] = known.sandwich
-    return known._replace(covariance=covariance, sandwich=sandwich, held=tuple(
-        f"{n} is at its bound of 0: the patients do not differ in it, and standard errors are "
-        "given that" for n in held))
-
-
-def _inside(names: Sequence[str], hessian: np.ndarray, scores: np.ndarray) -> Uncertainty:
+def uncertainty(model: PopulationModel, hessian: np.ndarray, scores: np.ndarray) -> Uncertainty:
+    """From the Hessian (Q, Q) and the patients' gradients (P, Q) of -2 log-likelihood."""
     squares = 0.25 * scores.T @ scores
     information = 0.5 * hessian
     scale = 1.0 / np.sqrt(np.maximum(np.diagonal(squares), 1e-300))
@@ -81,7 +58,7 @@ def _inside(names: Sequence[str], hessian: np.ndarray, scores: np.ndarray) -> Un
         # what the scores know stands in: it is at least positive
         borrowed = np.einsum("qa,qr,ra->a", axes, squares * np.outer(scale, scale), axes)
         own = np.where(flat, np.maximum(borrowed, 1e-3), own)
-        said = _named(names, axes[:, int(np.argmin(np.where(flat, own, np.inf)))])
+        said = _named(model, axes[:, int(np.argmin(np.where(flat, own, np.inf)))])
     covariance = np.outer(scale, scale) * ((axes / own) @ axes.T)
     sds = np.sqrt(np.diagonal(covariance))
     spread = np.linalg.eigvalsh(covariance / np.outer(sds, sds))
@@ -89,13 +66,13 @@ def _inside(names: Sequence[str], hessian: np.ndarray, scores: np.ndarray) -> Un
                        float(spread.max() / max(spread.min(), 1e-300)), said)
 
 
-def _named(names: Sequence[str], direction: np.ndarray) -> str:
+def _named(model: PopulationModel, direction: np.ndarray) -> str:
     """The parameters that move along a direction, the most first."""
     share = direction**2 / np.sum(direction**2)
     order = [k for k in np.argsort(-share) if share[k] > 0.05][:4]
-    moving = " and ".join(names[k] for k in order)
+    names = " and ".join(model.free[k] for k in order)
     together = "along one combination of " if len(order) > 1 else "along "
-    return f"the likelihood is flat {together}{moving}"
+    return f"the likelihood is flat {together}{names}"
 
 
 def natural_scale(model: PopulationModel, u: np.ndarray, covariances: Sequence[np.ndarray] = (),

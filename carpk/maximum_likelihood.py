@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from carpk.approximations import Approximation, Likelihood, Method, refuse_binary
@@ -29,6 +30,7 @@ from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
 from carpk.starting_values import began, climbing_from, kept_start, start_kept
 
+AT_BOUND = 1e-3  # of a spread: below it patients do not differ
 _ROUNDS = 200  # quasi-Newton steps
 _ELSE = {"": "data", "data": ""}  # where a search begins anew that did not come to rest
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
@@ -231,9 +233,8 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     best, hessian, start, ended = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
     progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
-    scores = _scores(best)
-    known, said = as_asked(covariance, uncertainty(model, best.u, hessian, scores), approximation,
-                           best.u, scores, slopes_of, seed)
+    known, said = as_asked(covariance, uncertainty(model, hessian, _scores(best)), approximation,
+                           best.u, _scores(best), slopes_of, seed)
     if method == "fo":  # which looked at nobody but the typical patient: NONMEM's POSTHOC
         best = best._replace(found=best.found._replace(modes=approximation.patients.modes(best.u)))
     records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)
@@ -390,7 +391,9 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
                 if v > 1e-6]
     if restless:
         remarks.append(f"the mode of patients {', '.join(restless)} is a kink or a ridge")
-    remarks += known.held
+    near = [n for n in model.free if n in model.sds
+            and float(to_theta(model, jnp.asarray(best.u))[n]) < AT_BOUND]
+    remarks += [f"{n} is at its bound of 0: the patients do not differ in it" for n in near]
     rows = int(np.asarray(approximation.data["observed"]).sum())
     measures = criteria(model, best.ofv, float(approximation.constant.sum()), len(ids), rows) | {
         "gain": best.gain, "steps": float(best.steps), "condition_number": known.condition}

@@ -109,7 +109,7 @@ class Refitting:
             sizes = np.minimum(np.sqrt(2.0 / np.maximum(np.diagonal(squares), 1e-12)), 1.0)
             hessian = hessian_of(lambda u: with_scores(self.approximation, u, self.phi)[1].sum(
                 axis=0), self.u, sizes)
-        known = uncertainty(self.model, self.u, hessian, slopes)
+        known = uncertainty(self.model, hessian, slopes)
         moved = -0.5 * slopes @ known.covariance
         natural = jax.jit(jax.jacfwd(lambda u: {n: to_theta(self.model, u)[n]
                                                 for n in self.model.free}))(self.u)

@@ -21,7 +21,6 @@ from carpk import (
     posterior,
     prediction,
 )
-from carpk.asymptotics import AT_BOUND
 from carpk.conditional_residuals import cwres
 from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
@@ -29,6 +28,7 @@ from carpk.effects import coefficients
 from carpk.fitting import Fit
 from carpk.information_criteria import CONVENTIONS, MEANINGS
 from carpk.likelihood import log_prior
+from carpk.maximum_likelihood import AT_BOUND
 from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.paired_errors import rho_of
@@ -82,7 +82,7 @@ def parameters(fit: Fit) -> pd.DataFrame:
         elif name in likeliest:
             found = likeliest[name]
             row |= {"mean": found["estimate"], "median": found["estimate"]}
-            if _at_bound(fit, name):
+            if name in model.sds and found["estimate"] < AT_BOUND:
                 row["note"] = "at its bound of 0: there is no standard error"
             else:
                 row |= {"sd": found["se"], "lower95": found["lower95"],
@@ -103,12 +103,6 @@ def parameters(fit: Fit) -> pd.DataFrame:
         words = dict.fromkeys(("unit", "prior", "note", "meaning"), "")
         rows.append({"parameter": name, **words, **row})
     return pd.DataFrame(rows, columns=list(PARAMETER_COLUMNS))
-
-
-def _at_bound(fit: Fit, name: str) -> bool:
-    """Whether it is a spread that maximum likelihood puts at 0."""
-    found = fit.manifest.get("estimates", {})
-    return name in fit.model.sds and name in found and found[name]["estimate"] < AT_BOUND
 
 
 def individuals(fit: Fit) -> pd.DataFrame:
@@ -154,13 +148,12 @@ def covariates(fit: Fit) -> pd.DataFrame:
 def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     """(Q, Q): correlation of the draws of the free population parameters, on the scales they are
     estimated on; the first column names the row. Blank of one whose draws do not differ, or reach
-    the end of their range, and of a spread that maximum likelihood puts at 0."""
+    the end of their range, as do those of a spread that maximum likelihood puts at 0."""
     draws, own = fit.posterior["posterior"].dataset, missing_rows.deviations(fit.model)
     free = [n for n in fit.model.free if n not in own]
     u = np.array([np.asarray(fit.model.priors[n].scale.to_real(jnp.asarray(
         draws[n].values.ravel()))) for n in free])
-    usable = np.array([np.isfinite(x).all() and np.ptp(x) > 0 and not _at_bound(fit, n)
-                       for x, n in zip(u, free, strict=True)], dtype=bool)
+    usable = np.array([np.isfinite(x).all() and np.ptp(x) > 0 for x in u], dtype=bool)
     matrix = np.full((len(free), len(free)), math.nan)
     if usable.any():
         matrix[np.ix_(usable, usable)] = np.corrcoef(u[usable])

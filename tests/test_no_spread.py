@@ -41,16 +41,6 @@ def test_a_spread_at_its_bound_is_said_to_be_there_and_has_no_standard_error(at_
     assert printed.loc["omega_k", "95 % interval"] == "at its bound of 0"
 
 
-def test_the_others_have_the_standard_errors_of_a_fit_without_that_spread(at_bound):
-    assert at_bound.convergence.ok, at_bound.convergence.reasons
-    assert "omega_k is at its bound of 0" in " ".join(at_bound.convergence.remarks)
-    without = fit(population(DECAY, fixed={"omega_k": 0.0}), alike_in_k(), "focei", seed=1)
-    found, known = (f.manifest["estimates"] for f in (at_bound, without))
-    for name in known:
-        assert found[name]["estimate"] == pytest.approx(known[name]["estimate"], rel=1e-3)
-        assert found[name]["se"] == pytest.approx(known[name]["se"], rel=0.03)
-
-
 def test_the_other_parameters_keep_their_correlations_and_patients_their_information(at_bound):
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)

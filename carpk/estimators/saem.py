@@ -119,13 +119,13 @@ class Saem(Estimator):
             hessian = hessian_of(lambda u: np.asarray(approximation.likelihood(
                 u, at.modes.phi, scores=True).scores).sum(axis=0), u,
                 np.minimum(sizes, 1.0))
-        known, said = as_asked(self.covariance, uncertainty(model, u, hessian, at.scores),
+        known, said = as_asked(self.covariance, uncertainty(model, hessian, at.scores),
                                approximation, u, at.scores, slopes_of, seed)
         theta, phi = asymptotic_draws(approximation, u, at.modes, known, self.draws, seed)
         records, alone, apart = agreed(model, ended, u, ofv, known.covariance, noise)
         bad = [i for i, k in zip(ids, found["pareto_k"], strict=True)
                if k is not None and k > 0.7]
-        reasons, remarks = [], [*said, *known.held]
+        reasons, remarks = [], [*said]
         if not found["rested"]:
             reasons.append(f"the estimates had not come to rest after {found['burn_in']} and "
                            f"{found['smoothing']} iterations: fix what the data do not inform")
