@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from carpk.climbing import Between, Top
+from carpk.climbing import Between, Top, uphill
 from carpk.conditional import (
     FIRST,
     Curvature,
@@ -164,7 +164,7 @@ class Approximation:
         own = np.where(curvature.smooth[:, None], smooth, _weighed(curvature, moves))
         along = np.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
         own += curvature.tilt[:, None] * _shifts(modes, moves)
-        return value, (self._scores(modes, curvature, moves, along, bend[:, k:], own),
+        return value, (self._scores(u, modes, curvature, moves, along, bend[:, k:], own),
                        ~curvature.smooth)
 
     def _focei(self, u: Any, modes: Top) -> tuple[np.ndarray, np.ndarray]:
@@ -184,10 +184,10 @@ class Approximation:
         with np.errstate(invalid="ignore"):  # likewise
             tilt = (one - other) / (2 * FIRST)  # with the share of one side of a kink
         own = _weighed(curvature, moves) + tilt[:, None] * _shifts(modes, moves)
-        return self._scores(modes, curvature, moves, slopes[:, :k], slopes[:, k:], own), \
+        return self._scores(u, modes, curvature, moves, slopes[:, :k], slopes[:, k:], own), \
             ~curvature.smooth
 
-    def _scores(self, modes: Top, curvature: Curvature, moves: Moves, along: np.ndarray,
+    def _scores(self, u: Any, modes: Top, curvature: Curvature, moves: Moves, along: np.ndarray,
                 shared: np.ndarray, own: np.ndarray) -> np.ndarray:
         """(P, Q), gradients of 2 J + ln det H with the mode following u.
 
@@ -201,6 +201,12 @@ class Approximation:
             smooth = curvature.smooth & np.all(np.abs(along) < _KINK, axis=1)
         along, shared = (np.where(smooth[:, None], x, 0.0) for x in (along, shared))
         y = np.einsum("pkl,pml,pm->pk", curvature.turn, curvature.turn, along, optimize=True)
+        # a mode is good to a millionth of its SD, so what is left of J's slope may stand against a
+        # spread near 0: with phi following the population it enters
+        left = np.where((smooth & np.isfinite(modes.decrement))[:, None], uphill(
+            self.patients.between(u), modes.phi, modes.look.gradient[:, :k]), 0.0)
+        y = y - 2.0 * np.einsum("pkm,pkl,pk->pm", curvature.turn, curvature.axes, left,
+                                optimize=True)
         v = np.einsum("pkm,pm->pk", curvature.rough, y)
         scores: np.ndarray = -2.0 * moves.height + own + np.einsum("pk,pkq->pq", v, moves.rising)
         scores[:, self.patients.shared] += -2.0 * modes.look.gradient[:, k:] + shared \

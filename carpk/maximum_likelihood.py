@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from carpk.approximations import Approximation, Likelihood, Method, refuse_binary
-from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
+from carpk.asymptotics import (
+    Uncertainty,
+    estimates,
+    hessian_of,
+    inside,
+    normal_draws,
+    said_of_zero,
+    uncertainty,
+)
 from carpk.checkpoints import Checkpoints, Progress
 from carpk.climbing import Top
 from carpk.conditional import Curvature, Patients
@@ -30,11 +37,9 @@ from carpk.refused_priors import refuse_priors
 from carpk.solve import Arrays
 from carpk.starting_values import began, climbing_from, kept_start, start_kept
 
-AT_BOUND = 1e-3  # of a spread: below it patients do not differ
 _ROUNDS = 200  # quasi-Newton steps
 _ELSE = {"": "data", "data": ""}  # where a search begins anew that did not come to rest
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
-_LARGEST = float(np.finfo(float).max)
 _NUMERIC = 1e-4  # on the real line, for the gradients of FO and FOCE by differences
 
 
@@ -179,10 +184,12 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
         hessian = hessian_of(lambda u, phi=phi: with_scores(  # type: ignore[misc]
             approximation, u, phi)[1].sum(axis=0), best.u, np.minimum(sizes, 1.0))
         gradient = _scores(best).sum(axis=0)
-        own = np.linalg.eigvalsh(hessian)
-        if own.min() <= 0:
+        there = np.flatnonzero(inside(approximation.model, best.u))  # spreads at 0 stay there
+        curved = hessian[np.ix_(there, there)]
+        if np.linalg.eigvalsh(curved).min(initial=1.0) <= 0:
             return best, hessian
-        step = -np.linalg.solve(hessian, gradient)
+        step = np.zeros_like(gradient)
+        step[there] = -np.linalg.solve(curved, gradient[there])
         gain = -0.5 * float(gradient @ step)
         if gain < 1e-4:
             return best._replace(gain=gain), hessian
@@ -233,8 +240,9 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     best, hessian, start, ended = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
     progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
-    known, said = as_asked(covariance, uncertainty(model, hessian, _scores(best)), approximation,
-                           best.u, _scores(best), slopes_of, seed)
+    known, said = as_asked(covariance, uncertainty(
+        model, hessian, _scores(best), inside(model, best.u)), approximation, best.u,
+        _scores(best), slopes_of, seed)
     if method == "fo":  # which looked at nobody but the typical patient: NONMEM's POSTHOC
         best = best._replace(found=best.found._replace(modes=approximation.patients.modes(best.u)))
     records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)
@@ -310,27 +318,6 @@ def _told(approximation: Approximation, place: np.ndarray, top: Maximum) -> Resu
             "steps": top.steps, "gain": plain(top.gain), "phi": plain(best.modes.phi)}
 
 
-def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \
-        -> dict[str, dict[str, float]]:
-    """By name: estimate, se, lower95, upper95 (from the real line, so that they keep to the
-    bounds), and se_sandwich."""
-    half = 1.959963984540054 * np.sqrt(np.diagonal(known.covariance))
-    values, (ses, robust), ends = natural_scale(model, u, (known.covariance, known.sandwich),
-                                                np.stack([u - half, u + half]))
-    joint = {n for n in model.free if n.startswith("corr_")}  # ends of partial ones would mislead
-    table = {}
-    for n in model.free:
-        low, high = (float(e) for e in ends[n])
-        if n in joint:
-            wide = 1.959963984540054 * ses[n] / max(1.0 - values[n]**2, 1e-12)
-            low, high = (float(np.tanh(np.arctanh(values[n]) + s * wide)) for s in (-1, 1))
-        # an end beyond all numbers, of what the data know nothing of, is the largest one there is
-        table[n] = {k: float(np.clip(v, -_LARGEST, _LARGEST)) for k, v in {
-            "estimate": values[n], "se": ses[n], "lower95": low, "upper95": high,
-            "se_sandwich": robust[n]}.items()}
-    return table
-
-
 def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Top,
                      known: Uncertainty, draws: int, seed: int) \
         -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -391,9 +378,7 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
                 if v > 1e-6]
     if restless:
         remarks.append(f"the mode of patients {', '.join(restless)} is a kink or a ridge")
-    near = [n for n in model.free if n in model.sds
-            and float(to_theta(model, jnp.asarray(best.u))[n]) < AT_BOUND]
-    remarks += [f"{n} is at its bound of 0: the patients do not differ in it" for n in near]
+    remarks += said_of_zero(model, best.u)
     rows = int(np.asarray(approximation.data["observed"]).sum())
     measures = criteria(model, best.ofv, float(approximation.constant.sum()), len(ids), rows) | {
         "gain": best.gain, "steps": float(best.steps), "condition_number": known.condition}

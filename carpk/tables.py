@@ -21,6 +21,7 @@ from carpk import (
     posterior,
     prediction,
 )
+from carpk.asymptotics import at_zero
 from carpk.conditional_residuals import cwres
 from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
@@ -28,7 +29,6 @@ from carpk.effects import coefficients
 from carpk.fitting import Fit
 from carpk.information_criteria import CONVENTIONS, MEANINGS
 from carpk.likelihood import log_prior
-from carpk.maximum_likelihood import AT_BOUND
 from carpk.normalised_errors import npde
 from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.paired_errors import rho_of
@@ -64,6 +64,7 @@ def parameters(fit: Fit) -> pd.DataFrame:
     model, draws = fit.model, fit.posterior["posterior"].dataset
     derived = _typical_derived(fit)
     weak, likeliest = prior_dominated(fit), fit.manifest.get("estimates", {})
+    at_bound = at_zero(model, {n: v["estimate"] for n, v in likeliest.items()}) if likeliest else {}
     summary = posterior.summary({**{n: draws[n].values for n in model.free if n not in likeliest},
                                  **derived})
     own = missing_rows.deviations(model)  # patients', and in their table
@@ -82,8 +83,9 @@ def parameters(fit: Fit) -> pd.DataFrame:
         elif name in likeliest:
             found = likeliest[name]
             row |= {"mean": found["estimate"], "median": found["estimate"]}
-            if name in model.sds and found["estimate"] < AT_BOUND:
-                row["note"] = "at its bound of 0: there is no standard error"
+            if name in at_bound:
+                whose = "" if at_bound[name] == name else f"{at_bound[name]} is "
+                row["note"] = f"{whose}at its bound of 0: there is no standard error"
             else:
                 row |= {"sd": found["se"], "lower95": found["lower95"],
                         "upper95": found["upper95"]}

@@ -66,6 +66,14 @@ def test_what_starts_say_of_each_other_is_said_in_a_sentence():
     assert "no solution from starts 3" in remarks
 
 
+def test_how_near_to_0_a_spread_came_is_no_distance():
+    covariance = 0.01 * np.eye(SIZE)
+    covariance[0, 0] = 0.0
+    _, _, remarks = agreed(MODEL, [ended(100.0), ended(100.0, 3.0)], np.zeros(SIZE), 100.0,
+                           covariance)
+    assert remarks == ["all 2 starts end at the same maximum"]
+
+
 def test_monte_carlo_noise_is_no_other_maximum():
     assert judged(ended(100.0, se=0.2), ended(100.5, se=0.2), se=0.2)[2] == [
         "all 2 starts end at the same maximum"]

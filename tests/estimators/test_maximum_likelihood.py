@@ -11,13 +11,13 @@ from scipy.stats import norm
 
 from carpk import climbing, conditional, maximum_likelihood, tables
 from carpk.approximations import Approximation
-from carpk.asymptotics import Uncertainty, normal_draws, uncertainty
+from carpk.asymptotics import Uncertainty, estimates, normal_draws, uncertainty
 from carpk.cohort import design
 from carpk.fitting import fit
 from carpk.individual_information import contraction
 from carpk.likelihood import data_of, from_theta
 from carpk.marginal import objective
-from carpk.maximum_likelihood import estimates, maximised
+from carpk.maximum_likelihood import maximised
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.problems import RequestError
