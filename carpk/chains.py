@@ -25,13 +25,12 @@ from carpk.likelihood import to_theta
 from carpk.padding import filled_start, filled_up
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
-from carpk.sensitivities import omegas
 from carpk.solve import Arrays
 from carpk.starting_values import began, refused_inits, start_from, start_kept
+from carpk.uninformed import hardly_informed
 
 CHUNK = 20  # iterations per call of the compiled sampler: what the progress bar moves by
 _ROUND, _MOST = 500, 5000  # without `draws`: per chain between two looks, and the end of patience
-_OPEN = 0.9  # of a spread's variance, left open by the levels; see `hardly_informed`
 _SAVED = 10.0  # seconds between two checkpoints of a chain: what a kill can cost
 Program = Callable[..., Any]
 
@@ -154,31 +153,6 @@ class MarkovChains(abc.ABC):
             theta, phi[:, :, :patients], stats, *_judged(self, theta, stats, start, ids, warned),
             {"start": begun - clock, "compile": compiled - begun, "sample": sampled - compiled},
             {"inits": began(model, start)})
-
-
-def hardly_informed(model: PopulationModel, start: Start) -> list[str]:
-    """A sentence, said before the sampling, on spreads that the patients' levels hardly inform.
-
-    At the start each patient's levels leave a share of omega's variance open, Gauss-Newton: where
-    nearly all of it on average, omega is mostly its prior's, and chains walk slowly along it. Of
-    the bundled example it is 9 to 76 %; of the same patients seen for two weeks only, 97 to 100 %
-    for the spreads that these do not show.
-    """
-    if not model.sds:
-        return []
-    sizes = np.asarray(omegas(model, to_theta(model, start.u)))  # on the host: nothing is compiled
-    known = np.nan_to_num(np.asarray(start.information).sum(axis=1))  # none without a solution
-    left = np.linalg.inv(known + np.diag(sizes**-2))
-    open_ = np.mean(np.diagonal(left, axis1=1, axis2=2) / sizes**2, axis=0)
-    weak = {n: share for n, share in zip(model.sds, open_, strict=True)
-            if share > _OPEN and n not in model.fixed}
-    if not weak:
-        return []
-    listed = ", ".join(f"{n} ({share:.0%})" for n, share in weak.items())
-    return [f"the data hardly inform {listed}, in brackets the share of the variance that the "
-            "patients' levels leave open: such a posterior is mostly its prior's and slow to "
-            f"sample; hold it at a value (--fix {next(iter(weak))}=...), or name to --spread what "
-            "varies"]
 
 
 def _programs(settings: MarkovChains, model: PopulationModel, data: Arrays) \

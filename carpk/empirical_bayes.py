@@ -42,6 +42,8 @@ class Start(NamedTuple):
     log_likelihood : (P,) at the mode; not finite where the solve failed
     sweeps : rounds of the search
     classes : (P, C), of a mixture how likely each patient is of each class
+    left_open : (Q,), the share of its prior's variance that the levels leave of a typical value
+        or a coefficient; NaN of others
     """
 
     u: jax.Array
@@ -51,6 +53,7 @@ class Start(NamedTuple):
     log_likelihood: jax.Array
     sweeps: int
     classes: jax.Array | None = None
+    left_open: jax.Array | None = None
 
 
 def start_shape(model: PopulationModel, data: Arrays) -> Start:
@@ -127,6 +130,27 @@ class _Population:
         return self._shared_step(new, then, self._newton(
             new, self.shared, np.einsum("pn,pns->s", look.slope, shared),
             information_of(self.data, look.weight, shared).sum(axis=0)))
+
+    def left_open(self, u: np.ndarray, look: Look) -> np.ndarray:
+        """(Q,): of typical values and coefficients, the share of the prior's variance that the
+        levels leave at a look at the modes, the patients' own parameters integrated out."""
+        k, places = look.jacobian.shape[2] - len(self.shared), [*self.located, *self.shared]
+        at = self.patients.between(u)
+        slopes = differences(lambda u: self.patients.between(u).mu, u, self.located)
+        with np.errstate(all="ignore"):  # where a solve failed, of whom nothing is known
+            seen = information_of(self.data, look.weight, look.jacobian)
+            seen = np.where(np.isfinite(seen).all(axis=(1, 2), keepdims=True), seen, 0.0)
+        pulled = at.precision @ slopes
+        known, size = np.zeros((len(seen), len(places), len(places))), len(self.located)
+        known[:, :size, :size] = np.swapaxes(slopes, 1, 2) @ pulled
+        known[:, size:, size:] = seen[:, k:, k:]
+        across = np.concatenate([-pulled, seen[:, :k, k:]], axis=2)
+        known = known - np.swapaxes(across, 1, 2) @ np.linalg.solve(
+            at.precision + seen[:, :k, :k], across)
+        prior = 1e-9 - np.minimum(self._of_prior(u)[1][places], 0.0)
+        left = np.full(len(u), np.nan)
+        left[places] = prior * np.diagonal(np.linalg.inv(known.sum(axis=0) + np.diag(prior)))
+        return left
 
     def _shared_step(self, u: np.ndarray, phi: np.ndarray, new: np.ndarray) -> np.ndarray:
         """From u towards `new`, which differs in what moves the predictions where phi is held, as
@@ -271,7 +295,8 @@ def laplace_start(model: PopulationModel, data: Arrays, seed: int, rounds: int =
     for _ in range(10):  # the patients to their modes, the population at rest
         better, phi, look, _ = _turned(patients, u, phi, look, damping)
         damping = np.clip(damping * np.where(better, 0.2, 8.0), 1e-9, 1e6)
-    return _begun(model, data, u, phi, look, count)
+    return _begun(model, data, u, phi, look, count)._replace(
+        left_open=jnp.asarray(known.left_open(u, look)))
 
 
 def _turned(patients: Patients, u: np.ndarray, phi: np.ndarray, look: Look, damping: np.ndarray) \

@@ -51,7 +51,7 @@ def start_of(model: PopulationModel, data: Arrays, seed: int,
             class_log_densities(model, data, theta, phi), axis=1)
 
     u, classes = finished(theta, start.phi)
-    return start._replace(u=u, classes=classes)
+    return start._replace(u=u, classes=classes, left_open=None)
 
 
 def _of_one_class(model: PopulationModel) -> PopulationModel:

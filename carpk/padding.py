@@ -67,4 +67,4 @@ def filled_start(start: Any) -> Any:
     return start._replace(
         phi=taken(start.phi), information=nothing(start.information),
         linear=nothing(start.linear), log_likelihood=nothing(start.log_likelihood),
-        classes=None if start.classes is None else taken(start.classes))
+        classes=None if start.classes is None else taken(start.classes), left_open=None)
