@@ -152,7 +152,8 @@ def with_effects(model: PopulationModel, design: Design, planned: bool = False) 
     found += more + pair_problems(model.error_pairs, list(model.errors), design, source)
     courses, more = courses_of(model, design, source)
     found += more
-    changing, more = ((), []) if errors(more) else resolved_over_time(model, design, source)
+    changing, more = ((), []) if errors(more) else resolved_over_time(
+        model, design, source, planned)
     found += more
     if errors(found):
         raise DataError(found)

@@ -129,6 +129,20 @@ def test_a_level_with_few_patients_is_a_warning_that_counts_them():
     assert [(w.found, "only 1 of 7" in w.wrong) for w in warnings] == [("M", True)]
 
 
+@pytest.mark.parametrize(("form", "silent"), [
+    ("hockey_stick(30)", ["below"]), ("hockey_stick(130)", ["above"]),
+    ("spline(80, 200, 220, 240)", ["2"])])
+def test_a_coefficient_that_acts_on_no_patient_is_refused_by_name(form, silent):
+    model = population(DECAY, covariates={"C0 ~ WT": form})
+    columns = seen(WT=np.arange(50, 120, 10.0))
+    with pytest.raises(DataError) as refused:
+        resolve(model, columns, {})
+    assert [p.column for p in refused.value.problems] == ["C0 ~ WT"]
+    assert all(f"beta_C0_WT_{s} acts" in p.wrong and "50 to 110" in p.wrong
+               for s, p in zip(silent, refused.value.problems, strict=True))
+    assert with_effects(model, columns, planned=True)[0].effects  # in a simulation it may stand
+
+
 def test_numbers_are_levels_where_a_category_is_asked_for():
     whole, _ = with_effects(population(DECAY, covariates={"C0 ~ SITE": "category(1)"}),
                             seen(SITE=[1, 1, 1, 2, 2, 2, 2]))
