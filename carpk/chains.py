@@ -251,7 +251,9 @@ def _run(settings: MarkovChains, states: list[Any], seats: list[Seat], progress:
                 keep(k)
                 saved = time.perf_counter()
             with lock:
-                progress("sample", sum(done), planned * len(states))
+                warm = sum(d >= settings.warmup for d in done)
+                beside = f": {warm}/{len(done)} warmed up" if warm < len(done) else ""
+                progress(f"sample{beside}", sum(done), planned * len(states))
 
     with ThreadPoolExecutor(min(len(states), max(len(seats), os.cpu_count() or 1))) as pool:
         while True:

@@ -14,7 +14,8 @@ import numpy as np
 SUFFIX = ".unfinished"
 
 Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, the steps done and the steps in all."""
+"""Called with a stage's name, the steps done and the steps in all; after a colon the name says what
+else is to know, as of "sample: 1/4 warmed up"."""
 
 
 class Checkpoints:

@@ -93,7 +93,7 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     """Fits a population model to a cohort.
 
     estimator : its name; `settings` are its fields (for nuts: chains, draws, warmup, ...)
-    progress : called with (stage, done, total) as the fit goes on
+    progress : called with (stage, done, total) as the fit goes on, see `carpk.checkpoints`
     unfinished : the folder in which the fit keeps where it stands, in one of its own, until it is
         saved; the same request goes on from there, with the draws of a fit that was never
         interrupted. Or that folder of its own, which is refused where it is of another fit.

@@ -52,5 +52,19 @@ def test_the_time_left_is_estimated_from_the_steps_so_far():
     assert stages._left(100, 100) == ""
 
 
+def test_the_time_left_of_a_fit_that_goes_on_is_by_what_is_done_since():
+    stages = Stages(Console(file=io.StringIO()))
+    stages("sample", 900, 1000)
+    stages._began -= 60.0
+    assert stages._left(950, 1000) in ("about 1:00 left", "about 0:59 left", "about 1:01 left")
+
+
+def test_a_sampler_says_how_many_of_its_chains_are_warmed_up():
+    calls = [("sample: 1/4 warmed up", 20, 200), ("sample: 2/4 warmed up", 100, 200),
+             ("sample", 200, 200)]
+    assert [line.partition(":")[0] for line in shown(False, calls).splitlines()] == ["sample"]
+    assert "2/4 warmed up" in shown(True, calls[:2], fail=True)
+
+
 def test_a_stage_that_was_interrupted_is_not_called_done():
     assert "predict" not in shown(False, CALLS, fail=True)
