@@ -38,7 +38,8 @@ from carpk.solve import Arrays
 from carpk.starting_values import began, climbing_from, kept_start, start_kept
 
 _ROUNDS = 200  # quasi-Newton steps
-_ELSE = {"": "data", "data": ""}  # where a search begins anew that did not come to rest
+_ELSE = {"": "data", "data": ""}  # where a search begins anew that came to no rest
+_HOPELESS = 1.0  # OFV still to be gained where it stopped
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
 _NUMERIC = 1e-4  # on the real line, for the gradients of FO and FOCE by differences
 
@@ -226,18 +227,19 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
         return start_kept(kept if starts > 1 else None, lambda: climbing_from(
             model, data, ids, seed, inits, patients))
 
-    def searched(start: Start) -> tuple[Maximum, np.ndarray, Start, list[Ended]]:
+    def searched(start: Start) -> tuple[Maximum, Start, list[Ended], Callable[[int], None]]:
         ended, top, told = _searched(approximation, start, starts, seed, progress, kept)
-        return *settled(approximation, top, told), start, ended
+        return top, start, ended, told
 
     start = begin(inits)
     progress("start", 1, 1)
     begun = time.perf_counter()
     tries = [searched(start)]
-    if starts == 1 and inits in _ELSE and not (tries[0][0].rested or tries[0][0].torn):
+    if starts == 1 and inits in _ELSE and not tries[0][0].gain < _HOPELESS:
         with suppress(RequestError):  # the other start may be none for this model
             tries.append(searched(begin(_ELSE[inits])))
-    best, hessian, start, ended = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
+    top, start, ended, told = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
+    best, hessian = settled(approximation, top, told)
     progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
     known, said = as_asked(covariance, uncertainty(
