@@ -11,7 +11,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -186,18 +186,24 @@ def _with_solves(convergence: Convergence, model: PopulationModel, seen: Design,
     counts = stored["constant_data"].dataset["failed_solves"].values
     failed = [f"patient {i} {c} times" for i, c in zip(seen.ids, counts, strict=True) if c]
 
-    def coarse(which: np.ndarray) -> tuple[str, ...]:
-        said = [f"patient {i} by {log:.2g} ({sd:.2g} residual SDs)" if np.isfinite(log)
-                else f"patient {i} beyond all numbers"
-                for i, log, sd, here in zip(seen.ids, *error, which, strict=True) if here]
-        return (f"a mesh twice as fine moves ln of a prediction of {', '.join(said)}: set `steps` "
-                f"above {model.steps}",) if said else ()
+    def coarse(which: np.ndarray) -> Iterator[str]:
+        said = {i: f"patient {i} by {log:.2g} ({sd:.2g} residual SDs)"
+                for i, log, sd, here in zip(seen.ids, error.logs, error.sds, which, strict=True)
+                if here}
+        lost = [i for i, n in zip(seen.ids, error.enough, strict=True) if i in said and n == 0]
+        found = [text for i, text in said.items() if i not in lost]
+        if found:
+            yield (f"a mesh twice as fine moves ln of a prediction of {', '.join(found)}: set "
+                   f"`steps` to {error.enough[which].max()}")
+        if lost:
+            other = "tsit5" if model.structure.solver == "rodas4" else "rodas4"
+            yield (f"no mesh solves patients {', '.join(lost)} at the estimate: look at their "
+                   f"doses, times and units, take the solver {other}, or leave them out")
 
-    wrong = (error.logs > 0.1) | (error.sds > 0.1)
-    reasons = (*convergence.reasons, *coarse(wrong))
+    reasons = (*convergence.reasons, *coarse(error.wrong))
     remarks = (*convergence.remarks,
                *[f"the solve failed in the draws of {', '.join(failed)}" for _ in failed[:1]],
-               *coarse(~wrong & (error.logs > 0.02)))
+               *coarse(error.noted & ~error.wrong))
     measures = {**convergence.measures, "failed_solves": float(counts.sum()),
                 "solve_error": float(np.max(error.logs)),
                 "solve_error_sds": float(np.max(error.sds))}

@@ -292,10 +292,24 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
 
 class SolveError(NamedTuple):
     """How far twice the mesh steps move each patient's predictions, at most: (P,) on the log
-    scale, and (P,) in SDs of the residual error; infinite where a solve failed."""
+    scale, and (P,) in SDs of the residual error; infinite where a solve failed.
+
+    enough : (P,), the steps that suffice; 0 where none do that a fit would try
+    """
 
     logs: np.ndarray
     sds: np.ndarray
+    enough: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """(P,), where it is more than 0.1 of ln level, or than a tenth of the residual SD."""
+        return np.asarray((self.logs > 0.1) | (self.sds > 0.1))
+
+    @property
+    def noted(self) -> np.ndarray:
+        """(P,), where it is worth a remark."""
+        return self.wrong | (self.logs > 0.02)
 
 
 def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float],
@@ -305,25 +319,34 @@ def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float]
     theta : population values, phi : (P, K)
     """
     if not model.structure.states:
-        return SolveError(*np.zeros((2, len(seen.ids))))
+        return SolveError(*np.zeros((3, len(seen.ids))))
     run, method = _log_predictions(model, seen, theta), model.structure.solver
     units = read_by_errors(model, seen).get("separate")
 
-    def errors_of(steps: int) -> SolveError:
-        coarse, fine = (run((method, n), phi, 2 * steps) for n in (steps, 2 * steps))
+    def errors_of(steps: int, room: int = 0) -> SolveError:
+        coarse, fine = (run((method, n), phi, max(room, 2 * steps)) for n in (steps, 2 * steps))
         sds = np.zeros_like(fine)
         for k, (output, error) in enumerate(model.error_models().items()):
             before, after = (error.working(np.exp(v)) for v in (coarse, fine))
             sd = error.sd(np.exp(fine), model.sigma(theta, output, units))
             sds = np.where(seen.output == k, np.abs(after - before) / sd, sds)
         each = (np.where(seen.observed, v, 0.0) for v in (np.abs(fine - coarse), sds))
-        return SolveError(*(np.where(np.isnan(v), np.inf, v).max(axis=1) for v in each))
+        logs, sds = (np.where(np.isnan(v), np.inf, v).max(axis=1) for v in each)
+        return SolveError(logs, sds, np.full(len(fine), steps))
 
-    error, (steps, who) = errors_of(model.steps), model.finer
-    if not who:
-        return error
-    return SolveError(*(np.where(np.isin(seen.ids, who), finer, coarse)
-                        for finer, coarse in zip(errors_of(steps), error, strict=True)))
+    found, (steps, who) = errors_of(model.steps), model.finer
+    if who:
+        found = SolveError(*(np.where(np.isin(seen.ids, who), finer, coarse)
+                             for finer, coarse in zip(errors_of(steps), found, strict=True)))
+    if not found.noted.any():
+        return found
+    enough, most = np.where(found.noted, 0, found.enough), MESHES["fit"][method][-1][1]
+    for steps in (model.steps << k for k in range(1, 20)):
+        if steps > most or enough.all():
+            break
+        better = ~errors_of(steps, 2 * most).noted
+        enough = np.where((enough == 0) & better, steps, enough)
+    return found._replace(enough=enough)
 
 
 def _log_predictions(model: PopulationModel, seen: Design, theta: Mapping[str, float]) \

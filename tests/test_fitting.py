@@ -97,8 +97,11 @@ def test_steps_that_were_asked_for_are_kept_and_a_coarse_mesh_counts_against_the
     assert coarse.model.steps == 12
     assert coarse.convergence.measures["solve_error"] > 0.02
     assert coarse.convergence.measures["solve_error_sds"] > 0.1
-    assert any("set `steps` above 12" in r for r in coarse.convergence.reasons)
+    [advice] = [r for r in coarse.convergence.reasons if "set `steps` to" in r]
     assert not coarse.convergence.ok
+    followed = near_typical(population("liu_l_2022", steps=int(advice.split()[-1])), who)
+    assert not any("mesh" in r for r in (*followed.convergence.reasons,
+                                         *followed.convergence.remarks))
     chosen = near_typical(population("liu_l_2022"), who)
     assert chosen.convergence.measures["solve_error"] < 0.02
 
