@@ -34,7 +34,7 @@ from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.paired_errors import rho_of
 from carpk.prediction import quantiles, some_draws
 from carpk.priors import Prior, of_partial
-from carpk.structure import named
+from carpk.structure import Parameter, named
 from carpk.tails import TAILS
 
 PARAMETER_COLUMNS = (
@@ -290,7 +290,10 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
         unit = of_class["unit"]
         return {**of_class, "unit": given.get(unit, unit)}
     if effect is not None:
-        return {"kind": "covariate", "unit": "-", "meaning": _effect_in_words(effect, name)}
+        p = structure.parameter(effect.parameter)
+        unit = "-" if p.link != "identity" else given.get(p.unit, p.unit) + (
+            "" if effect.form in ("category", "power", "spline") else f" per {effect.column}")
+        return {"kind": "covariate", "unit": unit, "meaning": _effect_in_words(effect, name, p)}
     if fit.model.horseshoe and name in fit.model.horseshoe.names:
         return {"kind": "shrinkage", "unit": "-", "meaning": horseshoe.meaning(name)}
     if name in {n for block in fit.model.blocks for n in correlations(block)}:
@@ -310,11 +313,10 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
                 + (f", {fit.model.separate[output].column} {own}" if own else "")}
     if name in fit.model.sds:
         p = structure.parameter(rest)
-        scale = {"log": f"ln {rest}", "logit": f"logit {rest}", "identity": rest}[p.link]
         what = "scale (Student's t, 4 df)" if fit.model.etas == "student_t" else "SD"
         between = "patients" if kind == "omega" else "occasions of a patient"
         return {"kind": "spread" if kind == "omega" else "occasions",
-                "meaning": f"{what} between {between} of {scale}",
+                "meaning": f"{what} between {between} of {_on_its_scale(p)}",
                 "unit": given.get(p.unit, p.unit) if p.link == "identity" else "-"}
     words = {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.derived} | \
         {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.parameters}
@@ -323,16 +325,24 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
             "unit": given.get(unit, unit), "meaning": meaning}
 
 
-def _effect_in_words(effect: CovariateEffect, name: str) -> str:
+def _on_its_scale(p: Parameter) -> str:
+    """What is normal between patients, and what effects add up on."""
+    return {"log": f"ln {p.name}", "logit": f"logit {p.name}", "identity": p.name}[p.link]
+
+
+def _effect_in_words(effect: CovariateEffect, name: str, p: Parameter) -> str:
     """What a coefficient multiplies, with its reference."""
     at = f"{effect.reference:.6g}" if isinstance(effect.reference, float) else effect.reference
-    part = name.removeprefix(f"{effect.stem}").removeprefix("_")
+    part = name.removeprefix(effect.stem).removeprefix("_")
+    column, moved = effect.column, _on_its_scale(p)
     if effect.form == "category":
-        return f"ln {effect.parameter} of {effect.column} {part} against {at}"
-    what = {"power": f"power of {effect.column} / {at}", "linear": "proportional slope"}.get(
-        effect.form, "slope" if effect.form != "spline" else "spline term")
-    where = "" if effect.form == "power" else f" in {effect.column}, 0 at {at}"
-    return f"{what}{' ' + part if part else ''}{where}, on {effect.parameter}"
+        return f"{moved} of {column} {part} against {at}"
+    if effect.form == "power":
+        return f"power of {column} / {at}, on {p.name}" if p.link == "log" else \
+            f"slope in ln({column} / {at}), on {moved}"
+    what = {"linear": "proportional slope", "spline": "spline term"}.get(effect.form, "slope")
+    on = p.name if effect.form == "linear" else moved
+    return f"{what}{' ' + part if part else ''} in {column}, 0 at {at}, on {on}"
 
 
 def _spread(fit: Fit, name: str, omega: float) -> dict[str, float]:
