@@ -41,7 +41,6 @@ _ROUNDS = 200  # quasi-Newton steps
 _ELSE = {"": "data", "data": ""}  # where a search begins anew that came to no rest
 _HOPELESS = 1.0  # OFV still to be gained where it stopped
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
-_NUMERIC = 1e-4  # on the real line, for the gradients of FO and FOCE by differences
 
 
 class Found(NamedTuple):
@@ -125,19 +124,10 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
 
 def with_scores(approximation: Approximation, u: np.ndarray, phi: Any, anew: bool = False) \
         -> tuple[Likelihood, np.ndarray]:
-    """The likelihood and the patients' gradients (P, Q): exact, or of FO and FOCE by central
-    differences, whose residual SDs follow the population in ways of their own."""
-    exact = approximation.method in ("focei", "laplace")
-    found = approximation.likelihood(u, phi, exact, anew)
-    if exact:
-        assert found.scores is not None
-        return found, found.scores
-    columns = []
-    for k in range(len(u)):
-        step = _NUMERIC * (np.arange(len(u)) == k)
-        a, b = (approximation.likelihood(u + s, found.modes.phi).patients for s in (step, -step))
-        columns.append((a - b) / (2 * _NUMERIC))
-    return found, np.stack(columns, axis=1)
+    """The likelihood and the patients' gradients (P, Q)."""
+    found = approximation.likelihood(u, phi, True, anew)
+    assert found.scores is not None
+    return found, found.scores
 
 
 def slopes_of(approximation: Approximation, u: np.ndarray, phi: Any) -> np.ndarray:

@@ -159,9 +159,7 @@ def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     matrix = np.full((len(free), len(free)), math.nan)
     if usable.any():
         matrix[np.ix_(usable, usable)] = np.corrcoef(u[usable])
-    table = pd.DataFrame(matrix, columns=list(free))
-    table.insert(0, "parameter", list(free))
-    return table
+    return pd.DataFrame(matrix, free, free).rename_axis("parameter").reset_index()
 
 
 def likelihood_measures(fit: Fit) -> pd.DataFrame:

@@ -50,6 +50,28 @@ def test_the_gradient_with_the_modes_moving_is_that_of_differences(model, method
             model.free[k]
 
 
+@pytest.mark.parametrize("error", ["proportional", "combined"])
+@pytest.mark.parametrize("method", ["fo", "foce"])
+def test_the_gradients_of_fo_and_foce_are_those_of_differences(method, error, monkeypatch):
+    """Their residual SDs are the typical patient's, which all that moves a prediction moves."""
+    for module in (climbing, conditional):
+        monkeypatch.setattr(module, "TOLERANCE", 1e-20)
+    seen = design(decaying(12, limit=0.0), DECAY)
+    model, _ = resolve(population(DECAY, spread=["C0"], errors={"C": error},
+                                  covariates={"k ~ WT": "power(70)", "C0 ~ SEX": "category(F)"}),
+                       seen, {})
+    approximation = Approximation(model, data_of(model, seen), method)
+    u = np.asarray(from_theta(model, START | {
+        "beta_C0_SEX_M": 0.2, "sigma_C_prop": 0.2, "sigma_C_add": 2.0}))
+    found = approximation.likelihood(u, scores=True)
+    for k in range(len(u)):
+        step = 3e-5 * (np.arange(len(u)) == k)
+        above, below = (approximation.likelihood(u + s, found.modes.phi).patients
+                        for s in (step, -step))
+        assert found.scores[:, k] == pytest.approx((above - below) / 6e-5, rel=1e-5, abs=1e-3), \
+            model.free[k]
+
+
 @pytest.fixture(scope="module")
 def laplace_fit():
     return fit(population(DECAY), COHORT, "laplace", seed=1, draws=51)
