@@ -136,7 +136,8 @@ def every(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("solver", "steps"), [
-    ("tsit5", 300),  # the other passed, 18 s
+    ("tsit5", 300),  # the others passed, 18 s each
+    pytest.param("rodas4", 600, marks=pytest.mark.slow),
     pytest.param("diffrax_tsit5", 1, marks=pytest.mark.slow)])
 def test_every_event_and_its_derivatives_are_those_of_superposed_closed_forms(every, solver, steps):
     model = dataclasses.replace(ORAL, solver=solver)
