@@ -38,8 +38,7 @@ from carpk.solve import Arrays
 from carpk.starting_values import began, climbing_from, kept_start, start_kept
 
 _ROUNDS = 200  # quasi-Newton steps
-_ELSE = {"": "data", "data": ""}  # where a search begins anew that came to no rest
-_HOPELESS = 1.0  # OFV still to be gained where it stopped
+_HOPELESS = 1.0  # OFV still to be gained where a search stopped: another begins elsewhere
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
 
 
@@ -202,7 +201,7 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
               progress: Progress, method: Method, draws: int, covariance: str = "observed",
               inits: str = "", starts: int = 1, kept: Checkpoints | None = None) -> Found:
     """A maximum-likelihood fit by one of the approximations: the best of several starts, each
-    kept as it ends, or from one start, and from the other kind where that comes to no rest.
+    kept as it ends, or from one start, and from the data's where that comes to no rest.
 
     covariance : of the standard errors, see `carpk.expected_information`
     """
@@ -225,9 +224,10 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     progress("start", 1, 1)
     begun = time.perf_counter()
     tries = [searched(start)]
-    if starts == 1 and inits in _ELSE and not tries[0][0].gain < _HOPELESS:
-        with suppress(RequestError):  # the other start may be none for this model
-            tries.append(searched(begin(_ELSE[inits])))
+    if starts == 1 and inits == "" and not tries[0][0].gain < _HOPELESS:
+        with suppress(RequestError):  # of what changes in a patient the data tell no start
+            other = begin("data")
+            tries += [searched(other)] if not np.array_equal(other.u, start.u) else []
     top, start, ended, told = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
     best, hessian = settled(approximation, top, told)
     progress("estimate", 41 * starts, 41 * starts)
@@ -241,7 +241,7 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     reasons, remarks, measures = judged(approximation, ids, best, known)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
     said += tuple(f"the search did not come to rest, at an OFV of {tries[0][0].ofv:.2f}; from "
-                  f"inits = '{_ELSE[inits]}' it ended at {other[0].ofv:.2f}" for other in tries[1:])
+                  f"inits = 'data' it ended at {top.ofv:.2f}" for top, *_ in tries[1:])
     return Found(theta, phi, (*reasons, *alone), (*remarks, *apart, *said), measures,
                  {"start": begun - clock, "estimate": done - begun,
                   "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known),
