@@ -288,8 +288,8 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
     occasions : the parameters that differ between the occasions of a patient, which the column
         OCC numbers; see `carpk.occasions`. gamma_CL is the SD between them on the link scale
     missing : {column: "model"}, or a list, of covariates that some patients lack, which are
-        refused otherwise. A number is normal (its logarithm under a power) given the covariates no patient lacks, a
-        category is summed over its levels; see `carpk.missing`
+        refused otherwise. A number is normal (its logarithm under a power) given the covariates no
+        patient lacks, a category is summed over its levels; see `carpk.missing`
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around
@@ -326,9 +326,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         found.append(unknown("shape of the etas", etas, ("normal", "student_t")))
     above, problems = asked_levels(structure, levels or {}, effects)
     mixture, more = asked_mixture(structure, classes, vary)
-    if not isinstance(missing, Mapping):
-        missing = dict.fromkeys(missing or (), "model")
-    gaps, last = asked_missing(missing, effects, time_varying or {})
+    gaps, last = asked_missing(missing or {}, effects, time_varying or {})
     found += problems + more + last
     if censoring not in METHODS:
         found.append(unknown("censoring method", censoring, METHODS))
