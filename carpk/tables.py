@@ -183,9 +183,9 @@ def starts(fit: Fit) -> pd.DataFrame:
 def prior_sensitivity(fit: Fit) -> pd.DataFrame:
     """Whether the answer hangs on the priors, one row per free population parameter.
 
-    parameter (a unit's b has no prior of its own); prior, likelihood: how far power-scaling
-    either moves it (`posterior.sensitivity`); remark: a sentence where the prior moves it
-    noticeably. Draws of a posterior only.
+    parameter (a unit's b has no prior of its own); prior, likelihood: how far power-scaling all
+    priors together, or the likelihood, moves it (`posterior.sensitivity`); remark: a sentence where
+    the priors move it noticeably. Draws of a posterior only.
     """
     model, draws = fit.model, fit.posterior["posterior"].dataset
     random = level_rows.deviations(model) | missing_rows.deviations(model)
@@ -208,9 +208,9 @@ def prior_sensitivity(fit: Fit) -> pd.DataFrame:
         if not prior >= _MOVED:
             return ""
         if likelihood >= _MOVED:
-            return (f"{name} moves with its prior as well as with the data: look whether "
-                    f"{model.priors[name]} is what you believe")
-        return f"{name} moves with its prior and hardly with the data: it is mostly the prior's"
+            return (f"{name} moves with the priors as well as with the data: look whether they, "
+                    f"its own {model.priors[name]} first, are what you believe")
+        return f"{name} moves with the priors and hardly with the data: it is mostly theirs"
 
     return pd.DataFrame([(n, p, d, remark(n, p, d)) for n, p, d in
                          table[["prior", "likelihood"]].itertuples(name=None)],

@@ -195,3 +195,21 @@ def test_the_prior_is_told_where_the_answer_leans_on_it():
         table = sensitivity({"mu": draws}, {"mu": -0.5 * (draws / width) ** 2}, likelihood)
         assert (table.loc["mu", "prior"] > 0.05) == leans
         assert table.loc["mu", "likelihood"] > 0.05
+
+
+def test_the_priors_are_scaled_together_and_no_sentence_blames_ones_own_alone(
+        small_fit, monkeypatch):
+    """Two nearly equal parameters: a prior on one moves the other, whose own prior is flat."""
+    from carpk import posterior
+    rng = np.random.default_rng(1)
+    a = 0.3 + 0.1 * rng.normal(size=(4, 1000))
+    b = a + 0.01 * rng.normal(size=a.shape)
+    found = posterior.sensitivity({"a": a, "b": b}, {
+        "a": -0.5 * (a / 0.15) ** 2, "b": np.zeros_like(a)}, -0.5 * (1 - b[..., None] / 0.1) ** 2)
+    assert found.loc["b", "prior"] > 0.05
+    monkeypatch.setattr(posterior, "sensitivity", lambda *_: pd.DataFrame(
+        {"prior": [0.3, 0.3], "likelihood": [0.2, 0.0]}, index=["Cmax_pop", "beta_pop"]))
+    one, two = tables.prior_sensitivity(small_fit)["remark"]
+    assert one.startswith("Cmax_pop moves with the priors as well as with the data: look whether "
+                          "they, its own lognormal(")
+    assert two == "beta_pop moves with the priors and hardly with the data: it is mostly theirs"
