@@ -93,6 +93,16 @@ class Earlier:
                 column=asked.key, found=asked.written))
         return taken
 
+    def dropped(self, effects: Sequence[CovariateEffect]) -> tuple[Problem, ...]:
+        """A warning of each effect that a new model with these lacks, on a parameter whose typical
+        value is taken over: it is that of patients at the effect's reference."""
+        return tuple(Problem(
+            "warning", f"the prior's fit has {e.written} here, this model nothing: the typical "
+            f"{e.parameter} that is taken over is of patients at {e.column} {e.reference}",
+            f"take {e.written}, or state a prior of {e.parameter}", column=e.key)
+            for e in self.effects if e.key not in {a.key for a in effects}
+            and f"{e.parameter}_pop" in self.priors)
+
 
 def _centre(prior: Prior) -> jax.Array:
     return jnp.asarray(prior.scale.to_real(jnp.asarray(prior.numbers[0])))

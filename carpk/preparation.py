@@ -97,6 +97,8 @@ def resolve(model: PopulationModel, design: Design, units: Mapping[int | str, st
         scale = max(p.size, p.omega.omega) if p.omega else p.size
         priors[f"gamma_{name}"] = Prior("halfnormal", (scale,))
     model = _with_joint_priors(model, design, units, priors, fixed, reasons)
+    if model.earlier is not None:
+        warnings += model.earlier.dropped(model.effects)
     priors = {**priors, **model.priors}
     return dataclasses.replace(
         model, fixed=fixed, priors={n: priors[n] for n in model.names if n not in fixed},

@@ -217,6 +217,18 @@ def test_a_prior_of_another_meaning_is_refused(saved):
         resolve(population(other, priors=folder), design(cohort(rows(1)), other), {})
 
 
+def test_an_effect_that_the_new_model_lacks_is_told_where_its_typical_value_is_taken_over(saved):
+    _, folder = saved(population(DECAY, covariates=COVARIATES), decaying())
+    kept = {n: f for n, f in COVARIATES.items() if not n.startswith("k")}
+    for priors, told in ((folder, {"k ~ SEX", "k ~ WT"}),
+                         ({"from": folder, "k": "lognormal(0.2, 1)"}, set())):
+        _, said = resolve(population(DECAY, covariates=kept, priors=priors),
+                          design(decaying(), DECAY), {})
+        dropped = [p for p in said if "the prior's fit has" in p.wrong]
+        assert {p.column for p in dropped} == told
+        assert all("of patients at" in p.wrong for p in dropped)
+
+
 def test_latent_classes_neither_give_nor_take_a_prior(saved):
     _, folder = saved(population(DECAY, classes="2: C0"), decaying())
     with pytest.raises(RequestError, match="this fit has latent classes"):
