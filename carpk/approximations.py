@@ -12,7 +12,8 @@ the residual SDs at the typical patient's, and FO looks at nobody but the typica
 The gradient in the population parameters is by implicit differentiation: the mode follows the
 population by -J_phiphi^-1 J_phiu. What it needs of second and third derivatives of the predictions
 are central differences of looks along the axes of the posterior, one or two dozen looks in all;
-what the population does at held predictions costs next to nothing and is by differences too.
+what the population does at held predictions costs next to nothing and is by differences too. FO has
+no modes: it is differentiated as it stands.
 """
 
 from __future__ import annotations
@@ -20,21 +21,24 @@ from __future__ import annotations
 import copy
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from carpk.climbing import Between, Top
+from carpk.climbing import Between, Top, uphill
 from carpk.conditional import (
     FIRST,
     Curvature,
     Moves,
     Patients,
+    between,
     factor,
     log_determinant,
     stacked,
 )
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
-from carpk.sensitivities import Look, information_of
+from carpk.sensitivities import Look, information_of, look_at, typical_sds
 from carpk.small_matrices import solve_lower
 from carpk.solve import Arrays
 
@@ -88,6 +92,8 @@ class Approximation:
     def __init__(self, model: PopulationModel, data: Arrays, method: Method) -> None:
         self.model, self.method = model, method
         self.patients = Patients(model, data, interaction=method in ("focei", "laplace"))
+        self._slopes = jax.jit(lambda data, u: jax.jacfwd(
+            lambda u: _linearised(model, data, u))(u))
         self._reads(data)
 
     def _reads(self, data: Arrays) -> None:
@@ -111,16 +117,18 @@ class Approximation:
 
         start : (P, K), where to look for the modes; those of a near u, say. Without it, or `anew`,
             they are also looked for from nothing.
-        scores : with the gradients; of focei and laplace alone
+        scores : with the gradients
         """
         if self.method == "fo":
             at = self.patients.between(u)
             phi = at.mu
             look = self.patients.look(u, phi)
-            value = _first_order(self.data, at, look)
+            value = np.asarray(_first_order(self.data, at, look))
+            nowhere = np.zeros(len(value), bool)
             return Likelihood(value - self.constant, Top(
                 phi, look, np.zeros_like(value), np.ones_like(value), np.zeros_like(phi),
-                np.zeros_like(look.jacobian)), None)
+                np.zeros_like(look.jacobian)), *((np.asarray(self._slopes(
+                    self.data, jnp.asarray(u))), nowhere) if scores else (None, None)))
         modes = self.patients.modes(u, start, anew)
         more: tuple[np.ndarray, np.ndarray] | tuple[None, None] = (None, None)
         if self.method == "laplace":
@@ -164,7 +172,7 @@ class Approximation:
         own = np.where(curvature.smooth[:, None], smooth, _weighed(curvature, moves))
         along = np.einsum("pkm,pk->pm", curvature.rough, bend[:, :k])
         own += curvature.tilt[:, None] * _shifts(modes, moves)
-        return value, (self._scores(modes, curvature, moves, along, bend[:, k:], own),
+        return value, (self._scores(u, modes, curvature, moves, along, bend[:, k:], own),
                        ~curvature.smooth)
 
     def _focei(self, u: Any, modes: Top) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +180,7 @@ class Approximation:
         patients, k = self.patients, modes.phi.shape[1]
         curvature, sides = patients.curvature(u, modes)
         steps = FIRST * np.eye(len(u))[patients.shared]
-        seen = patients.looks([(u + s, modes.phi) for step in steps for s in (step, -step)])
+        seen = patients.looks([(u + s, modes.phi) for step in steps for s in (step, -step)], u)
         sides += zip(seen[::2], seen[1::2], strict=True)
         precision = patients.between(u).precision
         with np.errstate(invalid="ignore"):  # where a solve failed on both sides
@@ -184,10 +192,10 @@ class Approximation:
         with np.errstate(invalid="ignore"):  # likewise
             tilt = (one - other) / (2 * FIRST)  # with the share of one side of a kink
         own = _weighed(curvature, moves) + tilt[:, None] * _shifts(modes, moves)
-        return self._scores(modes, curvature, moves, slopes[:, :k], slopes[:, k:], own), \
+        return self._scores(u, modes, curvature, moves, slopes[:, :k], slopes[:, k:], own), \
             ~curvature.smooth
 
-    def _scores(self, modes: Top, curvature: Curvature, moves: Moves, along: np.ndarray,
+    def _scores(self, u: Any, modes: Top, curvature: Curvature, moves: Moves, along: np.ndarray,
                 shared: np.ndarray, own: np.ndarray) -> np.ndarray:
         """(P, Q), gradients of 2 J + ln det H with the mode following u.
 
@@ -201,6 +209,12 @@ class Approximation:
             smooth = curvature.smooth & np.all(np.abs(along) < _KINK, axis=1)
         along, shared = (np.where(smooth[:, None], x, 0.0) for x in (along, shared))
         y = np.einsum("pkl,pml,pm->pk", curvature.turn, curvature.turn, along, optimize=True)
+        # a mode is good to a millionth of its SD, so what is left of J's slope may stand against a
+        # spread near 0: with phi following the population it enters
+        left = np.where((smooth & np.isfinite(modes.decrement))[:, None], uphill(
+            self.patients.between(u), modes.phi, modes.look.gradient[:, :k]), 0.0)
+        y = y - 2.0 * np.einsum("pkm,pkl,pk->pm", curvature.turn, curvature.axes, left,
+                                optimize=True)
         v = np.einsum("pkm,pm->pk", curvature.rough, y)
         scores: np.ndarray = -2.0 * moves.height + own + np.einsum("pk,pkq->pq", v, moves.rising)
         scores[:, self.patients.shared] += -2.0 * modes.look.gradient[:, k:] + shared \
@@ -216,16 +230,21 @@ def _log_det(data: Arrays, precision: Any, look: Look) -> Any:
                                look.value)
 
 
-def _first_order(data: Arrays, at: Between, look: Look) -> np.ndarray:
+def _linearised(model: PopulationModel, data: Arrays, u: jax.Array) -> Any:
+    """(P,), FO with the constant, of the population alone."""
+    at = between(model, data, u)
+    return _first_order(data, at, look_at(model, data, u, at.mu, typical_sds(model, data, u)))
+
+
+def _first_order(data: Arrays, at: Between, look: Look) -> Any:
     """(P,), FO with the constant: a normal y with what the predictions' slopes at the typical
     patient make of Omega. b' H^-1 b is what a mode of the linear model would gain."""
     k = look.information.shape[-1]
     with np.errstate(all="ignore"):
         low = factor(at.precision, information_of(data, look.weight, look.jacobian[..., :k]))
         gain = solve_lower(low, [look.gradient[:, i] for i in range(k)])
-    return np.asarray(-2.0 * look.value - sum((x**2 for x in gain), np.zeros_like(look.value))
-                      + log_determinant(low, look.value)
-                      + sum(2.0 * np.log(row[i]) for i, row in enumerate(at.low)))
+    return -2.0 * look.value - sum(x**2 for x in gain) + log_determinant(low, look.value) \
+        + sum(2.0 * jnp.log(row[i]) for i, row in enumerate(at.low))
 
 
 def _shifts(modes: Top, moves: Moves) -> np.ndarray:

@@ -4,7 +4,7 @@ direction, and draws from the asymptotic normal."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -12,30 +12,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from carpk.correlated import correlations
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 
-AT_BOUND = 1e-3  # of a spread: below it patients do not differ
+_LARGEST = float(np.finfo(float).max)
 _STEP = 1e-3  # of a standard error: gradients are exact to 1e-6
-_FLAT = 1e-6  # of the largest eigenvalue, in standard errors by the scores: no information
+_FLAT = 1e-6  # of the largest eigenvalue, in units of each parameter's own: no information
+_AT_BOUND = 1e-3  # of what is a large spread: below it patients do not differ
 
 
 class Uncertainty(NamedTuple):
-    """On the real line, of the Q free parameters.
+    """On the real line, of the Q free parameters; 0 in the places of those that `at_zero` names,
+    given whose values it is.
 
     covariance : (Q, Q), the inverse of the observed information; where that is not positive
         definite, the inverse of the sum of squared scores stands in the directions it lacks
     sandwich : (Q, Q), covariance x sum of squared scores x covariance
     condition : largest over smallest eigenvalue of the correlation matrix
     flat : a sentence on the direction without information, or ""
-    held : a sentence on each spread at its bound of 0
     """
 
     covariance: np.ndarray
     sandwich: np.ndarray
     condition: float
     flat: str
-    held: tuple[str, ...] = ()
 
 
 def hessian_of(gradient: Callable[[np.ndarray], np.ndarray], u: np.ndarray,
@@ -50,43 +51,63 @@ def hessian_of(gradient: Callable[[np.ndarray], np.ndarray], u: np.ndarray,
     return 0.5 * (matrix + matrix.T)
 
 
-def uncertainty(model: PopulationModel, u: np.ndarray, hessian: np.ndarray,
-                scores: np.ndarray) -> Uncertainty:
-    """From the Hessian (Q, Q) and the patients' gradients (P, Q) of -2 log-likelihood at u (Q,).
-
-    Where a spread is at its bound of 0 there is no standard error of it, and those of the others
-    are given that it is 0: on the real line it stands there alone, with an SD of 1.
-    """
-    theta = to_theta(model, jnp.asarray(u))
-    held = [n for n in model.free if n in model.sds and float(theta[n]) < AT_BOUND]
-    inside = [k for k, n in enumerate(model.free) if n not in held]
-    known = _inside([model.free[k] for k in inside], hessian[np.ix_(inside, inside)],
-                    scores[:, inside])
-    covariance, sandwich = np.eye(len(u)), np.eye(len(u))
-    covariance[np.ix_(inside, inside)] = known.covariance
-    sandwich[np.ix_(inside, inside)] = known.sandwich
-    return known._replace(covariance=covariance, sandwich=sandwich, held=tuple(
-        f"{n} is at its bound of 0: the patients do not differ in it, and standard errors are "
-        "given that" for n in held))
+def at_zero(model: PopulationModel, theta: Mapping[str, Any]) -> dict[str, str]:
+    """The free parameters that have no standard error, and of each the spread at its bound of 0
+    that it is, or is a correlation of; theta : values by name, natural scale."""
+    near = [n for n in dict.fromkeys(model.sds) if n in model.free and float(theta[n])
+            < _AT_BOUND * model.structure.parameter(n.partition("_")[2]).size]
+    pairs = [(a, b) for block in model.blocks for k, b in enumerate(block) for a in block[:k]]
+    return {n: n for n in near} | {
+        name: f"omega_{n}" for pair in pairs for n in pair
+        if f"omega_{n}" in near and (name := correlations(pair)[0]) in model.free}
 
 
-def _inside(names: Sequence[str], hessian: np.ndarray, scores: np.ndarray) -> Uncertainty:
-    squares = 0.25 * scores.T @ scores
-    information = 0.5 * hessian
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(squares), 1e-300))
+def inside(model: PopulationModel, u: np.ndarray) -> np.ndarray:
+    """(Q,): which free parameters are not among those of `at_zero`."""
+    lost = at_zero(model, to_theta(model, jnp.asarray(u)))
+    return np.array([n not in lost for n in model.free])
+
+
+def said_of_zero(model: PopulationModel, u: np.ndarray) -> list[str]:
+    """Of the spreads that came to their bound, at most one sentence."""
+    near = [n for n in at_zero(model, to_theta(model, jnp.asarray(u))) if n in model.sds]
+    it, own, are = ("it", "its", "is") if len(near) == 1 else ("they", "their", "are")
+    return [f"{' and '.join(near)} {are} at {own} bound of 0: {own} standard error is not defined, "
+            f"and those of the others are given that {it} {are} 0"] if near else []
+
+
+def uncertainty(model: PopulationModel, hessian: np.ndarray, scores: np.ndarray,
+                there: np.ndarray | None = None) -> Uncertainty:
+    """From the Hessian (Q, Q) and the patients' gradients (P, Q) of -2 log-likelihood; there (Q,):
+    as of `inside`, all where not given."""
+    size = len(hessian)
+    places = np.flatnonzero(np.ones(size, bool) if there is None else there)
+    block = np.ix_(places, places)
+    squares = 0.25 * scores[:, places].T @ scores[:, places]
+    information = 0.5 * hessian[block]
+    scale = 1.0 / np.sqrt(np.maximum(np.maximum(
+        np.diagonal(information), np.diagonal(squares)), 1e-300))
     own, axes = np.linalg.eigh(information * np.outer(scale, scale))
-    flat = own <= _FLAT * own.max()
+    flat = own <= _FLAT * own.max(initial=0.0)
     said = ""
     if flat.any():
         # what the scores know stands in: it is at least positive
         borrowed = np.einsum("qa,qr,ra->a", axes, squares * np.outer(scale, scale), axes)
         own = np.where(flat, np.maximum(borrowed, 1e-3), own)
-        said = _named(names, axes[:, int(np.argmin(np.where(flat, own, np.inf)))])
-    covariance = np.outer(scale, scale) * ((axes / own) @ axes.T)
-    sds = np.sqrt(np.diagonal(covariance))
-    spread = np.linalg.eigvalsh(covariance / np.outer(sds, sds))
-    return Uncertainty(covariance, covariance @ squares @ covariance,
-                       float(spread.max() / max(spread.min(), 1e-300)), said)
+        said = _named([model.free[k] for k in places],
+                      axes[:, int(np.argmin(np.where(flat, own, np.inf)))])
+    covariance, sandwich = np.zeros((size, size)), np.zeros((size, size))
+    covariance[block] = known = np.outer(scale, scale) * ((axes / own) @ axes.T)
+    sandwich[block] = known @ squares @ known
+    return Uncertainty(covariance, sandwich, condition_of(covariance), said)
+
+
+def condition_of(covariance: np.ndarray) -> float:
+    """Largest over smallest eigenvalue of the correlation matrix of what varies."""
+    places = np.flatnonzero(np.diagonal(covariance))
+    sds = np.sqrt(np.diagonal(covariance)[places])
+    own = np.linalg.eigvalsh(covariance[np.ix_(places, places)] / np.outer(sds, sds))
+    return float(own.max(initial=1.0) / max(own.min(initial=1.0), 1e-300))
 
 
 def _named(names: Sequence[str], direction: np.ndarray) -> str:
@@ -116,6 +137,27 @@ def natural_scale(model: PopulationModel, u: np.ndarray, covariances: Sequence[n
             for n, s in slopes.items()} for c in covariances]
     return {n: float(v) for n, v in values.items()}, ses, {
         n: np.asarray(v) for n, v in moved.items()}
+
+
+def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \
+        -> dict[str, dict[str, float]]:
+    """By name: estimate, se, lower95, upper95 (from the real line, so that they keep to the
+    bounds), and se_sandwich. A spread at its bound of 0 has 0 for its se, where none is defined."""
+    half = 1.959963984540054 * np.sqrt(np.diagonal(known.covariance))
+    values, (ses, robust), ends = natural_scale(model, u, (known.covariance, known.sandwich),
+                                                np.stack([u - half, u + half]))
+    joint = {n for n in model.free if n.startswith("corr_")}  # ends of partial ones would mislead
+    table = {}
+    for n in model.free:
+        low, high = (float(e) for e in ends[n])
+        if n in joint:
+            wide = 1.959963984540054 * ses[n] / max(1.0 - values[n]**2, 1e-12)
+            low, high = (float(np.tanh(np.arctanh(values[n]) + s * wide)) for s in (-1, 1))
+        # an end beyond all numbers, of what the data know nothing of, is the largest one there is
+        table[n] = {k: float(np.clip(v, -_LARGEST, _LARGEST)) for k, v in {
+            "estimate": values[n], "se": ses[n], "lower95": low, "upper95": high,
+            "se_sandwich": robust[n]}.items()}
+    return table
 
 
 def normal_draws(u: np.ndarray, covariance: np.ndarray, draws: int, seed: int) -> np.ndarray:

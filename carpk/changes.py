@@ -13,11 +13,17 @@ import pandas as pd
 
 from carpk.cohort import Design
 from carpk.covariate_models import CovariateEffect
-from carpk.effects import coefficients, column_problems, covariate_model, with_form
+from carpk.effects import (
+    coefficients,
+    column_problems,
+    covariate_model,
+    value_problems,
+    with_form,
+)
 from carpk.epochs import OCCASION, OFF, Epochs, courses, epochs_between
 from carpk.occasions import occasion_columns
 from carpk.population_model import PopulationModel
-from carpk.problems import Problem
+from carpk.problems import Problem, errors
 
 Arrays = dict[str, Any]
 
@@ -94,21 +100,29 @@ def over_time(model: PopulationModel, columns: Mapping[str, Any], values: Arrays
     return out
 
 
-def resolved_over_time(model: PopulationModel, design: Design, source: str) \
+def resolved_over_time(model: PopulationModel, design: Design, source: str,
+                       planned: bool = False) \
         -> tuple[tuple[CovariateEffect, ...], list[Problem]]:
     """The changing effects with form, reference and points, and all that is wrong with the rules
-    and the columns they read."""
+    and the columns they read. planned : nothing is estimated, so patients may be alike."""
     found = [_no_change(design, n, source) for n in model.time_varying
              if n not in design.varying and not (
                  model.time_varying[n] == "window" and n in design.changing)]
+    found += [p for n, rule in model.time_varying.items() if rule == "linear"
+              for p in _no_numbers(design, n, source)]
     if found or not model.rules:
         return (), found
     epochs = epochs_of(model, design)
     assert epochs is not None
     first = epochs.at(np.zeros((len(design.ids), 1)), np.full((len(design.ids), 1), np.inf))
     starts = np.arange(len(design.ids)) * epochs.start.shape[1] + first[:, 0]
-    whole = by_epoch(design, epochs, epochs.first)[epochs.lasting().ravel()]
-    begin = by_epoch(design, epochs, epochs.first).iloc[starts].set_axis(design.covariates.index)
+    every = by_epoch(design, epochs, epochs.first)
+    begin = every.iloc[starts].set_axis(design.covariates.index)
+    whole = every.set_axis(np.repeat(design.covariates.index, epochs.start.shape[1]))
+    own = np.where(design.observed, epochs.at(design.time, design.line), first)
+    each = np.arange(epochs.start.shape[1])
+    seen = (each >= own.min(axis=1, keepdims=True)) & (each <= own.max(axis=1, keepdims=True))
+    met, whole = whole[(epochs.lasting() & seen).ravel()], whole[epochs.lasting().ravel()]
     still = {n: p for n, p in design.varying.items() if n not in model.time_varying}
     made: list[CovariateEffect] = []
     for asked in changing_effects(model):
@@ -118,8 +132,10 @@ def resolved_over_time(model: PopulationModel, design: Design, source: str) \
         new = [p for p in problems if p not in found]
         found += new
         if not problems:
-            made.append(_referenced(model, effect, begin, whole))
-    if not found and model.structure.solution:
+            made.append(whole_effect := _referenced(model, effect, begin, whole))
+            x = covariate_model(effect).read(met, effect)
+            found += dict.fromkeys(value_problems(whole_effect, met, x, source, planned))
+    if not errors(found) and model.structure.solution:
         found += _within_courses(model, design, epochs, source)
     return tuple(made), found
 
@@ -156,14 +172,10 @@ def _row_problems(model: PopulationModel, effect: CovariateEffect, design: Desig
     for name in (n for n in form.needs(effect) if n in model.time_varying):
         rows, rule = design.changing, model.time_varying[name]
         values = pd.to_numeric(rows[name], errors="coerce")
-        wrong = [(rows[name].notna() & values.isna() & (form.numeric or rule == "linear"),
-                  "not a number, and this needs one", "words? category, with another rule"),
-                 ((values <= 0) & form.positive,
-                  f"{effect.form} needs values above 0", "take exponential, or correct the value")]
-        found += [Problem("error", what, remedy, source, int(rows["line"][k]), rows["ID"][k],
-                          name, str(rows[name][k]))
-                  for where, what, remedy in wrong for k in rows.index[where]
-                  if rows["ID"][k] in design.ids and not pd.isna(rows[name][k])]
+        found += _no_numbers(design, name, source) if form.numeric and rule != "linear" else []
+        found += _rows_where((values <= 0) & form.positive, design, name, source,
+                             f"{effect.form} needs values above 0",
+                             "take exponential, or correct the value")
         if rule == "window" and form.positive:
             found.append(Problem("error", f"a window is 0 while it is off, and {effect.form} needs "
                                  "values above 0", "take exponential, linear or category", source,
@@ -173,6 +185,22 @@ def _row_problems(model: PopulationModel, effect: CovariateEffect, design: Desig
                                  "cannot move as it is met", "take locf or nocb", source,
                                  column=name))
     return found
+
+
+def _no_numbers(design: Design, name: str, source: str) -> list[Problem]:
+    """An error at each row of a changing column that holds no number."""
+    rows = design.changing[name]
+    return _rows_where(pd.to_numeric(rows, errors="coerce").isna(), design, name, source,
+                       "not a number, and this needs one", "words? category, with another rule")
+
+
+def _rows_where(wrong: pd.Series, design: Design, name: str, source: str, what: str,
+                remedy: str) -> list[Problem]:
+    """An error at each of the rows of a changing column that has a value."""
+    rows = design.changing
+    return [Problem("error", what, remedy, source, int(rows["line"][k]), rows["ID"][k], name,
+                    str(rows[name][k])) for k in rows.index[wrong & rows[name].notna()]
+            if rows["ID"][k] in design.ids]
 
 
 def _within_courses(model: PopulationModel, design: Design, epochs: Epochs, source: str) \

@@ -312,6 +312,9 @@ def compare(
         method: Annotated[str | None, typer.Option(
             help="put fits by maximum likelihood on one scale, whatever they were fitted by",
             metavar="importance_sampling")] = None,
+        plot: Annotated[str | None, typer.Option(
+            help="draw the differences between posteriors, .svg or .png",
+            metavar="FILE.svg")] = None,
         out: Annotated[str | None, typer.Option(
             help="write the table here as well", metavar="FILE.csv")] = None,
         overwrite: Annotated[bool, typer.Option(
@@ -323,14 +326,16 @@ def compare(
     """
     if blq is not None and kfold is not None:
         raise typer.BadParameter("--blq makes one fit again, --kfold several: take one of them")
+    if blq is not None and plot is not None:
+        raise typer.BadParameter("--blq has a table, and no plot")
     if blq is not None:
         from carpk import cli_blq
         raise typer.Exit(cli_blq.run(fits, blq, out, overwrite, lambda found: show(found, 12)))
     if kfold is not None:
         from carpk import cli_kfold
-        raise typer.Exit(cli_kfold.run(fits, kfold, out, overwrite))
+        raise typer.Exit(cli_kfold.run(fits, kfold, out, overwrite, plot))
     from carpk import cli_compare
-    cli_compare.run(fits, method, out, overwrite)
+    cli_compare.run(fits, method, out, overwrite, plot)
 
 
 app.command("report")(refusing(cli_report.command))

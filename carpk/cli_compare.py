@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from carpk.comparison import compare
+from carpk.comparison_drawing import draw_comparison, must_be_a_free_picture
 from carpk.fitting import Fit, load_fit
 from carpk.model_choice import choose
 from carpk.problems import Problem, RequestError
@@ -18,15 +19,20 @@ _ASKS = {"patient": "A new patient (whole patients left out, random effects inte
          "observation": "Another level of a known patient (single observations left out)"}
 
 
-def run(folders: Sequence[Path], method: str | None, out: str | None, overwrite: bool) -> None:
+def run(folders: Sequence[Path], method: str | None, out: str | None, overwrite: bool,
+        plot: str | None = None) -> None:
     """Compares fits by their folders; prints, and writes a CSV where `out` is given (of fits by
-    maximum likelihood, the tests beside it)."""
+    maximum likelihood, the tests beside it) and a picture where `plot` is."""
     names = [f.name for f in folders]
     files = [] if out is None else [Path(out)]
     if len(set(names)) < len(names):
         raise RequestError(Problem("error", "the same fit is named twice", "name each once"))
     fits = {f.name: load_fit(f) for f in folders}
     likeliest = method is not None or all("estimates" in f.manifest for f in fits.values())
+    if likeliest and plot is not None:
+        raise RequestError(Problem("error", "the plot is of leave-one-out, and these are compared "
+                                   "by their likelihood", "drop it", column="--plot", found=plot))
+    must_be_a_free_picture(plot, overwrite)
     if files and likeliest:
         files.append(files[0].with_name(f"{files[0].stem}_tests{files[0].suffix}"))
     if not overwrite and (there := [f for f in files if f.exists()]):
@@ -40,6 +46,9 @@ def run(folders: Sequence[Path], method: str | None, out: str | None, overwrite:
     for file, table in zip(files, tables, strict=False):
         table.to_csv(file, index=False, float_format="%.8g", lineterminator="\n")
         console.print(str(file))
+    if plot is not None:
+        draw_comparison(plot, tables[0], [n for n, f in fits.items() if not f.convergence.ok])
+        console.print(plot)
 
 
 def _by_likelihood(fits: Mapping[str, Fit], method: str | None, console: Console) \

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from carpk.cohort import Cohort
 from carpk.comparison import must_be_comparable
+from carpk.comparison_drawing import draw_comparison, must_be_a_free_picture
 from carpk.cross_validation import folds_of, kfold, must_lack_nothing
 from carpk.fitting import Fit, fit, load_fit
 from carpk.problems import Problem, RequestError
@@ -23,7 +24,8 @@ from carpk.requests import Request, table
 _PLACE = "kfold"  # in the folder of the fit that is made again
 
 
-def run(folders: list[Path], count: int, out: str | None, overwrite: bool) -> int:
+def run(folders: list[Path], count: int, out: str | None, overwrite: bool,
+        plot: str | None = None) -> int:
     """Makes the refits that are not there yet, prints which model predicts left-out patients
     better; the exit code. Each refit is kept in FIT/kfold, and found there when asked again."""
     names = [f.name for f in folders]
@@ -31,6 +33,7 @@ def run(folders: list[Path], count: int, out: str | None, overwrite: bool) -> in
         raise RequestError(Problem("error", "the same fit is named twice", "name each once"))
     if out is not None and Path(out).exists() and not overwrite:
         raise RequestError(Problem("error", "there is such a file", "--overwrite replaces it", out))
+    must_be_a_free_picture(plot, overwrite)
     fits = {f.name: load_fit(f) for f in folders}
     must_be_comparable(fits)
     must_lack_nothing(fits)
@@ -56,6 +59,10 @@ def run(folders: list[Path], count: int, out: str | None, overwrite: bool) -> in
     if out is not None:
         numbers.to_csv(out, index=False, float_format="%.8g", lineterminator="\n")
         console.print(out)
+    if plot is not None:
+        draw_comparison(plot, numbers, [n for n, made in refits.items()
+                                        if not all(r.convergence.ok for r in made)])
+        console.print(plot)
     return 3 if failed else 0
 
 

@@ -12,7 +12,7 @@ from carpk.fitting import Fit, load_fit
 from carpk.outfiles import not_free
 from carpk.plots import png, svg
 from carpk.plots.vpc import SCALES, figure
-from carpk.predictive_check import no_such_covariate, vpc
+from carpk.predictive_check import left_out, no_such_covariate, vpc
 from carpk.problems import Problem, RequestError
 from carpk.program_cache import keep_programs
 
@@ -45,6 +45,8 @@ def run(folder: Path, output: str | None, *, by: str | None, corrected: bool, bi
     picture.write_bytes((png if picture.suffix == ".png" else svg)(drawn))
     numbers = numbers.replace([-np.inf, np.inf], np.nan)  # a percentile among censored levels
     numbers.to_csv(table, index=False, float_format="%.8g", lineterminator="\n")
+    if said := left_out(fit):
+        typer.echo(said, err=True)
     return [picture, table]
 
 

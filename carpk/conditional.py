@@ -140,9 +140,11 @@ class Patients:
         """What there is to see at phi."""
         return self.looks([(u, phi)])[0]
 
-    def looks(self, places: Sequence[tuple[Any, Any]]) -> list[Look]:
-        """The looks at some u and phi, on all cores."""
-        running = [self._look(self._full, u, self._all(phi), self._held(u)) for u, phi in places]
+    def looks(self, places: Sequence[tuple[Any, Any]], held: Any = None) -> list[Look]:
+        """The looks at some u and phi, on all cores; held : a population whose typical patient's
+        residual SDs they have, where these are held; each look's own where not given."""
+        running = [self._look(self._full, u, self._all(phi), self._held(
+            u if held is None else held)) for u, phi in places]
         return [jax.tree.map(lambda x: np.asarray(x)[:self.count], seen) for seen in running]
 
     def rows(self, u: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -241,13 +243,15 @@ class Patients:
             return value.sum(axis=1), np.einsum("pn,pnk->pk", slope, own), \
                 information_of(self.data, weight, own)
 
+        every = np.arange(len(u))
+        places = self.residual if self.interaction else every  # SDs that are held follow them all
         with np.errstate(invalid="ignore"):  # where a solve failed
-            height, rising, precision = differences(by_population, u, np.arange(len(u)))
-            more_height, more_rising, of_rows = self.by_residuals(u, by_rows)
-        height[:, self.residual] += more_height
-        rising[..., self.residual] += more_rising
+            height, rising, precision = differences(by_population, u, every)
+            more_height, more_rising, of_rows = differences(by_rows, u, places)
+        height[:, places] += more_height
+        rising[..., places] += more_rising
         information = np.zeros((*look.information.shape, len(u)))
-        information[..., self.residual] = of_rows
+        information[..., places] = of_rows
         return Moves(height, rising, information, precision)
 
     def _search(self, u: Any, phi: np.ndarray) -> Top:

@@ -24,7 +24,8 @@ from carpk.solve import Arrays, arrays
 from carpk.structure import named
 
 COLUMNS = ("covariate", "value", "reference", "quantity", "kind", "scale", "median", "lower95",
-           "upper95", "direction", "within", "band", "coefficient", "explained", "kappa", "missing")
+           "upper95", "direction", "within", "band", "coefficient", "explained",
+           "explained_lower95", "explained_upper95", "kappa", "missing")
 _DRAWS = 1000
 _POINTS = 561  # 20 a day over 28 days
 _NOTHING = 0.01  # of a ratio: a peak is read off the grid, so less is not told from nothing
@@ -56,10 +57,10 @@ def covariates(fit: Fit) -> pd.DataFrame:
     within: that the ratio lies within `relevant`; band: whether its whole interval lies within or
     outside of that, or across an end; coefficient: those that make it up;
     explained: of a parameter, the share of the between-patient variance (link scale) that the
-    column explains in these patients, mean: the covariance of what it does with what all the
-    parameter's covariates do, over the whole variance. Those of a parameter's covariates add up
-    to what they explain together, and that of one that only undoes another is below 0; NaN of one
-    that changes in a patient, whose row is for a patient who has that value all along;
+    column explains in these patients, mean and interval: the covariance of what it does with what
+    all the parameter's covariates do, over the whole variance. Those of a parameter's covariates
+    add up to what they explain together, and that of one that only undoes another is below 0; NaN
+    of one that changes in a patient, whose row is for a patient who has that value all along;
     kappa: under a horseshoe, the mean shrinkage factor of the coefficient (of several, the least
     shrunk): near 1 it is held at 0, near 0 the data decide; NaN without, and of one that changes;
     missing: how many patients lack the covariate, whose values were modelled.
@@ -100,8 +101,9 @@ def covariates(fit: Fit) -> pd.DataFrame:
                 "outside" if upper < low or lower > high else "across",
                 "coefficient": " ".join(n for e in mine if e.parameter == quantity
                                         for n in coefficients(e)),
-                "explained": explained.get((quantity, column), np.nan)
-                if kind == "parameter" else np.nan,
+                **dict(zip(("explained", "explained_lower95", "explained_upper95"), explained.get(
+                    (quantity, column) if kind == "parameter" else ("", ""), [np.nan] * 3),
+                    strict=True)),
                 "kappa": min((kappas[n] for e in mine if e.parameter == quantity
                               for n in coefficients(e) if e.form != "category" or
                               n == f"{e.stem}_{value}"), default=np.nan),
@@ -247,9 +249,10 @@ def _kappas(fit: Fit, theta: dict[str, np.ndarray]) -> dict[str, float]:
     return factors
 
 
-def _explained(fit: Fit, theta: dict[str, np.ndarray]) -> dict[tuple[str, str], float]:
+def _explained(fit: Fit, theta: dict[str, np.ndarray]) -> dict[tuple[str, str], list[float]]:
     """By parameter and column, the share of the variance between these patients that the column
-    explains; of what does not vary otherwise, the share of what covariates do."""
+    explains, its mean and 95 % interval; of what does not vary otherwise, the share of what
+    covariates do."""
     model = fit.model
     columns = model.effect_columns(fit.design.covariates)
     still = [e for e in model.effects if not model.changes(e)]
@@ -269,5 +272,5 @@ def _explained(fit: Fit, theta: dict[str, np.ndarray]) -> dict[tuple[str, str], 
             found |= {(parameter, c): (v * away).mean() for c, v in moved.items()}
         return found
 
-    return {k: float(np.mean(v)) for k, v in
+    return {k: [float(np.mean(v)), *map(float, np.quantile(v, [0.025, 0.975]))] for k, v in
             shares({n: jnp.asarray(v) for n, v in theta.items()}).items()}

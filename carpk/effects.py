@@ -206,7 +206,7 @@ def resolved_effects(structure: StructuralModel, effects: Sequence[CovariateEffe
                                  source, column=effect.key))
             continue
         whole = form.found(x, effect)
-        found += _value_problems(whole, here, x, source, planned)
+        found += value_problems(whole, here, x, source, planned)
         made.append(whole)
     return tuple(made), found
 
@@ -260,17 +260,22 @@ def column_problems(effect: CovariateEffect, table: pd.DataFrame,
     return found
 
 
-def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray, source: str,
+def value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray, source: str,
                     planned: bool) -> list[Problem]:
-    """What the patients' values say against an effect, or to know of it."""
-    columns = covariate_model(effect).columns(x, effect)
+    """What the patients' values say against an effect, or to know of it.
+
+    table : index ID, a row for each of x, of what changes in a patient several
+    """
+    columns = np.asarray(covariate_model(effect).columns(x, effect))
     if effect.form == "category":
         if planned:
             return []
-        found = [Problem("warning", f"only {int(n)} of {len(x)} patients are of this level: its "
-                         "coefficient is mostly the prior's", "join levels, or leave it out",
-                         source, column=effect.key, found=str(level))
-                 for level, n in zip(effect.points, columns.sum(axis=0), strict=True) if n < _FEW]
+        counts = [table.index[c > 0].nunique() for c in columns.T]
+        found = [Problem("warning", f"only {n} of {table.index.nunique()} patients are of this "
+                         "level: its coefficient is mostly the prior's",
+                         "join levels, or leave it out", source, column=effect.key,
+                         found=str(level))
+                 for level, n in zip(effect.points, counts, strict=True) if n < _FEW]
         others = columns.sum(axis=1) == 0
         if not others.any():
             found.append(Problem("error", "no patient has the reference level",
@@ -288,6 +293,13 @@ def _value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray,
     elif np.ptp(x) == 0 and not planned:
         found.append(Problem("error", "all patients have the same value", "leave it out", source,
                              column=effect.key, found=f"{x[0]:g}"))
+    elif not planned:
+        found += [Problem("error", f"no patient lies where {name} acts: the data say nothing of "
+                          f"it; the values are {x.min():g} to {x.max():g}",
+                          "put the reference or the knots among them", source, column=effect.key,
+                          found=effect.written)
+                  for name, c in zip(coefficients(effect), columns.T, strict=True)
+                  if np.ptp(c) == 0]
     if covariate_model(effect).positive and not float(effect.reference or 0) > 0:
         found.append(Problem("error", "the reference must be above 0", "for instance power(70)",
                              column=effect.key, found=str(effect.reference)))

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.approximations import Approximation
-from carpk.asymptotics import Uncertainty, uncertainty
+from carpk.asymptotics import Uncertainty, condition_of, inside, uncertainty
 from carpk.cohort import quantification_limits
 from carpk.geometry import noncentred
 from carpk.likelihood import drawn_rows, population_location, predicted_rows, to_theta
@@ -53,16 +53,15 @@ def as_asked(which: str, known: Uncertainty, approximation: Approximation, u: np
         return known, ()
     said = f"standard errors are by the {which}" + " information" * (which == "expected")
     if which == "sandwich":
-        sds = np.sqrt(np.diagonal(known.sandwich))
-        own = np.linalg.eigvalsh(known.sandwich / np.outer(sds, sds))
-        return known._replace(covariance=known.sandwich, condition=float(
-            own.max() / max(own.min(), 1e-300))), (said,)
+        return known._replace(covariance=known.sandwich,
+                              condition=condition_of(known.sandwich)), (said,)
     parts = simulated_information(approximation, u, slopes, seed)
     model, whole = approximation.model, parts.mean(axis=0)
-    expected = uncertainty(model, u, 2.0 * whole, scores)
+    there = inside(model, u)
+    expected = uncertainty(model, 2.0 * whole, scores, there)
     # jackknife over the parts: how far other simulations would move a standard error
-    others = np.stack([np.diagonal(uncertainty(model, u, 2.0 * (len(parts) * whole - part)
-                                               / (len(parts) - 1), scores).covariance)
+    others = np.stack([np.diagonal(uncertainty(model, 2.0 * (len(parts) * whole - part)
+                                               / (len(parts) - 1), scores, there).covariance)[there]
                        for part in parts])
     noise = np.sqrt((len(parts) - 1) * np.log(others).var(axis=0)).max() / 2
     count = _each(len(scores)) * _BATCHES * len(scores)

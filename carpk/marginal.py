@@ -24,6 +24,7 @@ from carpk.likelihood import data_of, from_theta
 from carpk.population_model import PopulationModel
 from carpk.preparation import choose_steps, resolve
 from carpk.problems import Problem, RequestError
+from carpk.stated_values import DROWNS, drowns
 from carpk.tails import TAILS
 
 SAMPLING = "importance_sampling"
@@ -140,9 +141,13 @@ def _at(model: PopulationModel, theta: Mapping[str, float]) -> PopulationModel:
 def _impossible(model: PopulationModel, name: str, value: float) -> str:
     if not math.isfinite(value):
         return "must be finite"
+    if drowns(model.structure, name, value):
+        return "{}: {}".format(*DROWNS)
     if name in model.fixed:
         return ""
     real = float(model.priors[name].scale.to_real(jnp.asarray(value)))
+    if value == 0.0 and name in model.sds:
+        return "a spread that is estimated is above 0: " + DROWNS[1]
     return "" if math.isfinite(real) else "beyond its bounds: SDs and log-normal values are " \
         "above 0, correlations and logit values inside their intervals"
 

@@ -12,7 +12,15 @@ import jax
 import numpy as np
 
 from carpk.approximations import Approximation, Likelihood, Method, refuse_binary
-from carpk.asymptotics import Uncertainty, hessian_of, natural_scale, normal_draws, uncertainty
+from carpk.asymptotics import (
+    Uncertainty,
+    estimates,
+    hessian_of,
+    inside,
+    normal_draws,
+    said_of_zero,
+    uncertainty,
+)
 from carpk.checkpoints import Checkpoints, Progress
 from carpk.climbing import Top
 from carpk.conditional import Curvature, Patients
@@ -30,10 +38,8 @@ from carpk.solve import Arrays
 from carpk.starting_values import began, climbing_from, kept_start, start_kept
 
 _ROUNDS = 200  # quasi-Newton steps
-_ELSE = {"": "data", "data": ""}  # where a search begins anew that did not come to rest
+_HOPELESS = 1.0  # OFV still to be gained where a search stopped: another begins elsewhere
 _STANDING = 1e-5  # OFV still to be gained by the quadratic model, below which a fit stands
-_LARGEST = float(np.finfo(float).max)
-_NUMERIC = 1e-4  # on the real line, for the gradients of FO and FOCE by differences
 
 
 class Found(NamedTuple):
@@ -117,19 +123,10 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
 
 def with_scores(approximation: Approximation, u: np.ndarray, phi: Any, anew: bool = False) \
         -> tuple[Likelihood, np.ndarray]:
-    """The likelihood and the patients' gradients (P, Q): exact, or of FO and FOCE by central
-    differences, whose residual SDs follow the population in ways of their own."""
-    exact = approximation.method in ("focei", "laplace")
-    found = approximation.likelihood(u, phi, exact, anew)
-    if exact:
-        assert found.scores is not None
-        return found, found.scores
-    columns = []
-    for k in range(len(u)):
-        step = _NUMERIC * (np.arange(len(u)) == k)
-        a, b = (approximation.likelihood(u + s, found.modes.phi).patients for s in (step, -step))
-        columns.append((a - b) / (2 * _NUMERIC))
-    return found, np.stack(columns, axis=1)
+    """The likelihood and the patients' gradients (P, Q)."""
+    found = approximation.likelihood(u, phi, True, anew)
+    assert found.scores is not None
+    return found, found.scores
 
 
 def slopes_of(approximation: Approximation, u: np.ndarray, phi: Any) -> np.ndarray:
@@ -177,10 +174,12 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
         hessian = hessian_of(lambda u, phi=phi: with_scores(  # type: ignore[misc]
             approximation, u, phi)[1].sum(axis=0), best.u, np.minimum(sizes, 1.0))
         gradient = _scores(best).sum(axis=0)
-        own = np.linalg.eigvalsh(hessian)
-        if own.min() <= 0:
+        there = np.flatnonzero(inside(approximation.model, best.u))  # spreads at 0 stay there
+        curved = hessian[np.ix_(there, there)]
+        if np.linalg.eigvalsh(curved).min(initial=1.0) <= 0:
             return best, hessian
-        step = -np.linalg.solve(hessian, gradient)
+        step = np.zeros_like(gradient)
+        step[there] = -np.linalg.solve(curved, gradient[there])
         gain = -0.5 * float(gradient @ step)
         if gain < 1e-4:
             return best._replace(gain=gain), hessian
@@ -202,7 +201,7 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
               progress: Progress, method: Method, draws: int, covariance: str = "observed",
               inits: str = "", starts: int = 1, kept: Checkpoints | None = None) -> Found:
     """A maximum-likelihood fit by one of the approximations: the best of several starts, each
-    kept as it ends, or from one start, and from the other kind where that comes to no rest.
+    kept as it ends, or from one start, and from the data's where that comes to no rest.
 
     covariance : of the standard errors, see `carpk.expected_information`
     """
@@ -217,30 +216,32 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
         return start_kept(kept if starts > 1 else None, lambda: climbing_from(
             model, data, ids, seed, inits, patients))
 
-    def searched(start: Start) -> tuple[Maximum, np.ndarray, Start, list[Ended]]:
+    def searched(start: Start) -> tuple[Maximum, Start, list[Ended], Callable[[int], None]]:
         ended, top, told = _searched(approximation, start, starts, seed, progress, kept)
-        return *settled(approximation, top, told), start, ended
+        return top, start, ended, told
 
     start = begin(inits)
     progress("start", 1, 1)
     begun = time.perf_counter()
     tries = [searched(start)]
-    if starts == 1 and inits in _ELSE and not (tries[0][0].rested or tries[0][0].torn):
-        with suppress(RequestError):  # the other start may be none for this model
-            tries.append(searched(begin(_ELSE[inits])))
-    best, hessian, start, ended = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
+    if starts == 1 and inits == "" and not tries[0][0].gain < _HOPELESS:
+        with suppress(RequestError):  # of what changes in a patient the data tell no start
+            other = begin("data")
+            tries += [searched(other)] if not np.array_equal(other.u, start.u) else []
+    top, start, ended, told = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
+    best, hessian = settled(approximation, top, told)
     progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
-    scores = _scores(best)
-    known, said = as_asked(covariance, uncertainty(model, best.u, hessian, scores), approximation,
-                           best.u, scores, slopes_of, seed)
+    known, said = as_asked(covariance, uncertainty(
+        model, hessian, _scores(best), inside(model, best.u)), approximation, best.u,
+        _scores(best), slopes_of, seed)
     if method == "fo":  # which looked at nobody but the typical patient: NONMEM's POSTHOC
         best = best._replace(found=best.found._replace(modes=approximation.patients.modes(best.u)))
     records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)
     reasons, remarks, measures = judged(approximation, ids, best, known)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
     said += tuple(f"the search did not come to rest, at an OFV of {tries[0][0].ofv:.2f}; from "
-                  f"inits = '{_ELSE[inits]}' it ended at {other[0].ofv:.2f}" for other in tries[1:])
+                  f"inits = 'data' it ended at {top.ofv:.2f}" for top, *_ in tries[1:])
     return Found(theta, phi, (*reasons, *alone), (*remarks, *apart, *said), measures,
                  {"start": begun - clock, "estimate": done - begun,
                   "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known),
@@ -309,27 +310,6 @@ def _told(approximation: Approximation, place: np.ndarray, top: Maximum) -> Resu
             "steps": top.steps, "gain": plain(top.gain), "phi": plain(best.modes.phi)}
 
 
-def estimates(model: PopulationModel, u: np.ndarray, known: Uncertainty) \
-        -> dict[str, dict[str, float]]:
-    """By name: estimate, se, lower95, upper95 (from the real line, so that they keep to the
-    bounds), and se_sandwich."""
-    half = 1.959963984540054 * np.sqrt(np.diagonal(known.covariance))
-    values, (ses, robust), ends = natural_scale(model, u, (known.covariance, known.sandwich),
-                                                np.stack([u - half, u + half]))
-    joint = {n for n in model.free if n.startswith("corr_")}  # ends of partial ones would mislead
-    table = {}
-    for n in model.free:
-        low, high = (float(e) for e in ends[n])
-        if n in joint:
-            wide = 1.959963984540054 * ses[n] / max(1.0 - values[n]**2, 1e-12)
-            low, high = (float(np.tanh(np.arctanh(values[n]) + s * wide)) for s in (-1, 1))
-        # an end beyond all numbers, of what the data know nothing of, is the largest one there is
-        table[n] = {k: float(np.clip(v, -_LARGEST, _LARGEST)) for k, v in {
-            "estimate": values[n], "se": ses[n], "lower95": low, "upper95": high,
-            "se_sandwich": robust[n]}.items()}
-    return table
-
-
 def asymptotic_draws(approximation: Approximation, u: np.ndarray, modes: Top,
                      known: Uncertainty, draws: int, seed: int) \
         -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -390,7 +370,7 @@ def judged(approximation: Approximation, ids: tuple[str, ...], best: Maximum,
                 if v > 1e-6]
     if restless:
         remarks.append(f"the mode of patients {', '.join(restless)} is a kink or a ridge")
-    remarks += known.held
+    remarks += said_of_zero(model, best.u)
     rows = int(np.asarray(approximation.data["observed"]).sum())
     measures = criteria(model, best.ofv, float(approximation.constant.sum()), len(ids), rows) | {
         "gain": best.gain, "steps": float(best.steps), "condition_number": known.condition}

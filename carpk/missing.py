@@ -195,9 +195,10 @@ def with_levels(missing: Iterable[Missing], effects: Iterable[CovariateEffect],
     return {**data, "effects": columns}
 
 
-def asked_missing(asked: Mapping[str, str], effects: Sequence[CovariateEffect],
+def asked_missing(asked: Mapping[str, str] | Iterable[str], effects: Sequence[CovariateEffect],
                   rules: Mapping[str, str]) -> tuple[tuple[Missing, ...], list[Problem]]:
-    """Missing from {"WT": "model"}, and what of it is not understood."""
+    """Missing from {"WT": "model"} or ["WT"], and what of it is not understood."""
+    asked = asked if isinstance(asked, Mapping) else dict.fromkeys(asked, "model")
     read = {e.column for e in effects if e.form != "formula"}
     found = []
     for column, how in asked.items():

@@ -111,7 +111,8 @@ def agreed(model: PopulationModel, ended: Sequence[Ended], u: np.ndarray, ofv: f
     """
     if len(ended) == 1:
         return {}, [], []
-    ses = np.sqrt(np.maximum(np.diagonal(covariance), 1e-300))
+    ses = np.sqrt(np.diagonal(covariance))
+    ses = np.where(ses > 0.0, ses, np.inf)  # of a spread at 0, which has none
     theta = jax.jit(lambda u: to_theta(model, u))
 
     def by_name(u: np.ndarray) -> dict[str, float]:

@@ -119,7 +119,9 @@ def _covariates(table: pd.DataFrame, units: pd.Series) -> pd.DataFrame:
                                    for r in table.itertuples()],
         "Probability of direction": table["direction"].map("{:.3f}".format),
         "No relevant change": table["band"],
-        "Explained %": [short(v) if pd.isna(v) else f"{100 * v:.0f}" for v in table["explained"]],
+        "Explained %": ["" if pd.isna(r.explained) else f"{100 * r.explained:.0f} ("
+                        f"{100 * r.explained_lower95:.0f} to {100 * r.explained_upper95:.0f})"
+                        for r in table.itertuples()],
         "Coefficient": table["coefficient"], "Kappa": table["kappa"].map(short),
         "Missing": [str(n) if n else "" for n in table["missing"]]})
     return cells.loc[:, [c for c in cells if c not in ("Kappa", "Missing") or cells[c].any()]]

@@ -258,7 +258,7 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
                classes: str | None = None, censoring: str = "M3",
                levels: Mapping[str, str | Iterable[str]] | None = None,
                time_varying: Mapping[str, str] | None = None, occasions: Iterable[str] = (),
-               missing: Mapping[str, str] | None = None,
+               missing: Mapping[str, str] | Iterable[str] | None = None,
                fixed: Mapping[str, float | str] | Iterable[str] | None = None,
                priors: Mapping[str, Prior | str] | str | None = None,
                free: Iterable[str] = (), steps: int = 0, solver: Solver | None = None) \
@@ -287,9 +287,9 @@ def population(model: str | StructuralModel, *, errors: Mapping[str, str] | None
         a window while it is off, else the median of the patients' values at time 0
     occasions : the parameters that differ between the occasions of a patient, which the column
         OCC numbers; see `carpk.occasions`. gamma_CL is the SD between them on the link scale
-    missing : {column: "model"} of covariates that some patients lack, which are refused otherwise.
-        A number is normal (its logarithm under a power) given the covariates no patient lacks, a
-        category is summed over its levels; see `carpk.missing`
+    missing : {column: "model"}, or a list, of covariates that some patients lack, which are
+        refused otherwise. A number is normal (its logarithm under a power) given the covariates no
+        patient lacks, a category is summed over its levels; see `carpk.missing`
     fixed : {population parameter: value}; the value "published", or a plain list of names,
         holds the model file's value. `free` frees what the model file fixes.
     priors : {population parameter: "lognormal(24000, 1.5)"}; weakly informative defaults around

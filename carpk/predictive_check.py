@@ -19,7 +19,7 @@ import pandas as pd
 
 from carpk.classes import drawn_classes
 from carpk.cohort import quantification_limits
-from carpk.fitting import Fit
+from carpk.fitting import Fit, excluded
 from carpk.geometry import noncentred
 from carpk.likelihood import data_of, drawn_rows, population_location, predicted_rows
 from carpk.missing import with_levels
@@ -93,6 +93,17 @@ def limits(fit: Fit) -> np.ndarray:
     return quantification_limits(
         patient[here], seen.output[here], seen.time[here], seen.lower[here], seen.upper[here],
         None if seen.lloq is None else seen.lloq[here])
+
+
+def left_out(fit: Fit) -> str:
+    """A sentence where levels below the limit were left out of the fit, by M1, M6 or M7: the
+    observed lack them and the replicates do not. Else ""."""
+    reasons = excluded(fit)["reason"]
+    number = int(reasons.str.startswith(f"{fit.model.censoring}: ").sum())
+    return "" if not number else (
+        f"{fit.model.censoring} left out levels below the limit ({number} in all), which "
+        "the observed lack here and the replicates have: where they are many, observed percentiles "
+        "lie too high and the share below the limit too low. A fit by M3 is checked fairly.")
 
 
 def vpc(fit: Fit, output: str, *, corrected: bool = False, by: str | None = None,

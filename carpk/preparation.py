@@ -152,7 +152,8 @@ def with_effects(model: PopulationModel, design: Design, planned: bool = False) 
     found += more + pair_problems(model.error_pairs, list(model.errors), design, source)
     courses, more = courses_of(model, design, source)
     found += more
-    changing, more = ((), []) if errors(more) else resolved_over_time(model, design, source)
+    changing, more = ((), []) if errors(more) else resolved_over_time(
+        model, design, source, planned)
     found += more
     if errors(found):
         raise DataError(found)
@@ -182,11 +183,12 @@ def _covariate_priors(model: PopulationModel, design: Design, reasons: dict[str,
     for e in model.effects:
         columns, gap = still[e.key], model.gap(e)
         columns = columns if gap is None else columns[~gap.lacking(design.covariates)]
-        size = model.structure.parameter(e.parameter).size
+        p = model.structure.parameter(e.parameter)
+        size, large = p.size, "a factor of e" if p.link != "identity" else f"{p.size:g} {p.unit}"
         for k, name in enumerate(coefficients(e)):
             sd = 1.0 if e.form == "category" else float(np.std(columns[:, k]))
             priors[name] = Prior("normal", (0.0, float(f"{size / sd:.2g}")))
-            reasons.setdefault(name, "default: a factor of e for "
+            reasons.setdefault(name, f"default: {large} for "
                                + ("the level" if e.form == "category" else "an SD of the column"))
     return priors
 

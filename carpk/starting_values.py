@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from carpk.checkpoints import Checkpoints
-from carpk.conditional import Patients
+from carpk.conditional import Patients, factor, log_determinant
 from carpk.empirical_bayes import Start
 from carpk.likelihood import to_theta
 from carpk.mixture_start import start_of
@@ -65,9 +65,10 @@ def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
     """Where an estimator begins.
 
     inits : "" for a quick Laplace fit from the centres of the priors; "data" for one from what
-        the patients' peaks, areas and slopes say; "typical" for the model file's values, or the
-        folder of a fit for its estimates, both as they stand but for spreads below 0.01 (what
-        they lack is as in "")
+        the patients' peaks, areas and slopes say or, where that leads to a likelier population,
+        from those centres: few samples of a patient hardly tell the times of a turnover;
+        "typical" for the model file's values, or the folder of a fit for its estimates, both as
+        they stand but for spreads below 0.01 (what they lack is as in "")
     patients : the model's, if there are any already: they keep the programs
 
     Raises RequestError for a fit that shares no parameter with the model.
@@ -75,8 +76,10 @@ def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
     if inits == "":
         return start_of(model, data, seed, patients=patients)
     if inits == "data":
-        return start_of(model, data, seed, begin=from_summaries(model, data, seed),
-                        patients=patients)
+        patients = patients or Patients(model, data)
+        return max((start_of(model, data, seed, begin=begin, patients=patients)
+                    for begin in (from_summaries(model, data, seed), None)),
+                   key=lambda start: _marginal(patients, start))
     values = typical_values(model) if inits == "typical" else values_of_fit(Path(inits))
     known = {n: max(v, 0.01) if n in model.sds else v
              for n, v in values.items() if n in model.free}
@@ -84,6 +87,17 @@ def start_from(model: PopulationModel, data: Arrays, seed: int, inits: str = "",
         raise RequestError(Problem("error", "it shares no parameter with the model",
                                    "name a fit of this model", inits, column="inits"))
     return start_of(model, data, seed, held=True, begin=known, patients=patients)
+
+
+def _marginal(patients: Patients, start: Start) -> float:
+    """ln p(y) at a start as Laplace has it from the information of the rows; -inf where a patient
+    has no solution."""
+    with np.errstate(all="ignore"):
+        low = factor(patients.between(start.u).precision,
+                     np.asarray(start.information).sum(axis=1))
+        value = np.sum(np.asarray(start.log_likelihood) + patients.density(start.u, start.phi)
+                       - 0.5 * log_determinant(low, np.asarray(start.log_likelihood)))
+    return float(value) if np.isfinite(value) else -np.inf
 
 
 def start_kept(kept: Checkpoints | None, find: Callable[[], Start]) -> Start:

@@ -16,8 +16,11 @@ from carpk.priors import Prior, families
 from carpk.problems import Problem, RequestError, unknown
 from carpk.structure import StructuralModel
 
-_LEAST = 1e-6  # of a spread: numbers do not resolve how far patients are from the typical one
 _REAL, _POSITIVE = (-math.inf, math.inf), (0.0, math.inf)
+# of a large deviation: differences of a likelihood, at steps of 1e-4 of a spread, are good to 1e-4
+_LEAST_SPREAD = 1e-6
+DROWNS = ("a spread so near 0 that patients' deviations drown in rounding",
+          "hold it at 0: patients then do not differ in it")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,13 @@ class Nameable:
         return (-1.0, 1.0) if name.startswith(("corr_", "rho_")) else _REAL
 
 
+def drowns(structure: StructuralModel, name: str, value: float) -> bool:
+    """Whether a spread is not 0 and yet so small that patients' deviations drown in rounding."""
+    kind, _, of = name.partition("_")
+    return kind in ("omega", "gamma") and \
+        0.0 < value < _LEAST_SPREAD * structure.parameter(of).size
+
+
 def held_values(known: Nameable, fixed: Mapping[str, float | str] | Iterable[str],
                 free: set[str]) -> tuple[dict[str, float], dict[str, str], list[Problem]]:
     """Fixed values, why each is fixed, and what of the request was not understood."""
@@ -88,12 +98,11 @@ def held_values(known: Nameable, fixed: Mapping[str, float | str] | Iterable[str
                                  found=str(value)))
             continue
         low, high = known.support(name)
-        spread = name.startswith(("omega_", "gamma_", "tau_"))
-        if spread and 0.0 < number < _LEAST:
-            found.append(Problem("error", "so small a spread is none", "hold it at 0", column=name,
-                                 found=f"{number:g}"))
+        if drowns(known.structure, name, number):
+            found.append(Problem("error", *DROWNS, column=name, found=f"{number:g}"))
             continue
-        if not (low < number < high or (spread and number == 0.0)):
+        none = number == 0.0 and name.startswith(("omega_", "gamma_", "tau_"))  # no spread
+        if not (low < number < high or none):
             found.append(Problem("error", "held at a value it cannot have",
                                  f"it lies between {low:g} and {high:g}", column=name,
                                  found=f"{number:g}"))

@@ -21,7 +21,7 @@ from carpk import (
     posterior,
     prediction,
 )
-from carpk.asymptotics import AT_BOUND
+from carpk.asymptotics import at_zero
 from carpk.conditional_residuals import cwres
 from carpk.correlated import correlations
 from carpk.covariate_models import CovariateEffect
@@ -34,7 +34,7 @@ from carpk.occasion_rows import between_occasions, cv_percent, in_occasions
 from carpk.paired_errors import rho_of
 from carpk.prediction import quantiles, some_draws
 from carpk.priors import Prior, of_partial
-from carpk.structure import named
+from carpk.structure import Parameter, named
 from carpk.tails import TAILS
 
 PARAMETER_COLUMNS = (
@@ -64,6 +64,7 @@ def parameters(fit: Fit) -> pd.DataFrame:
     model, draws = fit.model, fit.posterior["posterior"].dataset
     derived = _typical_derived(fit)
     weak, likeliest = prior_dominated(fit), fit.manifest.get("estimates", {})
+    at_bound = at_zero(model, {n: v["estimate"] for n, v in likeliest.items()}) if likeliest else {}
     summary = posterior.summary({**{n: draws[n].values for n in model.free if n not in likeliest},
                                  **derived})
     own = missing_rows.deviations(model)  # patients', and in their table
@@ -82,8 +83,9 @@ def parameters(fit: Fit) -> pd.DataFrame:
         elif name in likeliest:
             found = likeliest[name]
             row |= {"mean": found["estimate"], "median": found["estimate"]}
-            if _at_bound(fit, name):
-                row["note"] = "at its bound of 0: there is no standard error"
+            if name in at_bound:
+                whose = "" if at_bound[name] == name else f"{at_bound[name]} is "
+                row["note"] = f"{whose}at its bound of 0: there is no standard error"
             else:
                 row |= {"sd": found["se"], "lower95": found["lower95"],
                         "upper95": found["upper95"]}
@@ -103,12 +105,6 @@ def parameters(fit: Fit) -> pd.DataFrame:
         words = dict.fromkeys(("unit", "prior", "note", "meaning"), "")
         rows.append({"parameter": name, **words, **row})
     return pd.DataFrame(rows, columns=list(PARAMETER_COLUMNS))
-
-
-def _at_bound(fit: Fit, name: str) -> bool:
-    """Whether it is a spread that maximum likelihood puts at 0."""
-    found = fit.manifest.get("estimates", {})
-    return name in fit.model.sds and name in found and found[name]["estimate"] < AT_BOUND
 
 
 def individuals(fit: Fit) -> pd.DataFrame:
@@ -154,19 +150,16 @@ def covariates(fit: Fit) -> pd.DataFrame:
 def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     """(Q, Q): correlation of the draws of the free population parameters, on the scales they are
     estimated on; the first column names the row. Blank of one whose draws do not differ, or reach
-    the end of their range, and of a spread that maximum likelihood puts at 0."""
+    the end of their range, as do those of a spread that maximum likelihood puts at 0."""
     draws, own = fit.posterior["posterior"].dataset, missing_rows.deviations(fit.model)
     free = [n for n in fit.model.free if n not in own]
     u = np.array([np.asarray(fit.model.priors[n].scale.to_real(jnp.asarray(
         draws[n].values.ravel()))) for n in free])
-    usable = np.array([np.isfinite(x).all() and np.ptp(x) > 0 and not _at_bound(fit, n)
-                       for x, n in zip(u, free, strict=True)], dtype=bool)
+    usable = np.array([np.isfinite(x).all() and np.ptp(x) > 0 for x in u], dtype=bool)
     matrix = np.full((len(free), len(free)), math.nan)
     if usable.any():
         matrix[np.ix_(usable, usable)] = np.corrcoef(u[usable])
-    table = pd.DataFrame(matrix, columns=list(free))
-    table.insert(0, "parameter", list(free))
-    return table
+    return pd.DataFrame(matrix, free, free).rename_axis("parameter").reset_index()
 
 
 def likelihood_measures(fit: Fit) -> pd.DataFrame:
@@ -295,7 +288,10 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
         unit = of_class["unit"]
         return {**of_class, "unit": given.get(unit, unit)}
     if effect is not None:
-        return {"kind": "covariate", "unit": "-", "meaning": _effect_in_words(effect, name)}
+        p = structure.parameter(effect.parameter)
+        unit = "-" if p.link != "identity" else given.get(p.unit, p.unit) + (
+            "" if effect.form in ("category", "power", "spline") else f" per {effect.column}")
+        return {"kind": "covariate", "unit": unit, "meaning": _effect_in_words(effect, name, p)}
     if fit.model.horseshoe and name in fit.model.horseshoe.names:
         return {"kind": "shrinkage", "unit": "-", "meaning": horseshoe.meaning(name)}
     if name in {n for block in fit.model.blocks for n in correlations(block)}:
@@ -315,11 +311,10 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
                 + (f", {fit.model.separate[output].column} {own}" if own else "")}
     if name in fit.model.sds:
         p = structure.parameter(rest)
-        scale = {"log": f"ln {rest}", "logit": f"logit {rest}", "identity": rest}[p.link]
         what = "scale (Student's t, 4 df)" if fit.model.etas == "student_t" else "SD"
         between = "patients" if kind == "omega" else "occasions of a patient"
         return {"kind": "spread" if kind == "omega" else "occasions",
-                "meaning": f"{what} between {between} of {scale}",
+                "meaning": f"{what} between {between} of {_on_its_scale(p)}",
                 "unit": given.get(p.unit, p.unit) if p.link == "identity" else "-"}
     words = {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.derived} | \
         {f"{q.name}_pop": (q.unit, q.meaning) for q in structure.parameters}
@@ -328,16 +323,24 @@ def described(fit: Fit, name: str) -> Mapping[str, str]:
             "unit": given.get(unit, unit), "meaning": meaning}
 
 
-def _effect_in_words(effect: CovariateEffect, name: str) -> str:
+def _on_its_scale(p: Parameter) -> str:
+    """What is normal between patients, and what effects add up on."""
+    return {"log": f"ln {p.name}", "logit": f"logit {p.name}", "identity": p.name}[p.link]
+
+
+def _effect_in_words(effect: CovariateEffect, name: str, p: Parameter) -> str:
     """What a coefficient multiplies, with its reference."""
     at = f"{effect.reference:.6g}" if isinstance(effect.reference, float) else effect.reference
-    part = name.removeprefix(f"{effect.stem}").removeprefix("_")
+    part = name.removeprefix(effect.stem).removeprefix("_")
+    column, moved = effect.column, _on_its_scale(p)
     if effect.form == "category":
-        return f"ln {effect.parameter} of {effect.column} {part} against {at}"
-    what = {"power": f"power of {effect.column} / {at}", "linear": "proportional slope"}.get(
-        effect.form, "slope" if effect.form != "spline" else "spline term")
-    where = "" if effect.form == "power" else f" in {effect.column}, 0 at {at}"
-    return f"{what}{' ' + part if part else ''}{where}, on {effect.parameter}"
+        return f"{moved} of {column} {part} against {at}"
+    if effect.form == "power":
+        return f"power of {column} / {at}, on {p.name}" if p.link == "log" else \
+            f"slope in ln({column} / {at}), on {moved}"
+    what = {"linear": "proportional slope", "spline": "spline term"}.get(effect.form, "slope")
+    on = p.name if effect.form == "linear" else moved
+    return f"{what}{' ' + part if part else ''} in {column}, 0 at {at}, on {on}"
 
 
 def _spread(fit: Fit, name: str, omega: float) -> dict[str, float]:

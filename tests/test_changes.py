@@ -274,6 +274,24 @@ def test_what_is_wrong_with_a_rule_is_told_by_row(cohort, tmp_path):
     assert (None, "2", "WT", "missing, and CL ~ WT needs it") in problems(gone, rules)
 
 
+def test_words_between_rows_levels_nobody_is_at_and_rare_ones_are_told(tmp_path):
+    def seen(text, rule, form="category"):
+        model = population(ONE, covariates={"CL ~ DRUG": form}, time_varying={"DRUG": rule})
+        return model, design(written(tmp_path, text), ONE)
+
+    words = ("ID,TIME,DV,AMT,EVID,DRUG\n1,0,.,100,1,a\n1,1,8,.,0,a\n1,3,6,.,0,b\n"
+             "2,0,.,100,1,a\n2,1,9,.,0,a\n2,4,5,.,0,b\n")
+    assert [p[0] for p in refused(lambda: with_effects(*seen(words, "linear")))] == [*range(2, 8)]
+    assert (None, None, "CL ~ DRUG", "no patient has the reference level") in refused(
+        lambda: with_effects(*seen(words, "window")))  # it is off but before and after all rows
+    _, warnings = with_effects(*seen(words, "locf"))
+    assert [w.found for w in warnings] == ["b"]
+    assert "only 2 of 2 patients" in warnings[0].wrong  # patients, not rows
+    numbers = words.replace(",a", ",1").replace(",b", ",2")
+    [(_, _, _, wrong)] = refused(lambda: with_effects(*seen(numbers, "locf", "hockey_stick(9)")))
+    assert "no patient lies where beta_CL_DRUG_above acts" in wrong
+
+
 def test_rules_and_occasions_are_asked_for_on_a_command_line_and_in_a_file(tmp_path):
     given = cli_request.options(time_varying=["STEROID=window", "WT=locf"],
                                 occasions=["Cmax,alpha"])

@@ -5,12 +5,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
 from test_cli import DATA, MODEL, fits
 
 from carpk.cli_blq import _table
+from carpk.comparison_drawing import comparison_figure
+from carpk.plots import ALARM
 
 
 @pytest.fixture
@@ -66,6 +69,40 @@ def test_the_table_of_all_methods_keeps_its_numbers_whole_on_80_columns():
     for k, m in enumerate(methods[1:], 1):
         for number in ("24100", "0.51" if m == "M4" else "0.513", "0.31"):
             assert f"{number} ({-0.3 * k:+.1f})" in text
+
+
+def test_the_plot_has_each_difference_with_two_standard_errors_and_says_what_not_to_trust():
+    rows = [("patient", "a", 0.0, 0.0, 0.9, ""), ("patient", "b", -6.0, 2.0, 0.1, "17"),
+            ("observation", "b", 0.0, 0.0, 1.0, ""), ("observation", "a", -1.0, 4.0, 0.0, "")]
+    table = pd.DataFrame([{"unit": u, "fit": f, "elpd": -90 + d, "difference": d,
+                           "difference_se": se, "weight": w, "unreliable": bad}
+                          for u, f, d, se, w, bad in rows])
+    figure = comparison_figure(table, ["a"])
+    for unit, ax in zip(("patient", "observation"), figure.axes, strict=True):
+        part = table[table["unit"] == unit]
+        bars, dots = ([line for line in ax.lines if (line.get_marker() == "o") == dot]
+                      for dot in (False, True))
+        assert [d.get_xdata()[0] for d in dots] == part["difference"].to_list()
+        assert [np.diff(b.get_xdata())[0] for b in bars[:2]] == \
+            (4 * part["difference_se"]).to_list()
+        assert [d.get_markerfacecolor() == "white" for d in dots] == (
+            part["unreliable"] != "").to_list()
+        assert [t.get_color() == ALARM for t in ax.get_yticklabels()] == (
+            part["fit"] == "a").to_list()
+        assert [t.get_text() for t in ax.get_yticklabels()] == part["fit"].to_list()
+
+
+@pytest.mark.slow  # passed, 160 s on a busy machine: two fits with their reports
+def test_posteriors_are_compared_with_a_plot_where_one_is_asked_for(carpk, near_typical):
+    for error in ("lognormal", "lognormal student_t"):
+        assert carpk("fit", "run.csv", "--model", "./mine.py", "--estimator", "near", "--seed", 3,
+                     "--error", f"C={error}").exit_code == 0
+    Path("there.svg").touch()
+    for name, said in (("a.pdf", "SVG or PNG"), ("there.svg", "not overwritten")):
+        assert said in carpk("compare", *fits(), "--plot", name).output
+    done = carpk("compare", *fits(), "--plot", "there.svg", "--overwrite")
+    assert done.exit_code == 0, done.output
+    assert all(f.name in Path("there.svg").read_text() for f in fits())
 
 
 def test_what_cannot_be_made_again_is_refused(carpk, near_typical):

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from carpk import cli
 from carpk.nonmem import read_csv
+from carpk.plots.vpc import remark
 from carpk.population_model import population
+from carpk.prediction import predictions
 from carpk.reporting import report
 
 
@@ -39,6 +41,18 @@ def test_a_check_is_drawn_with_its_numbers_beside_it_as_asked(carpk):
         assert set(table["statistic"]) == {"p5", "p50", "p95", "below"}
         if "1,7,14,28,90" in options:
             assert table["time"].nunique() == 5
+
+
+@pytest.mark.parametrize("method", ["M3", "M6"])
+def test_a_check_says_that_the_method_left_levels_out_of_what_was_observed(
+        carpk, near_typical, method):
+    cohort = read_csv("run.csv")
+    fit = near_typical(population("stein_2019", censoring=method), cohort)
+    lost = len(cohort.observations) - len(predictions(fit))
+    done = CliRunner().invoke(cli.app, ["vpc", str(fit.save("other")), "--replicates", "30"])
+    said = f"{method} left out levels below the limit ({lost} in all)"
+    assert (lost > 0) == (method != "M3")
+    assert (said in done.output) == (said in remark(fit)) == (method != "M3")
 
 
 def test_what_is_not_understood_is_refused_and_nothing_is_written(carpk):

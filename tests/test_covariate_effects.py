@@ -54,6 +54,8 @@ def test_the_share_explained_is_of_the_variance_between_these_patients(fit):
         fit.design.covariates["WT"].to_numpy() / 70)[None]
     share = moved.var(axis=1) / (moved.var(axis=1) + draws["omega_C0"].values.ravel() ** 2)
     assert row["explained"] == pytest.approx(share.mean())
+    assert row[["explained_lower95", "explained_upper95"]].tolist() == pytest.approx(
+        np.quantile(share, [0.025, 0.975]))
 
 
 def test_shares_of_related_covariates_add_up_to_what_they_explain_together(near_typical):

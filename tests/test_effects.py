@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from models_for_tests import DECAY, cohort, decaying
 
+from carpk import tables
 from carpk.cohort import design
 from carpk.effects import asked_effects
 from carpk.population_model import population
 from carpk.preparation import resolve, with_effects
 from carpk.problems import DataError, Problem, RequestError
+from carpk.structure import Output, Parameter, Source, StructuralModel, sd
 
 ROWS = [(str(i), t, 9.0) for i in range(1, 8) for t in (1.0, 5.0)]
 
@@ -123,10 +125,46 @@ def test_a_column_that_varies_within_a_patient_is_refused_where_it_changes():
         with_effects(population(DECAY, covariates=["C0 ~ WT"]), varying)
 
 
+LINKS = StructuralModel(
+    title="a share and a shift", source=Source("textbook"), time_unit="day",
+    parameters=(Parameter("f", 0.3, "-", "share", link="logit"),
+                Parameter("m", 5.0, "mg/L", "shift", link="identity", omega=sd(1.0))),
+    outputs=(Output("y", "mg/L", "level", error="additive"),),
+    solution=lambda t, p: {"y": p.f * 10 + p.m + 0.0 * t}, file=__file__)
+
+
+def test_a_coefficient_is_said_on_the_scale_of_its_parameter(near_typical):
+    many = [(str(i), t, 9.0 + i % 3) for i in range(12) for t in (1.0, 5.0)]
+    fit = near_typical(population(LINKS, covariates={
+        "f ~ SEX": "category(F)", "f ~ WT": "power(70)", "m ~ SEX": "category(F)",
+        "m ~ WT": "exponential(70)"}), cohort(many, SEX=list("MF") * 6, WT=np.arange(50.0, 110, 5)))
+    table = tables.parameters(fit).set_index("parameter")
+    assert {n: (r["meaning"], r["unit"]) for n, r in table.iterrows() if "beta" in n} == {
+        "beta_f_SEX_M": ("logit f of SEX M against F", "-"),
+        "beta_f_WT": ("slope in ln(WT / 70), on logit f", "-"),
+        "beta_m_SEX_M": ("m of SEX M against F", "mg/L"),
+        "beta_m_WT": ("slope in WT, 0 at 70, on m", "mg/L per WT")}
+    assert fit.model.reasons["beta_m_SEX_M"] == "default: 5 mg/L for the level"
+
+
 def test_a_level_with_few_patients_is_a_warning_that_counts_them():
     _, warnings = with_effects(population(DECAY, covariates={"C0 ~ SEX": "category(F)"}),
                                seen(SEX=list("MFFFFFF")))
     assert [(w.found, "only 1 of 7" in w.wrong) for w in warnings] == [("M", True)]
+
+
+@pytest.mark.parametrize(("form", "silent"), [
+    ("hockey_stick(30)", ["below"]), ("hockey_stick(130)", ["above"]),
+    ("spline(80, 200, 220, 240)", ["2"])])
+def test_a_coefficient_that_acts_on_no_patient_is_refused_by_name(form, silent):
+    model = population(DECAY, covariates={"C0 ~ WT": form})
+    columns = seen(WT=np.arange(50, 120, 10.0))
+    with pytest.raises(DataError) as refused:
+        resolve(model, columns, {})
+    assert [p.column for p in refused.value.problems] == ["C0 ~ WT"]
+    assert all(f"beta_C0_WT_{s} acts" in p.wrong and "50 to 110" in p.wrong
+               for s, p in zip(silent, refused.value.problems, strict=True))
+    assert with_effects(model, columns, planned=True)[0].effects  # in a simulation it may stand
 
 
 def test_numbers_are_levels_where_a_category_is_asked_for():

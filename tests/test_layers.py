@@ -31,8 +31,8 @@ LAYERS = (  # lowest first; within a layer, left to right
     "outcome_data exposure_outcomes outcome_curves class_rows level_rows occasion_rows "
     "missing_rows tables comparison model_choice cross_validation plots/* drawings "
     "outcome_drawings uncertainty_drawings zoo word paper_tables reporting",
-    "requests progress outfiles simulation_request screening cli_options cli_request cli_fit "
-    "cli_objective cli*",
+    "requests progress outfiles comparison_drawing simulation_request screening cli_options "
+    "cli_request cli_fit cli_objective cli*",
 )
 PLACES = [(layer, place, name) for layer, names in enumerate(LAYERS)
           for place, name in enumerate(names.split())]

@@ -276,3 +276,7 @@ def test_what_is_learned_is_what_the_normal_model_says():
         assert float(drawn.mean()) == pytest.approx(mean, abs=error), name
         assert float(drawn.std()) == pytest.approx(sd, rel=0.06), name
     assert found.convergence.ok, found.convergence.reasons
+
+
+def test_a_list_of_missing_covariates_is_short_for_modelling_each():
+    assert population(DECAY, covariates=EFFECTS, missing=list(BOTH)).missing == ASKED.missing

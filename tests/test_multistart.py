@@ -66,6 +66,14 @@ def test_what_starts_say_of_each_other_is_said_in_a_sentence():
     assert "no solution from starts 3" in remarks
 
 
+def test_how_near_to_0_a_spread_came_is_no_distance():
+    covariance = 0.01 * np.eye(SIZE)
+    covariance[0, 0] = 0.0
+    _, _, remarks = agreed(MODEL, [ended(100.0), ended(100.0, 3.0)], np.zeros(SIZE), 100.0,
+                           covariance)
+    assert remarks == ["all 2 starts end at the same maximum"]
+
+
 def test_monte_carlo_noise_is_no_other_maximum():
     assert judged(ended(100.0, se=0.2), ended(100.5, se=0.2), se=0.2)[2] == [
         "all 2 starts end at the same maximum"]
@@ -118,25 +126,36 @@ MODEL = StructuralModel(
 '''
 
 
-@pytest.fixture
-def decline(tmp_path):
-    file = tmp_path / "decline.py"
+@pytest.fixture(scope="module")
+def decline(tmp_path_factory):
+    file = tmp_path_factory.mktemp("model") / "decline.py"
     file.write_text(DECLINE, encoding="utf-8")
     return population(str(file), covariates={"k ~ WT": "linear(70)"})
 
 
-@pytest.mark.parametrize(("estimator", "settings"), [
-    ("focei", {}), ("saem", {"burn_in": 100, "smoothing": 50})])
-def test_starts_by_workers_are_those_of_this_process_to_the_last_digit(decline, estimator,
-                                                                       settings):
-    alone, shared = (fit(decline, COHORT, estimator, seed=1, draws=51, starts=3, workers=n,
-                         **settings) for n in (1, 2))
+@pytest.fixture(scope="module")
+def alone(decline):
+    return fit(decline, COHORT, "focei", seed=1, draws=51, starts=3)
+
+
+def test_starts_by_workers_are_those_of_this_process_to_the_last_digit(decline, alone):
+    shared = fit(decline, COHORT, "focei", seed=1, draws=51, starts=3, workers=2)
+    _are_the_same(alone, shared)
+
+
+@pytest.mark.slow  # passed
+def test_starts_of_saem_by_workers_are_those_of_this_process_to_the_last_digit(decline):
+    _are_the_same(*(fit(decline, COHORT, "saem", seed=1, draws=51, starts=3, workers=n,
+                        burn_in=100, smoothing=50) for n in (1, 2)))
+
+
+def _are_the_same(alone, shared):
     assert shared.manifest["starts"] == alone.manifest["starts"]
     assert shared.manifest["estimates"] == alone.manifest["estimates"]
     assert shared.manifest["name"] == alone.manifest["name"]
 
 
-def test_a_fit_from_several_starts_goes_on_and_makes_no_start_again(decline, tmp_path):
+def test_a_fit_from_several_starts_goes_on_and_makes_no_start_again(decline, alone, tmp_path):
     def search(told=None):
         return fit(decline, COHORT, "focei", seed=1, draws=51, starts=3, progress=told,
                    unfinished=tmp_path / "fits")
@@ -155,9 +174,8 @@ def test_a_fit_from_several_starts_goes_on_and_makes_no_start_again(decline, tmp
     resumed = search(lambda stage, done, total: told.append(done) if stage == "estimate" else None)
     assert min(told) == 82
     assert {n: (folder / "starts" / n).stat().st_mtime_ns for n in kept} == kept
-    whole = fit(decline, COHORT, "focei", seed=1, draws=51, starts=3)
-    assert resumed.manifest["starts"] == whole.manifest["starts"]
-    assert resumed.manifest["estimates"] == whole.manifest["estimates"]
+    assert resumed.manifest["starts"] == alone.manifest["starts"]
+    assert resumed.manifest["estimates"] == alone.manifest["estimates"]
     saved = resumed.save(tmp_path / "fits")
     assert list((tmp_path / "fits").iterdir()) == [saved]
 

@@ -173,7 +173,6 @@ def test_a_prior_that_would_not_be_used_is_refused():
             ({"priors": {"Cmax": "lognormal(3, 1)", "Cmax_pop": "lognormal(4, 1)"}},
              "stated as Cmax and as Cmax_pop"),
             ({"fixed": {"Cmax": 3, "Cmax_pop": 4}}, "stated as Cmax and as Cmax_pop"),
-            ({"fixed": {"omega_Cmax": 1e-12}}, "so small a spread is none"),
             ({**pair, "priors": {"corr_Cmax_alpha": "lkj(3)"}, "fixed": {"omega_alpha": 0}},
              "correlation that is not estimated"),
             ({**pair, "priors": {"corr_Cmax_alpha": "lkj(3)", "correlated": "lkj(4)"}},

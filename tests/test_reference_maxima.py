@@ -1,7 +1,7 @@
 """carpk's own optima, from starts that are read off the data, against the printed ones.
 
-Of wbc, whose optimum has spreads of 1e-5 and a feedback of e^-11.6, the search from the data's
-summaries comes to no rest near 785, where most patients have several modes, and is begun anew.
+Of wbc, whose optimum has spreads of 1e-5 and a feedback of e^-11.6, the summaries lead to 785,
+where most patients have several modes: its start is the likelier one from the priors' centres.
 """
 
 import pytest

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from models_for_tests import DECAY, decaying
 
-from carpk import fitting
+from carpk import fitting, starting_values
 from carpk.cohort import design
 from carpk.fitting import fit
 from carpk.likelihood import data_of, to_theta
@@ -82,6 +82,17 @@ def test_a_model_that_is_far_off_starts_from_the_data_where_the_truth_is(data):
     theta = to_theta(model, start_from(model, data, 1, "data").u)
     for name, value in TRUTH.items():
         assert float(theta[name]) == pytest.approx(value, rel=0.5), name
+
+
+def test_summaries_that_mislead_give_way_to_the_likelier_start(model, data, monkeypatch):
+    """As of wbc_myelosuppression, whose few counts a patient are taken for short delays: the quick
+    fit from there has an OFV of 818, that from the centres of the priors 589."""
+    astray = {"C0_pop": 3.0, "k_pop": 1e-3, "omega_C0": 5.0, "omega_k": 0.01, "sigma_C_log": 3.0}
+    real = starting_values.start_of
+    monkeypatch.setattr(starting_values, "from_summaries", lambda *_: astray)
+    monkeypatch.setattr(starting_values, "start_of", lambda *a, begin=None, **more: real(
+        *a, begin=begin, held=begin is astray, **more))
+    assert np.array_equal(start_from(model, data, 1, "data").u, start_from(model, data, 1).u)
 
 
 def test_a_draw_whose_summaries_have_no_squares_is_left_out():

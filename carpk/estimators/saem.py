@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from carpk.approximations import Approximation, binary_outputs
-from carpk.asymptotics import hessian_of, uncertainty
+from carpk.asymptotics import estimates, hessian_of, inside, said_of_zero, uncertainty
 from carpk.checkpoints import Checkpoints, Progress
 from carpk.empirical_bayes import Start
 from carpk.estimators import Estimate, Estimator, odd, of_maximum, unknown
@@ -20,12 +20,7 @@ from carpk.expected_information import as_asked
 from carpk.importance import importance_sampled
 from carpk.information_criteria import criteria
 from carpk.many_fits import Result
-from carpk.maximum_likelihood import (
-    Found,
-    asymptotic_draws,
-    estimates,
-    slopes_of,
-)
+from carpk.maximum_likelihood import Found, asymptotic_draws, slopes_of
 from carpk.model_record import received
 from carpk.multistart import Ended, agreed, dispersed, made, plain, refused_starts
 from carpk.population_model import PopulationModel
@@ -119,18 +114,20 @@ class Saem(Estimator):
             hessian = hessian_of(lambda u: np.asarray(approximation.likelihood(
                 u, at.modes.phi, scores=True).scores).sum(axis=0), u,
                 np.minimum(sizes, 1.0))
-        known, said = as_asked(self.covariance, uncertainty(model, u, hessian, at.scores),
-                               approximation, u, at.scores, slopes_of, seed)
+        known, said = as_asked(self.covariance, uncertainty(
+            model, hessian, at.scores, inside(model, u)), approximation, u, at.scores, slopes_of,
+            seed)
         theta, phi = asymptotic_draws(approximation, u, at.modes, known, self.draws, seed)
         records, alone, apart = agreed(model, ended, u, ofv, known.covariance, noise)
         bad = [i for i, k in zip(ids, found["pareto_k"], strict=True)
                if k is not None and k > 0.7]
-        reasons, remarks = [], [*said, *known.held]
+        reasons, remarks = [], [*said]
         if not found["rested"]:
             reasons.append(f"the estimates had not come to rest after {found['burn_in']} and "
                            f"{found['smoothing']} iterations: fix what the data do not inform")
         if known.flat:
             reasons.append(f"{known.flat}: fix one of them, or take it out of the model")
+        remarks += said_of_zero(model, u)
         if at.kinked.any():
             remarks.append("standard errors are from the patients' scores: modes lie on kinks")
         if bad:

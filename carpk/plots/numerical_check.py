@@ -25,6 +25,7 @@ from carpk.plots import (
     page,
     write,
 )
+from carpk.predictive_check import left_out
 
 TITLE = "Numerical predictive check"
 CAPTION = (
@@ -35,6 +36,11 @@ CAPTION = (
     "mean that levels vary more than the model has it, below 1 that they vary less. n: the levels "
     "that tell; where a limit of the interval lies among censored levels nobody knows on which "
     "side of it they are.")
+
+
+def remark(fit: Fit) -> str:
+    """What the method for levels below the limit does to the check, where it left some out."""
+    return left_out(fit)
 
 
 def draw(fit: Fit) -> Pages:

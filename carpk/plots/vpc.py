@@ -30,7 +30,7 @@ from carpk.plots import (
     write,
 )
 from carpk.prediction import predictions
-from carpk.predictive_check import COUNT, strata, vpc
+from carpk.predictive_check import COUNT, left_out, strata, vpc
 
 TITLE = "Visual predictive check"
 CAPTION = (
@@ -47,6 +47,11 @@ _PAIR = {"p5": 0.28, "p50": 0.5, "p95": 0.28, "below": 0.35, "share": 0.5}  # ho
 _DASH = {"p5": (0, (4, 2)), "p50": "-", "p95": (0, (4, 2)), "below": "-", "share": "-"}
 SCALES = ("auto", "linear", "log", "split")
 _TURN = 28.0  # a split axis gives half of its width to the days up to here
+
+
+def remark(fit: Fit) -> str:
+    """What the method for levels below the limit does to the check, where it left some out."""
+    return left_out(fit)
 
 
 def draw(fit: Fit) -> Pages:
