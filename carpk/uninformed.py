@@ -24,7 +24,7 @@ def hardly_informed(model: PopulationModel, start: Start) -> list[str]:
     """
     weak = _weak_spreads(model, start)
     flat = {} if start.left_open is None else {
-        n: float(share) for n, share in zip(model.free, start.left_open, strict=True)
+        n: float(share) for n, share in zip(model.free, np.asarray(start.left_open), strict=True)
         if share > _OPEN and _of_the_population(model, n)}
     said = []
     if weak:
