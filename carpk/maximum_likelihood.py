@@ -30,7 +30,7 @@ from carpk.information_criteria import criteria
 from carpk.likelihood import to_theta
 from carpk.many_fits import Result
 from carpk.model_record import received
-from carpk.multistart import Ended, agreed, dispersed, made, plain
+from carpk.multistart import Ended, agreed, dispersed, made, plain, size_of
 from carpk.population_model import PopulationModel
 from carpk.problems import RequestError
 from carpk.refused_priors import refuse_priors
@@ -93,7 +93,8 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
     best, slopes = with_scores(approximation, u, phi, anew)
     # beside a patient without slopes there lies no solution: the others lead away from there
     slopes = np.where(np.isfinite(slopes), slopes, 0.0)
-    factor = _metric(slopes)
+    sizes = np.array([size_of(approximation.model, n) for n in approximation.model.free])
+    factor = _metric(slopes, sizes)
     inverse, gain, steps = np.eye(len(u)), np.inf, 0
     while steps < _ROUNDS:
         gradient = factor.T @ slopes.sum(axis=0)
@@ -113,7 +114,7 @@ def maximised(approximation: Approximation, u: np.ndarray, phi: Any,
             if np.array_equal(inverse, np.eye(len(u))):
                 break
             inverse = np.eye(len(u))  # the metric was misled: begin it again
-            factor = _metric(slopes)
+            factor = _metric(slopes, sizes)
             steps += 1
             continue
         inverse = _updated(inverse, share * direction, factor.T @ at.sum(axis=0) - gradient)
@@ -134,10 +135,12 @@ def slopes_of(approximation: Approximation, u: np.ndarray, phi: Any) -> np.ndarr
     return with_scores(approximation, u, phi)[1]
 
 
-def _metric(scores: np.ndarray) -> np.ndarray:
-    """F (Q, Q): F F' is about the inverse Hessian of -2 log-likelihood, by the patients' scores."""
+def _metric(scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """F (Q, Q): F F' is about the inverse Hessian of -2 log-likelihood, by the patients' scores.
+    What these say nothing of is taken to be known within its size (Q,): else the first step leads
+    it beyond all numbers, and none of the others gets anywhere."""
     squares = 0.5 * scores.T @ scores
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(squares), 1e-12))
+    scale = np.minimum(1.0 / np.sqrt(np.maximum(np.diagonal(squares), 1e-300)), sizes)
     own, axes = np.linalg.eigh(squares * np.outer(scale, scale))
     return scale[:, None] * axes / np.sqrt(np.maximum(own, 1e-3))
 

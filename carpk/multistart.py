@@ -50,13 +50,14 @@ def dispersed(model: PopulationModel, u: np.ndarray, starts: int, seed: int) -> 
     >>> dispersed(model, np.zeros(len(model.free)), 8, seed=1).shape == (8, len(model.free))
     True
     """
-    sizes = np.array([_size(model, n) for n in model.free])
+    sizes = np.array([size_of(model, n) for n in model.free])
     z = np.random.default_rng([seed, 11]).normal(size=(starts, len(u)))
     z[0] = 0.0
     return np.asarray(u)[None] + sizes * z
 
 
-def _size(model: PopulationModel, name: str) -> float:
+def size_of(model: PopulationModel, name: str) -> float:
+    """How far a start lies from another in this parameter on the real line, an SD."""
     kind, _, _ = name.partition("_")
     if kind in ("corr", "rho"):
         return 0.5
