@@ -18,6 +18,7 @@ from carpk.paired_errors import Pair, rho_of, second_rows, with_partner
 from carpk.population_model import PopulationModel
 from carpk.small_matrices import Rows
 from carpk.solve import Arrays
+from carpk.tails import TAILS
 
 
 class Look(NamedTuple):
@@ -237,6 +238,17 @@ def residual_rows(model: PopulationModel, data: Arrays, name: str) -> jax.Array:
     rows = data["observed"] & (data["output"] == index)
     return rows & (data["separate"][output] == model.separate[output].units.index(unit)) \
         if unit else rows
+
+
+def only_sd(model: PopulationModel, name: str) -> bool:
+    """Whether residuals over it are standard normal, and nothing else is estimated of them."""
+    if name not in model.residuals:
+        return False
+    output = model.residuals[name][0]
+    error = model.error_models()[output]
+    return len(error.sigmas) == 1 and error.tails is TAILS["normal"] and not error.binary \
+        and not any(output in pair for pair in model.error_pairs) \
+        and (model.censoring != "M4" or error.log_scale)
 
 
 def dense(rows: Rows) -> jax.Array:

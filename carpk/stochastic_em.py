@@ -36,7 +36,9 @@ from carpk.sensitivities import (
     information_of,
     located_places,
     omegas,
+    only_sd,
     residual_places,
+    residual_rows,
     row_terms,
     shared_places,
 )
@@ -284,14 +286,14 @@ def _moved(model: PopulationModel, data: Arrays, state: State, chances: tuple[ja
 
 def _learnt(model: PopulationModel, data: Arrays, state: State, slopes: jax.Array,
             gain: jax.Array, floor: jax.Array, count: jax.Array) -> State:
-    """The population by the chains: locations and spreads in closed form from the moments of
-    phi, what the predictions and residuals depend on directly by a scoring step."""
+    """The population by the chains: locations, spreads and residual SDs in closed form, what
+    predictions depend on directly, and other residual errors, by a scoring step."""
     first = state.first + gain * (state.phi.mean(axis=0) - state.first)
     outer = jnp.einsum("cpk,cpl->pkl", state.phi, state.phi) / state.phi.shape[0]
     second = state.second + gain * (outer - state.second)
     u = _located(model, data, state.u, first, slopes)
     u = _spread(model, data, u, first, second, floor)
-    u = _by_residuals(model, data, u, state, gain)
+    u = _by_residuals(model, data, u, state, gain, floor)
     state = state._replace(u=u, first=first, second=second)
     return _by_shared(model, data, state, gain, count) if len(shared_places(model)) else state
 
@@ -335,18 +337,32 @@ def _spread(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array
 
 
 def _by_residuals(model: PopulationModel, data: Arrays, u: jax.Array, state: State,
-                  gain: jax.Array) -> jax.Array:
-    """A scoring step for residual errors."""
-    residual = residual_places(model)
-    if not len(residual):
+                  gain: jax.Array, floor: jax.Array) -> jax.Array:
+    """Residual errors: an SD that is all there is of a normal one in closed form, the root mean
+    square of its residuals, of a censored row that of what may hide there (in SDs, 1 and the slope
+    of its log likelihood in ln SD); others by a scoring step."""
+    names = [model.free[k] for k in residual_places(model)]
+    if not names:
         return u
+    alone = [n for n in names if only_sd(model, n)]
+    rest = np.array([model.free.index(n) for n in names if n not in alone], int)
 
     def rows(v: jax.Array) -> jax.Array:
-        theta = to_theta(model, u.at[residual].set(v))
+        theta = to_theta(model, u.at[rest].add(v[len(alone):]))
+        theta = {**theta, **{n: theta[n] * jnp.exp(x) for n, x in zip(alone, v, strict=False)}}
         return jax.vmap(lambda f: row_log_likelihood(model, data, theta, f))(state.predicted)
 
-    scores = jax.jacfwd(rows)(u[residual]).reshape(-1, len(residual))
-    return u.at[residual].add(gain * _step(scores.sum(axis=0), scores.T @ scores))
+    scores = jax.jacfwd(rows)(jnp.zeros(len(names)))
+    new = dict(to_theta(model, u))
+    for k, name in enumerate(alone):
+        known = residual_rows(model, data, name)[None] & jnp.isfinite(scores[..., k])
+        above = jnp.where(known, scores[..., k], 0.0).sum() / jnp.maximum(known.sum(), 1)
+        new[name] = new[name] * jnp.maximum(jnp.sqrt(jnp.maximum(1.0 + gain * above, 1e-12)), floor)
+    u = from_theta(model, new) if alone else u
+    if not len(rest):
+        return u
+    others = scores[..., len(alone):].reshape(-1, len(rest))
+    return u.at[rest].add(gain * _step(others.sum(axis=0), others.T @ others))
 
 
 def _by_shared(model: PopulationModel, data: Arrays, state: State, gain: jax.Array,

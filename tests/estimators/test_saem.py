@@ -1,13 +1,19 @@
 """SAEM: the exact likelihood's maximum, by seed, with its noise told."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
 from models_for_tests import DECAY, decaying
+from scipy.stats import truncnorm
 
+from carpk.cohort import design
 from carpk.fitting import fit
+from carpk.likelihood import data_of, from_theta, predicted_rows, to_theta
 from carpk.population_model import population
+from carpk.preparation import resolve
 from carpk.problems import RequestError
+from carpk.stochastic_em import State, _by_residuals
 
 COHORT = decaying(20, limit=5.0)  # with the limit of 20 omega_k is all but unidentified
 
@@ -44,6 +50,31 @@ def test_a_setting_that_makes_no_sense_is_refused(settings):
 def test_a_model_in_which_nothing_varies_is_refused():
     with pytest.raises(RequestError, match="no parameter varies between patients"):
         fit(population(DECAY, spread=[]), decaying(), "saem", seed=1)
+
+
+@pytest.mark.parametrize("error", ["lognormal", "proportional", "additive"])
+def test_a_residual_sd_is_the_root_mean_square_with_hidden_residuals_as_expected(error):
+    seen = design(decaying(12, limit=20.0), DECAY)
+    model, _ = resolve(population(DECAY, errors={"C": error}), seen, {})
+    data, [name] = data_of(model, seen), model.residuals
+    theta = {"C0_pop": 90.0, "k_pop": 0.25, "omega_C0": 0.4, "omega_k": 0.3,
+             name: 8.0 if error == "additive" else 0.4}
+    u = from_theta(model, theta)
+    phi = np.log([90.0, 0.25]) + 0.2 * np.random.default_rng(1).normal(size=(3, 12, 2))
+    f = np.stack([predicted_rows(model, data, to_theta(model, u), p) for p in phi])
+    state = State(u, *[jnp.asarray(x) for x in (phi, f, 0, 0, 0, 0)])
+    size = {"lognormal": 1.0, "proportional": f, "additive": 1.0}[error]
+    y, f = (np.log(x) if error == "lognormal" else x for x in (seen.upper, f))
+    r = np.broadcast_to((y - f) / size, f.shape)
+    hidden = np.broadcast_to(seen.censored, r.shape)
+    square = np.where(hidden, theta[name]**2 * truncnorm(-np.inf, r / theta[name]).moment(2), r**2)
+    whole = square[np.broadcast_to(seen.observed, r.shape)].mean()
+    assert hidden.sum() > 10
+    for gain in (1.0, 0.15):
+        found = to_theta(model, _by_residuals(model, data, u, state, gain, 0.0))[name]
+        assert float(found)**2 == pytest.approx(theta[name]**2 + gain * (whole - theta[name]**2))
+    assert float(to_theta(model, _by_residuals(model, data, u, state, 1.0, 10.0))[name]) == \
+        pytest.approx(10 * theta[name])  # annealed: falls no faster
 
 
 @pytest.mark.slow  # passed, 6 s; within 0.1 % of saemix in typical values; -2LL 345.39 +- 0.05
