@@ -92,9 +92,10 @@ def test_theophylline_is_saemixs_estimate(shared_data):
 def test_bauers_covariates_are_nonmems_saem_estimates(shared_data):
     """Two stochastic searches of one maximum, which is flat: in standard errors, and by an exact
     likelihood that is not above NONMEM's, 1051.79 at its own estimates. The maximum itself, by 20
-    chains and 1,000 iterations averaged, lies 0.18 SE below its omega_V."""
+    chains and 1,000 iterations averaged, lies 0.18 SE below its omega_V; with the 3 chains of a fit
+    six seeds ended 0.21 below it, with an SD of 0.03. The 8 here wander less."""
     model, cohort, printed = references.bauer501_saem(shared_data)
-    found = fit(model, cohort, "saem", seed=1)
+    found = fit(model, cohort, "saem", seed=1, chains=8)
     for name, value in found.manifest["estimates"].items():
         away = (value["estimate"] - printed[name]) / value["se"]
         print(f"{name}: {value['estimate']:.5g}, printed {printed[name]:.5g}, {away:+.2f} SE")
