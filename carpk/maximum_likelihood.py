@@ -161,14 +161,19 @@ def settled(approximation: Approximation, begun: Maximum, told: Callable[[int], 
     Where the path had led away from these (to the end of a mode's life its curvature falls to 0,
     and Laplace's objective without end), all further looks begin from nothing.
     Where modes lie on kinks patients go from one to another: differences of scores are no Hessian
-    there, and the sum of squared scores stands in."""
+    there, the sum of squared scores stands in, and only the last look begins from nothing, which
+    takes ten times as long."""
     best, torn = begun, tuple[int, ...]()
     for _ in range(4):
         fresh = approximation.likelihood(best.u, best.found.modes.phi, anew=True)
         apart = np.abs(fresh.patients - best.found.patients)
         if apart.sum() > 1e-3:  # a likelier mode of some patient
             torn += tuple(int(k) for k in np.flatnonzero(apart > 1e-4) if k not in torn)
-            best = maximised(approximation, best.u, fresh.modes.phi, told, bool(torn))
+            smooth = not best.kinked.any()
+            best = maximised(approximation, best.u, fresh.modes.phi, told, smooth)
+            if not smooth:  # patients go from one kink to another on any path
+                found, at = with_scores(approximation, best.u, best.found.modes.phi, True)
+                best = best._replace(found=found._replace(scores=at))
         best = best._replace(torn=torn)
         sizes = np.sqrt(2.0 / np.maximum(np.diagonal(0.5 * _scores(best).T @ _scores(best)), 1e-12))
         phi = best.found.modes.phi
