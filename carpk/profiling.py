@@ -4,6 +4,7 @@ best, and the interval where it rises by no more than 3.84 (Wilks SS. Ann Math S
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ class Held:
 
     def __init__(self, whole: Approximation, place: int, value: float) -> None:
         self.whole, self.place, self.value = whole, place, value
+        held = {whole.model.free[place]: np.nan}  # its value is on the real line
+        self.model = dataclasses.replace(whole.model, fixed={**whole.model.fixed, **held})
 
     @property
     def method(self) -> Method:

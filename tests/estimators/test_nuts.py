@@ -18,6 +18,7 @@ from carpk.estimators.nuts import Nuts
 from carpk.fitting import fit
 from carpk.geometry import frozen, to_phi
 from carpk.likelihood import data_of, to_theta
+from carpk.padding import filled_start
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.problems import RequestError
@@ -113,7 +114,7 @@ def test_drawn_at_no_distance_a_chain_begins_at_the_patients_modes():
     seen = design(decaying(), DECAY)
     model, _ = resolve(population(DECAY), seen, {})
     data = data_of(model, seen)
-    start = laplace_start(model, data, seed=1)
+    start = filled_start(laplace_start(model, data, seed=1))
     frame = frozen(model, start)
     begin, _ = chains._programs(Nuts(chains=1), model, data)
     state = begin(jax.random.key(1), jnp.asarray(0.0), start, data, frame)
