@@ -116,7 +116,8 @@ def test_a_clearance_that_changes_is_solved_as_by_hand(cohort, rule, wt):
     assert found == pytest.approx(expected, rel=2e-5 if rule == "linear" else 2e-6)
 
 
-@pytest.mark.parametrize("structure", [ONE, LATE], ids=["given", "late"])
+@pytest.mark.parametrize("structure", [
+    ONE, pytest.param(LATE, marks=pytest.mark.slow)], ids=["given", "late"])  # late: passed
 def test_a_patient_with_a_finer_mesh_keeps_its_doses_and_changes(cohort, structure):
     model, seen, _ = ready(asked(structure, wt="linear"), cohort, steps=5)
     theta, phi = {**THETA, "F_pop": 0.6}, jnp.log(jnp.array([[2.4], [1.8]]))
