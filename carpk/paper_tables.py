@@ -119,7 +119,7 @@ def _covariates(table: pd.DataFrame, units: pd.Series) -> pd.DataFrame:
                                    for r in table.itertuples()],
         "Probability of direction": table["direction"].map("{:.3f}".format),
         "No relevant change": table["band"],
-        "Explained %": ["" if pd.isna(r.explained) else f"{100 * r.explained:.0f} ("
+        "Explained % (95 % interval)": ["" if pd.isna(r.explained) else f"{100 * r.explained:.0f} ("
                         f"{100 * r.explained_lower95:.0f} to {100 * r.explained_upper95:.0f})"
                         for r in table.itertuples()],
         "Coefficient": table["coefficient"], "Kappa": table["kappa"].map(short),
