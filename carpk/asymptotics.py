@@ -76,12 +76,10 @@ def said_of_zero(model: PopulationModel, u: np.ndarray) -> list[str]:
             f"and those of the others are given that {it} {are} 0"] if near else []
 
 
-def uncertainty(model: PopulationModel, hessian: np.ndarray, scores: np.ndarray,
-                there: np.ndarray | None = None) -> Uncertainty:
-    """From the Hessian (Q, Q) and the patients' gradients (P, Q) of -2 log-likelihood; there (Q,):
-    as of `inside`, all where not given."""
-    size = len(hessian)
-    places = np.flatnonzero(np.ones(size, bool) if there is None else there)
+def uncertainty(model: PopulationModel, u: np.ndarray, hessian: np.ndarray,
+                scores: np.ndarray) -> Uncertainty:
+    """From the Hessian (Q, Q) and the patients' gradients (P, Q) of -2 log-likelihood at u (Q,)."""
+    size, places = len(u), np.flatnonzero(inside(model, u))
     block = np.ix_(places, places)
     squares = 0.25 * scores[:, places].T @ scores[:, places]
     information = 0.5 * hessian[block]

@@ -261,7 +261,7 @@ def column_problems(effect: CovariateEffect, table: pd.DataFrame,
 
 
 def value_problems(effect: CovariateEffect, table: pd.DataFrame, x: np.ndarray, source: str,
-                    planned: bool) -> list[Problem]:
+                   planned: bool) -> list[Problem]:
     """What the patients' values say against an effect, or to know of it.
 
     table : index ID, a row for each of x, of what changes in a patient several

@@ -58,10 +58,10 @@ def as_asked(which: str, known: Uncertainty, approximation: Approximation, u: np
     parts = simulated_information(approximation, u, slopes, seed)
     model, whole = approximation.model, parts.mean(axis=0)
     there = inside(model, u)
-    expected = uncertainty(model, 2.0 * whole, scores, there)
+    expected = uncertainty(model, u, 2.0 * whole, scores)
     # jackknife over the parts: how far other simulations would move a standard error
-    others = np.stack([np.diagonal(uncertainty(model, 2.0 * (len(parts) * whole - part)
-                                               / (len(parts) - 1), scores, there).covariance)[there]
+    others = np.stack([np.diagonal(uncertainty(model, u, 2.0 * (len(parts) * whole - part)
+                                               / (len(parts) - 1), scores).covariance)[there]
                        for part in parts])
     noise = np.sqrt((len(parts) - 1) * np.log(others).var(axis=0)).max() / 2
     count = _each(len(scores)) * _BATCHES * len(scores)

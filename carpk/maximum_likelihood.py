@@ -240,9 +240,9 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     best, hessian = settled(approximation, top, told)
     progress("estimate", 41 * starts, 41 * starts)
     done = time.perf_counter()
-    known, said = as_asked(covariance, uncertainty(
-        model, hessian, _scores(best), inside(model, best.u)), approximation, best.u,
-        _scores(best), slopes_of, seed)
+    scores = _scores(best)
+    known, said = as_asked(covariance, uncertainty(model, best.u, hessian, scores), approximation,
+                           best.u, scores, slopes_of, seed)
     if method == "fo":  # which looked at nobody but the typical patient: NONMEM's POSTHOC
         best = best._replace(found=best.found._replace(modes=approximation.patients.modes(best.u)))
     records, alone, apart = agreed(model, ended, best.u, best.ofv, known.covariance)

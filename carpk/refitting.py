@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from carpk.approximations import Approximation, Likelihood, Method, binary_outputs
-from carpk.asymptotics import hessian_of, inside, uncertainty
+from carpk.asymptotics import hessian_of, uncertainty
 from carpk.empirical_bayes import Start
 from carpk.expected_information import new_cohort
 from carpk.fitting import Fit
@@ -109,7 +109,7 @@ class Refitting:
             sizes = np.minimum(np.sqrt(2.0 / np.maximum(np.diagonal(squares), 1e-12)), 1.0)
             hessian = hessian_of(lambda u: with_scores(self.approximation, u, self.phi)[1].sum(
                 axis=0), self.u, sizes)
-        known = uncertainty(self.model, hessian, slopes, inside(self.model, self.u))
+        known = uncertainty(self.model, self.u, hessian, slopes)
         moved = -0.5 * slopes @ known.covariance
         natural = jax.jit(jax.jacfwd(lambda u: {n: to_theta(self.model, u)[n]
                                                 for n in self.model.free}))(self.u)

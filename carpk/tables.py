@@ -155,7 +155,7 @@ def correlations_of_estimates(fit: Fit) -> pd.DataFrame:
     free = [n for n in fit.model.free if n not in own]
     u = np.array([np.asarray(fit.model.priors[n].scale.to_real(jnp.asarray(
         draws[n].values.ravel()))) for n in free])
-    usable = np.array([np.isfinite(x).all() and np.ptp(x) > 0 for x in u], dtype=bool)
+    usable = np.array([np.isfinite(x).all() and np.ptp(x) > 1e-9 for x in u], dtype=bool)
     matrix = np.full((len(free), len(free)), math.nan)
     if usable.any():
         matrix[np.ix_(usable, usable)] = np.corrcoef(u[usable])

@@ -33,7 +33,7 @@ def again():
 def expected(again, simulated):
     u = np.asarray(from_theta(again.model, ELSEWHERE))
     parts = simulated_information(again.approximation, u, slopes_of, 1, simulated)
-    known = uncertainty(again.model, 2 * parts.mean(axis=0), np.ones((2, 3)))
+    known = uncertainty(again.model, u, 2 * parts.mean(axis=0), np.ones((2, 3)))
     return natural_scale(again.model, u, (known.covariance,))[1][0]
 
 

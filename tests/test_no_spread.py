@@ -82,8 +82,8 @@ def test_a_correlation_of_a_spread_at_its_bound_has_no_standard_error_either():
     there = inside(model, u)
     assert [n for n, x in zip(model.free, there, strict=True) if not x] == ["omega_k", "corr_C0_k"]
     scores = np.random.default_rng(1).normal(size=(10, len(u))) * np.where(there, 1.0, 1e-9)
-    known = uncertainty(model, 0.5 * scores.T @ scores * np.outer(1.0 * there, 1.0 * there)
-                        + 1e-6 * np.diag(~there), scores, there)
+    known = uncertainty(model, u, 0.5 * scores.T @ scores * np.outer(1.0 * there, 1.0 * there)
+                        + 1e-6 * np.diag(~there), scores)
     assert not known.flat
     assert known.condition < 1000
     assert not known.covariance[~there].any()

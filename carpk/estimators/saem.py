@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from carpk.approximations import Approximation, binary_outputs
-from carpk.asymptotics import estimates, hessian_of, inside, said_of_zero, uncertainty
+from carpk.asymptotics import estimates, hessian_of, said_of_zero, uncertainty
 from carpk.checkpoints import Checkpoints, Progress
 from carpk.empirical_bayes import Start
 from carpk.estimators import Estimate, Estimator, odd, of_maximum, unknown
@@ -114,9 +114,8 @@ class Saem(Estimator):
             hessian = hessian_of(lambda u: np.asarray(approximation.likelihood(
                 u, at.modes.phi, scores=True).scores).sum(axis=0), u,
                 np.minimum(sizes, 1.0))
-        known, said = as_asked(self.covariance, uncertainty(
-            model, hessian, at.scores, inside(model, u)), approximation, u, at.scores, slopes_of,
-            seed)
+        known, said = as_asked(self.covariance, uncertainty(model, u, hessian, at.scores),
+                               approximation, u, at.scores, slopes_of, seed)
         theta, phi = asymptotic_draws(approximation, u, at.modes, known, self.draws, seed)
         records, alone, apart = agreed(model, ended, u, ofv, known.covariance, noise)
         bad = [i for i, k in zip(ids, found["pareto_k"], strict=True)
