@@ -40,7 +40,7 @@ def test_a_start_from_the_data_leads_no_higher_than_the_print(name, shared_data)
     assert found.convergence.measures["ofv"] < ofv + 0.01
 
 
-# last run: all passed
+# last run: all passed, wbc at 586.86880 after 11 minutes
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_starts_from_the_data_lead_no_higher_than_the_print(name, shared_data):
