@@ -42,6 +42,11 @@ def filled_on_devices(data: Arrays) -> Arrays:
     return shared_out(full, full["time"].shape[0])
 
 
+def own_patients(data: Arrays) -> jax.Array:
+    """(P,), of filled up data: 1 for a patient, 0 for one who fills up."""
+    return 1.0 * (data["stands_for"] == jnp.arange(len(data["stands_for"])))
+
+
 def filled_to(count: int, values: Any, axis: int = 0) -> np.ndarray:
     """An array whose `axis` is the patients', filled up to so many by repeating the last."""
     own = np.asarray(values)

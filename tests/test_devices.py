@@ -36,8 +36,8 @@ assert shared_out(one, 7) is one  # four devices do not divide seven patients
 
 all_ = Patients(model, one)
 alone = Patients(model, one)
-alone._full = filled_up(one)
-assert {len(x.sharding.device_set) for x in jax.tree.leaves(all_._full)} == {4}  # of eight then
+alone.full = filled_up(one)
+assert {len(x.sharding.device_set) for x in jax.tree.leaves(all_.full)} == {4}  # of eight then
 for a, b in zip(jax.tree.leaves(alone.modes(u)), jax.tree.leaves(all_.modes(u))):
     assert a.shape[0] == 6
     np.testing.assert_allclose(np.asarray(b), np.asarray(a), rtol=1e-9, atol=1e-9)

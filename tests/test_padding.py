@@ -7,26 +7,32 @@ import pytest
 from arviz_stats.base import array_stats
 from models_for_tests import DECAY, FOLLOWING, cohort, decaying
 
-from carpk import padding, tables
+from carpk import padding, stochastic_em, tables
 from carpk.cohort import design
+from carpk.conditional import Patients
 from carpk.empirical_bayes import laplace_start
 from carpk.fitting import fit
 from carpk.geometry import frozen, log_density, population_spread
 from carpk.likelihood import data_of
-from carpk.padding import filled_start, filled_up
+from carpk.padding import filled_start, filled_to, filled_up
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.round_sizes import room_for
 from carpk.solve import arrays
+from carpk.stochastic_em import Programs, chains_for, walked
+
+
+def problem(patients):
+    """A model, the data and the start of so many patients."""
+    seen = design(decaying(patients), DECAY)
+    model, _ = resolve(population(DECAY, covariates={"C0 ~ WT": "power(70)"}), seen, {})
+    data = data_of(model, seen)
+    return model, data, laplace_start(model, data, seed=1)
 
 
 @pytest.fixture(scope="module")
 def eleven():
-    """A model, the data and the start of eleven patients."""
-    seen = design(decaying(11), DECAY)
-    model, _ = resolve(population(DECAY, covariates={"C0 ~ WT": "power(70)"}), seen, {})
-    data = data_of(model, seen)
-    return model, data, laplace_start(model, data, seed=1)
+    return problem(11)
 
 
 @pytest.mark.parametrize("parametrisation", ["informed", "noncentred", "centred"])
@@ -54,6 +60,38 @@ def test_the_first_metric_does_not_see_them(eleven):
     spread = jax.jit(lambda start, data: population_spread(model, start, data))
     np.testing.assert_allclose(spread(filled_start(start), filled_up(data)), spread(start, data),
                                rtol=1e-12)
+
+
+def by_saem(model, data, start, programs=None, chains=4):
+    """What SAEM comes to, and whom its program knew of."""
+    patients = Patients(model, data)
+    return walked(patients, start, chains, 100, 100, 1, lambda done: None,
+                  programs or Programs(model)), patients.full["time"].shape[0]
+
+
+def test_saem_draws_for_the_others_alone_and_comes_to_the_same(eleven, monkeypatch):
+    filled, all_ = by_saem(*eleven)
+    with monkeypatch.context() as patched:  # all that those who fill up get is something else
+        patched.setattr(stochastic_em, "filled_to", lambda count, values, axis=0: np.concatenate(
+            [values, 3.0 + 7.0 * np.take(filled_to(count, values, axis), range(
+                values.shape[axis], count), axis)], axis))
+        other, _ = by_saem(*eleven)
+    monkeypatch.setattr(padding, "rounded", lambda patients: patients)
+    plain, alone = by_saem(*eleven)
+    assert (all_, alone) == (15, 11)
+    assert plain.mean.shape == (11, 2)
+    for a, b, c in zip(plain, filled, other, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-8)
+        np.testing.assert_allclose(c, a, rtol=1e-8)
+
+
+def test_saems_program_is_that_of_a_patient_more():
+    programs = Programs(problem(12)[0])
+    for patients in (12, 13):
+        by_saem(*problem(patients), programs, chains_for(patients))
+    assert programs.block._cache_size() == 1
+    assert [chains_for(n) for n in (1, 9, 10, 11, 15, 16, 34, 41, 2000)] == [
+        100, 12, 10, 10, 10, 7, 4, 3, 3]
 
 
 @pytest.mark.slow  # passed
