@@ -26,7 +26,6 @@ from carpk import posterior, program_cache, registry
 from carpk.censoring import censored_as
 from carpk.checkpoints import SUFFIX, Checkpoints, Progress
 from carpk.cohort import Cohort, Design, design, ignored_columns
-from carpk.devices import shared_out
 from carpk.effects import band_of
 from carpk.estimators import Convergence, Estimate, with_settings
 from carpk.likelihood import data_of
@@ -132,8 +131,6 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *told))
     chosen = choose_steps(resolved, seen)
     data = data_of(chosen, seen)
-    if method.divisible:
-        data = shared_out(data, len(seen.ids))
     request, code, stamp = _asked(model, chosen.structure, cohort, estimator, method, seed)
     request |= {} if band is None else {"band": list(band_of(band))}
     prepared = time.perf_counter()

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
+from jax.experimental.compilation_cache import compilation_cache
 from models_for_tests import DECAY, FOLLOWING, cohort, decaying
 
 from carpk import padding, stochastic_em, tables
 from carpk.cohort import design
 from carpk.conditional import Patients
 from carpk.empirical_bayes import laplace_start
+from carpk.estimators.svi import Svi, _measured
 from carpk.fitting import fit
 from carpk.geometry import frozen, log_density, population_spread
 from carpk.likelihood import data_of
@@ -22,17 +24,17 @@ from carpk.solve import arrays
 from carpk.stochastic_em import Programs, chains_for, walked
 
 
-def problem(patients):
+def problem(patients, **asked):
     """A model, the data and the start of so many patients."""
     seen = design(decaying(patients), DECAY)
-    model, _ = resolve(population(DECAY, covariates={"C0 ~ WT": "power(70)"}), seen, {})
+    model, _ = resolve(population(DECAY, **asked), seen, {})
     data = data_of(model, seen)
     return model, data, laplace_start(model, data, seed=1)
 
 
 @pytest.fixture(scope="module")
 def eleven():
-    return problem(11)
+    return problem(11, covariates={"C0 ~ WT": "power(70)"})
 
 
 @pytest.mark.parametrize("parametrisation", ["informed", "noncentred", "centred"])
@@ -62,11 +64,21 @@ def test_the_first_metric_does_not_see_them(eleven):
                                rtol=1e-12)
 
 
-def by_saem(model, data, start, programs=None, chains=4):
-    """What SAEM comes to, and whom its program knew of."""
+def by_saem(model, data, start, chains=4):
+    """What SAEM comes to, and of how many its program is."""
     patients = Patients(model, data)
-    return walked(patients, start, chains, 100, 100, 1, lambda done: None,
-                  programs or Programs(model)), patients.full["time"].shape[0]
+    found = walked(patients, start, chains, 100, 100, 1, lambda done: None, Programs(model))
+    return found, len(patients.full["time"])
+
+
+def by_svi(model, data, start):
+    """The guide, the bound of each step and Pareto k, by svi."""
+    full, frame = filled_up(data), frozen(model, filled_start(start), 1.0)
+    with jax.numpy_rank_promotion("allow"):
+        guide, elbo, lost = Svi(steps=500, particles=1)._climbed(
+            model, full, frame, start, 1, lambda *said: None)
+    assert lost == 0
+    return guide, elbo, _measured(model, full, frame, guide, 1), frame
 
 
 def test_saem_draws_for_the_others_alone_and_comes_to_the_same(eleven, monkeypatch):
@@ -85,11 +97,45 @@ def test_saem_draws_for_the_others_alone_and_comes_to_the_same(eleven, monkeypat
         np.testing.assert_allclose(c, a, rtol=1e-8)
 
 
-def test_saems_program_is_that_of_a_patient_more():
-    programs = Programs(problem(12)[0])
-    for patients in (12, 13):
-        by_saem(*problem(patients), programs, chains_for(patients))
-    assert programs.block._cache_size() == 1
+def test_svi_draws_for_the_others_alone_and_comes_to_the_same(eleven, monkeypatch):
+    guide, elbo, k, frame = by_svi(*eleven)
+    monkeypatch.setattr(padding, "rounded", lambda patients: patients)
+    plain, bound, of_plain, alone = by_svi(*eleven)
+    assert (len(frame["linear"]), len(alone["linear"])) == (15, 11)
+    assert {n: v.shape for n, v in guide.items()} == {n: v.shape for n, v in plain.items()}
+    for name, value in plain.items():
+        np.testing.assert_allclose(guide[name], value, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(elbo, bound, rtol=1e-8)
+    np.testing.assert_allclose(k, of_plain, rtol=1e-6)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The names of the programs compiled since the test began, by a call."""
+    options = {"jax_compilation_cache_dir": str(tmp_path),
+               "jax_persistent_cache_min_compile_time_secs": 0,
+               "jax_persistent_cache_min_entry_size_bytes": -1}
+    before = {n: getattr(jax.config, n) for n in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield lambda: {f.name for f in tmp_path.glob("*-cache")}
+
+
+@pytest.mark.parametrize("found", [
+    lambda *problem: by_saem(*problem, chains_for(len(problem[1]["time"]))), by_svi])
+def test_a_patient_more_needs_no_program_that_is_not_there(found, kept):
+    found(*problem(12))
+    another = problem(13)
+    there = kept()
+    found(*another)
+    assert there
+    assert kept() == there
+
+
+def test_there_are_a_hundred_chains_or_more_and_as_many_for_all_of_a_program():
     assert [chains_for(n) for n in (1, 9, 10, 11, 15, 16, 34, 41, 2000)] == [
         100, 12, 10, 10, 10, 7, 4, 3, 3]
 

@@ -37,7 +37,7 @@ class Saem(Estimator):
     """SAEM from a quick Laplace fit; then the likelihood by importance sampling, and standard
     errors from the FOCEI information at the estimate (of Laplace where an output is binary).
 
-    chains : per patient; 0 for as many as make at least a hundred in all, and three
+    chains : per patient; 0 for as many as make a hundred in all or more, at least three
     burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number

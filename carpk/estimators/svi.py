@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jax.scipy.special import logsumexp
 from numpyro import distributions as dist
 from numpyro.infer import SVI, Trace_ELBO
+from scipy.special import logsumexp
 
 from carpk import posterior
 from carpk.checkpoints import Progress
@@ -28,6 +28,7 @@ from carpk.likelihood import (
     patient_log_likelihood,
     to_theta,
 )
+from carpk.padding import filled_on_devices, filled_start, filled_to, own_patients
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
@@ -75,75 +76,94 @@ class Svi(Estimator):
         start = start_from(model, data, seed, self.inits)
         progress("start", 1, 1)
         # all of the information at the modes: then the guide is exact of a linear normal model
-        frame = frozen(model, start, trusted=1.0)
+        full, frame = filled_on_devices(data), frozen(
+            model, filled_start(start, len(jax.devices())), trusted=1.0)
         begun = time.perf_counter()
         with jax.numpy_rank_promotion("allow"):  # NumPyro's arithmetic is used to it
-            guide, elbo, lost = self._climbed(model, data, frame, start, seed, progress)
+            guide, elbo, lost = self._climbed(model, full, frame, start, seed, progress)
         done = time.perf_counter()
         u, z = _drawn(guide, self.draws, np.random.default_rng([seed, 5]))
-        theta, phi = jax.jit(lambda u, z, data: jax.lax.map(
-            lambda pair: _natural(model, data, frame, *pair), (u, z)))(u, z, data)
-        k, joint = _measured(model, data, frame, guide, seed)
+        theta, phi = jax.jit(lambda u, z, data, frame: jax.lax.map(
+            lambda pair: _natural(model, data, frame, *pair), (u, z)))(
+                u, filled_to(len(full["time"]), z, 1), full, frame)
+        k, joint = _measured(model, full, frame, guide, seed)
         convergence = _judged(elbo, lost, k, joint, self.steps)
         return Estimate({n: np.asarray(v)[None] for n, v in theta.items()},
-                        np.broadcast_to(phi, (1, self.draws, len(ids), phi.shape[-1])), {},
-                        "guide", convergence,
+                        np.asarray(phi)[None, :, :len(ids)], {}, "guide", convergence,
                         {"start": begun - clock, "estimate": done - begun,
                          "measure": time.perf_counter() - done},
                         record={"inits": began(model, start)})
 
     def _climbed(self, model: PopulationModel, data: Arrays, frame: Arrays, start: Start,
                  seed: int, progress: Progress) -> tuple[Arrays, np.ndarray, int]:
-        """The guide's parameters, averaged at last, the bound after each step, steps lost."""
-        size, (patients, k) = len(model.free), start.phi.shape
+        """The guide's parameters, averaged at last, the bound after each step, steps lost.
 
-        def joint(data: Arrays, frame: Arrays) -> None:
+        Of those who fill up the data neither density nor guide knows: they stay at 0 and 1.
+        """
+        (patients, k), room, size = start.phi.shape, data["time"].shape[0], len(model.free)
+
+        def joint(data: Arrays, frame: Arrays, first: jax.Array) -> None:
             at = numpyro.sample("u", dist.ImproperUniform(dist.constraints.real_vector, (),
                                                           (size,)))
             z = numpyro.sample("z", dist.ImproperUniform(
-                dist.constraints.independent(dist.constraints.real, 2), (), (patients, k))) \
-                if k else jnp.zeros((patients, 0))
+                dist.constraints.independent(dist.constraints.real, 2), (), (room, k))) \
+                if k else jnp.zeros((room, 0))
+            z = jnp.where(own_patients(data)[:, None], z, 0.0)
             numpyro.factor("density", log_density(model, data, frame, at, z, "informed"))
 
-        def guide(data: Arrays, frame: Arrays) -> None:
-            low = dist.constraints.softplus_lower_cholesky
+        def guide(data: Arrays, frame: Arrays, first: jax.Array) -> None:
+            own = own_patients(data)
             numpyro.sample("u", dist.MultivariateNormal(
-                numpyro.param("mean", start.u), scale_tril=numpyro.param(
-                    "low", jnp.eye(size) * patients**-0.5, constraint=low)))
+                numpyro.param("mean", first), scale_tril=_lower(numpyro.param(
+                    "low", jnp.eye(size) * jnp.log(jnp.expm1(own.sum()**-0.5))))))
             if k:
                 numpyro.sample("z", dist.MultivariateNormal(
-                    numpyro.param("z_mean", jnp.zeros((patients, k))), scale_tril=numpyro.param(
-                        "z_low", jnp.broadcast_to(jnp.eye(k), (patients, k, k)),
-                        constraint=low)).to_event(1))
+                    numpyro.param("z_mean", jnp.zeros((room, k))), scale_tril=_lower(numpyro.param(
+                        "z_low", jnp.tile(jnp.eye(k) * np.log(np.expm1(1.0)), (room, 1, 1))))
+                    ).mask(own).to_event(1))
+
+        def found(state: Any) -> Arrays:
+            none = {"z_mean": jnp.zeros((room, k)), "z_low": jnp.zeros((room, k, k))}
+            return none | {n: _lower(v) if n.endswith("low") else v
+                           for n, v in climb.get_params(state).items()}
 
         def size_of(step: Any) -> Any:
             return _FAST * (_SLOW / _FAST) ** (step / self.steps)
 
         climb = SVI(joint, guide, numpyro.optim.Adam(size_of), Trace_ELBO(self.particles))
-        state = climb.init(jax.random.key(seed), data, frame)
+        given = (data, frame, start.u)  # as arrays: as numbers they would be part of the program
+        state = jax.tree.map(np.asarray, jax.jit(climb.init)(jax.random.PRNGKey(seed), *given))
 
         @jax.jit
-        def block(state: Any, mean: Arrays, count: jax.Array, data: Arrays, frame: Arrays) -> Any:
+        def block(state: Any, mean: Arrays, count: jax.Array, *given: Any) -> Any:
             def one(carry: Any, _: None) -> Any:
                 state, mean, count = carry
-                state, loss = climb.stable_update(state, data, frame)
+                state, loss = climb.stable_update(state, *given)
                 count = count + 1
                 share = 1.0 / jnp.maximum(1.0, count)  # until count is above 0: the last alone
-                mean = jax.tree.map(lambda a, b: a + share * (b - a), mean,
-                                    climb.get_params(state))
+                mean = jax.tree.map(lambda a, b: a + share * (b - a), mean, found(state))
                 return (state, mean, count), -loss
 
             return jax.lax.scan(one, (state, mean, count), None, length=_BLOCK)
 
         blocks = -(-self.steps // _BLOCK)
-        mean, bounds = climb.get_params(state), []
-        count = jnp.asarray(-float(round((1.0 - _AVERAGED) * blocks) * _BLOCK))
+        mean, bounds = jax.tree.map(np.asarray, found(state)), []
+        count = np.asarray(-float(round((1.0 - _AVERAGED) * blocks) * _BLOCK))
         for done in range(blocks):
-            (state, mean, count), bound = block(state, mean, count, data, frame)
-            bounds.append(np.asarray(bound))
+            # to the host and back: spread over devices as it comes it would need another program
+            (state, mean, count), bound = jax.tree.map(
+                np.asarray, block(state, mean, count, *given))
+            bounds.append(bound)
             progress("estimate", done + 1, blocks)
         elbo = np.concatenate(bounds)
-        return dict(mean), elbo, int((~np.isfinite(elbo)).sum())
+        return {n: v[:patients] if n.startswith("z_") else v for n, v in mean.items()}, elbo, int(
+            (~np.isfinite(elbo)).sum())
+
+
+def _lower(squares: jax.Array) -> jax.Array:
+    """Lower factors (..., K, K), their diagonals above 0, of any squares. NumPyro's own constraint
+    scatters: shared out among three devices XLA ends the process."""
+    return jnp.tril(squares, -1) + jnp.eye(squares.shape[-1]) * jax.nn.softplus(squares)
 
 
 def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: jax.Array, z: jax.Array) \
@@ -155,16 +175,13 @@ def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: jax.Array, 
 def _drawn(guide: Arrays, draws: int, random: np.random.Generator) \
         -> tuple[np.ndarray, np.ndarray]:
     """u (draws, Q) and z (draws, P, K) from the guide."""
-    u = np.asarray(guide["mean"]) + random.normal(size=(draws, len(guide["mean"]))) \
-        @ np.asarray(guide["low"]).T
+    u = guide["mean"] + random.normal(size=(draws, len(guide["mean"]))) @ guide["low"].T
     return u, _patients_drawn(guide, draws, random)
 
 
 def _patients_drawn(guide: Arrays, draws: int, random: np.random.Generator) -> np.ndarray:
-    if "z_mean" not in guide:
-        return np.zeros((draws, 1, 0))
-    middle = np.asarray(guide["z_mean"])
-    return np.asarray(middle + np.einsum("pkl,dpl->dpk", np.asarray(guide["z_low"]),
+    middle = guide["z_mean"]
+    return np.asarray(middle + np.einsum("pkl,dpl->dpk", guide["z_low"],
                                          random.normal(size=(draws, *middle.shape))))
 
 
@@ -181,17 +198,15 @@ def _measured(model: PopulationModel, data: Arrays, frame: Arrays, guide: Arrays
     """Pareto k of importance weights: of the population, with each patient's likelihood the mean
     over draws of the patient, and of the population with one draw of every patient."""
     random = np.random.default_rng([seed, 6])
-    patients, k = (data["time"].shape[0], 0) if "z_mean" not in guide else guide["z_mean"].shape
-    mean, low = np.asarray(guide["mean"]), np.asarray(guide["low"])
+    mean, low, (patients, k) = guide["mean"], guide["low"], guide["z_mean"].shape
     u = mean + random.normal(size=(_OUTER, len(mean))) @ low.T
     inner = _INNER if k else 1
     z = _patients_drawn(guide, _OUTER * inner, random)
-    proposed = _log_normal(z, np.asarray(guide["z_mean"]), np.asarray(guide["z_low"])) if k else \
-        np.zeros((len(z), patients))
-    z = np.broadcast_to(z, (len(z), patients, k)).reshape(_OUTER, inner, patients, k)
+    proposed = _log_normal(z, guide["z_mean"], guide["z_low"]).reshape(_OUTER, inner, patients)
+    z = filled_to(len(data["time"]), z, 1).reshape(_OUTER, inner, len(data["time"]), k)
 
     @jax.jit
-    def terms(u: jax.Array, z: jax.Array, data: Arrays) -> Any:
+    def terms(u: jax.Array, z: jax.Array, data: Arrays, frame: Arrays) -> Any:
         def one(pair: Any) -> Any:
             u, z = pair
             theta = to_theta(model, u)
@@ -206,10 +221,10 @@ def _measured(model: PopulationModel, data: Arrays, frame: Arrays, guide: Arrays
                 + log_prior(model, theta) + log_jacobian(model, u)
         return jax.lax.map(one, (u, z))
 
-    each, prior = (np.asarray(v) for v in terms(u, z, data))
-    each = each - proposed.reshape(_OUTER, inner, patients)
+    each, prior = (np.asarray(v) for v in terms(u, z, data, frame))
+    each = each[..., :patients] - proposed
     whole = prior - _log_normal(u, mean, low)
-    marginal = np.asarray(logsumexp(jnp.asarray(each), axis=1)).sum(axis=1) + whole
+    marginal = logsumexp(each, axis=1).sum(axis=1) + whole
     both = np.stack([marginal, each[:, 0].sum(axis=1) + whole], axis=1)
     found = posterior.pareto_k(np.where(np.isfinite(both), both, both[np.isfinite(both)].min(
         initial=-1e300) - 1e3))
