@@ -74,9 +74,8 @@ def by_saem(model, data, start, chains=4):
 def by_svi(model, data, start):
     """The guide, the bound of each step and Pareto k, by svi."""
     full, frame = filled_up(data), frozen(model, filled_start(start), 1.0)
-    with jax.numpy_rank_promotion("allow"):
-        guide, elbo, lost = Svi(steps=500, particles=1)._climbed(
-            model, full, frame, start, 1, lambda *said: None)
+    guide, elbo, lost = Svi(steps=500, particles=1)._climbed(
+        model, full, frame, start, 1, lambda *said: None)
     assert lost == 0
     return guide, elbo, _measured(model, full, frame, guide, 1), frame
 

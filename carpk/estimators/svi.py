@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from numpyro import distributions as dist
-from numpyro.infer import SVI, Trace_ELBO
 from scipy.special import logsumexp
 
 from carpk import posterior
@@ -38,6 +36,7 @@ _BLOCK = 100  # steps of one call: what the progress bar moves by
 _FAST, _SLOW = 0.03, 0.001  # step sizes of Adam at the beginning and at the end
 _AVERAGED = 0.3  # share of the steps, the last, over which the guide's parameters are averaged
 _OUTER, _INNER = 400, 25  # draws of the population by which the guide is measured, and of phi each
+_HALF_LOG_2PI = 0.9189385332046727
 _BAD = 0.7  # a Pareto k above it: importance weights cannot mend the guide, and it is not near
 
 
@@ -79,8 +78,7 @@ class Svi(Estimator):
         full, frame = filled_on_devices(data), frozen(
             model, filled_start(start, len(jax.devices())), trusted=1.0)
         begun = time.perf_counter()
-        with jax.numpy_rank_promotion("allow"):  # NumPyro's arithmetic is used to it
-            guide, elbo, lost = self._climbed(model, full, frame, start, seed, progress)
+        guide, elbo, lost = self._climbed(model, full, frame, start, seed, progress)
         done = time.perf_counter()
         u, z = _drawn(guide, self.draws, np.random.default_rng([seed, 5]))
         theta, phi = jax.jit(lambda u, z, data, frame: jax.lax.map(
@@ -100,70 +98,67 @@ class Svi(Estimator):
 
         Of those who fill up the data neither density nor guide knows: they stay at 0 and 1.
         """
-        (patients, k), room, size = start.phi.shape, data["time"].shape[0], len(model.free)
+        (patients, k), room, size = start.phi.shape, len(data["time"]), len(model.free)
 
-        def joint(data: Arrays, frame: Arrays, first: jax.Array) -> None:
-            at = numpyro.sample("u", dist.ImproperUniform(dist.constraints.real_vector, (),
-                                                          (size,)))
-            z = numpyro.sample("z", dist.ImproperUniform(
-                dist.constraints.independent(dist.constraints.real, 2), (), (room, k))) \
-                if k else jnp.zeros((room, 0))
-            z = jnp.where(own_patients(data)[:, None], z, 0.0)
-            numpyro.factor("density", log_density(model, data, frame, at, z, "informed"))
+        def particle(params: Arrays, key: jax.Array, data: Arrays, frame: Arrays) -> jax.Array:
+            """log density less the guide's, where one draw of the guide lies."""
+            own = own_patients(data)[:, None]
+            key, of_u = jax.random.split(jax.random.split(key)[1])  # as NumPyro splits a key
+            of_z = jax.random.split(key)[1]
+            low, low_z = _lower(params["low"]), _lower(params["z_low"])
+            x, y = jax.random.normal(of_u, (size,)), jax.random.normal(of_z, (room, k))
+            z = jnp.where(own, params["z_mean"] + jnp.einsum("pkl,pl->pk", low_z, y), 0.0)
+            volume = jnp.log(jnp.diagonal(low)).sum() + jnp.where(own, jnp.log(
+                jnp.diagonal(low_z, axis1=1, axis2=2)), 0.0).sum()
+            squares = (x**2).sum() + jnp.where(own, y**2, 0.0).sum()
+            return log_density(model, data, frame, params["mean"] + low @ x, z, "informed") \
+                + volume + 0.5 * squares + _HALF_LOG_2PI * (size + k * own.sum())
 
-        def guide(data: Arrays, frame: Arrays, first: jax.Array) -> None:
-            own = own_patients(data)
-            numpyro.sample("u", dist.MultivariateNormal(
-                numpyro.param("mean", first), scale_tril=_lower(numpyro.param(
-                    "low", jnp.eye(size) * jnp.log(jnp.expm1(own.sum()**-0.5))))))
-            if k:
-                numpyro.sample("z", dist.MultivariateNormal(
-                    numpyro.param("z_mean", jnp.zeros((room, k))), scale_tril=_lower(numpyro.param(
-                        "z_low", jnp.tile(jnp.eye(k) * np.log(np.expm1(1.0)), (room, 1, 1))))
-                    ).mask(own).to_event(1))
+        @jax.jit
+        def block(key: jax.Array, state: Any, mean: Arrays, count: jax.Array, *given: Any) -> Any:
+            def one(carry: Any, _: None) -> Any:
+                key, state, mean, count = carry
+                key, now = jax.random.split(key)
+                draws = jax.random.split(now, self.particles)
+                (loss, _), state = adam.eval_and_stable_update(lambda params: (-jax.vmap(
+                    lambda key: particle(params, key, *given))(draws).mean(), None), state)
+                count = count + 1
+                share = 1.0 / jnp.maximum(1.0, count)  # until count is above 0: the last alone
+                mean = jax.tree.map(lambda a, b: a + share * (b - a), mean,
+                                    _guide(adam.get_params(state)))
+                return (key, state, mean, count), -loss
 
-        def found(state: Any) -> Arrays:
-            none = {"z_mean": jnp.zeros((room, k)), "z_low": jnp.zeros((room, k, k))}
-            return none | {n: _lower(v) if n.endswith("low") else v
-                           for n, v in climb.get_params(state).items()}
+            return jax.lax.scan(one, (key, state, mean, count), None, length=_BLOCK)
 
         def size_of(step: Any) -> Any:
             return _FAST * (_SLOW / _FAST) ** (step / self.steps)
 
-        climb = SVI(joint, guide, numpyro.optim.Adam(size_of), Trace_ELBO(self.particles))
-        given = (data, frame, start.u)  # as arrays: as numbers they would be part of the program
-        state = jax.tree.map(np.asarray, jax.jit(climb.init)(jax.random.PRNGKey(seed), *given))
-
-        @jax.jit
-        def block(state: Any, mean: Arrays, count: jax.Array, *given: Any) -> Any:
-            def one(carry: Any, _: None) -> Any:
-                state, mean, count = carry
-                state, loss = climb.stable_update(state, *given)
-                count = count + 1
-                share = 1.0 / jnp.maximum(1.0, count)  # until count is above 0: the last alone
-                mean = jax.tree.map(lambda a, b: a + share * (b - a), mean, found(state))
-                return (state, mean, count), -loss
-
-            return jax.lax.scan(one, (state, mean, count), None, length=_BLOCK)
-
-        blocks = -(-self.steps // _BLOCK)
-        mean, bounds = jax.tree.map(np.asarray, found(state)), []
-        count = np.asarray(-float(round((1.0 - _AVERAGED) * blocks) * _BLOCK))
+        adam, blocks, bounds = numpyro.optim.Adam(size_of), -(-self.steps // _BLOCK), []
+        first = {"mean": np.asarray(start.u), "z_mean": np.zeros((room, k)),
+                 "low": np.eye(size) * np.log(np.expm1(patients**-0.5)),
+                 "z_low": np.tile(np.eye(k) * np.log(np.expm1(1.0)), (room, 1, 1))}
+        carry = jax.tree.map(np.asarray, (
+            jax.random.split(jax.random.PRNGKey(seed), 3)[0], adam.init(first), _guide(first),
+            -float(round((1.0 - _AVERAGED) * blocks) * _BLOCK)))
         for done in range(blocks):
             # to the host and back: spread over devices as it comes it would need another program
-            (state, mean, count), bound = jax.tree.map(
-                np.asarray, block(state, mean, count, *given))
+            carry, bound = jax.tree.map(np.asarray, block(*carry, data, frame))
             bounds.append(bound)
             progress("estimate", done + 1, blocks)
         elbo = np.concatenate(bounds)
-        return {n: v[:patients] if n.startswith("z_") else v for n, v in mean.items()}, elbo, int(
-            (~np.isfinite(elbo)).sum())
+        return {n: v[:patients] if n.startswith("z_") else v for n, v in carry[2].items()}, elbo, \
+            int((~np.isfinite(elbo)).sum())
+
+
+def _guide(params: Arrays) -> Arrays:
+    """The means and lower factors that Adam's parameters, any numbers, stand for."""
+    return {n: _lower(v) if n.endswith("low") else v for n, v in params.items()}
 
 
 def _lower(squares: jax.Array) -> jax.Array:
-    """Lower factors (..., K, K), their diagonals above 0, of any squares. NumPyro's own constraint
-    scatters: shared out among three devices XLA ends the process."""
-    return jnp.tril(squares, -1) + jnp.eye(squares.shape[-1]) * jax.nn.softplus(squares)
+    """(..., K, K), the diagonals made positive and nothing above them."""
+    one = jnp.broadcast_to(jnp.eye(squares.shape[-1]), squares.shape)
+    return jnp.tril(squares, -1) + one * jax.nn.softplus(squares)
 
 
 def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: jax.Array, z: jax.Array) \
