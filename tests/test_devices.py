@@ -128,7 +128,7 @@ def test_a_density_and_its_gradient_are_those_of_one_device_to_12_digits():
     ran(DENSITY, 4)
 
 
-@pytest.mark.slow  # passed, 171 s at a load of 5
+@pytest.mark.slow  # passed, 66 s at a load of 4
 def test_a_fit_on_two_devices_is_that_on_one():
     one, two = ([[float(x) for x in line.split()] for line in ran(FIT, n).splitlines()]
                 for n in (1, 2))
