@@ -366,7 +366,8 @@ def refined(model: PopulationModel, ids: tuple[str, ...], error: SolveError) -> 
     steps, (fine, who) = int(error.enough[helped].max()), model.finer
     every = (*who, *(i for i, here in zip(ids, helped, strict=True) if here and i not in who))
     if steps >= 4 * model.steps and len(every) <= _few(ids):
-        return dataclasses.replace(model, finer=(max(steps, fine), every))
+        return model if (fine >= steps and every == who) else dataclasses.replace(
+            model, finer=(max(steps, fine), every))
     return dataclasses.replace(
         model, steps=steps, finer=(fine, who) if fine >= 4 * steps else (0, ()))
 

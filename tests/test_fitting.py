@@ -180,6 +180,7 @@ def test_a_fit_interrupted_on_its_second_mesh_goes_on_there(monkeypatch, on_a_co
     ([1], [30], (15, (240, ("1",))), (30, (240, ("1",)))),
     ([0], [480], (15, (240, ("1",))), (15, (480, ("1",)))),
     ([1], [120], (15, (240, ("1",))), (120, (0, ()))),
+    ([0], [60], (15, (240, ("1",))), (15, (240, ("1",)))),
 ])
 def test_a_mesh_is_refined_for_all_or_for_the_few_who_need_it(wrong, enough, before, after):
     logs, steps = np.zeros(10), np.full(10, before[0])
