@@ -19,6 +19,7 @@ import pandas as pd
 
 from carpk import posterior
 from carpk.checkpoints import Checkpoints, Progress, as_before, flat
+from carpk.conditional import Patients
 from carpk.empirical_bayes import Start, start_shape
 from carpk.geometry import Parametrisation, frozen, population_spread, to_phi, to_z
 from carpk.likelihood import to_theta
@@ -130,8 +131,9 @@ class MarkovChains(abc.ABC):
         patients, full = len(ids), filled_up(data)
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             programs = pool.submit(_programs, self, model, full)
-            start = start_kept(kept, lambda: start_from(model, data, seed, self.inits))
-            for said in (warned := hardly_informed(model, start)):
+            looked = Patients(model, data)
+            start = start_kept(kept, lambda: start_from(model, data, seed, self.inits, looked))
+            for said in (warned := hardly_informed(model, start, looked)):
                 logging.getLogger("carpk").warning(said)
             filled = filled_start(start)
             frame = frozen(model, filled, self.trusted)

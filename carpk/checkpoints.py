@@ -32,6 +32,10 @@ class Checkpoints:
         self.folder, self.record = folder, record
         self.workers, self.scheduler = workers, scheduler
 
+    def below(self, name: str) -> Checkpoints:
+        """Another fit of the same request, in a folder of its own within."""
+        return Checkpoints(self.folder / name, self.record, self.workers, self.scheduler)
+
     @property
     def other_versions(self) -> dict[str, str]:
         """The versions that wrote what is there, where they are not those of now."""

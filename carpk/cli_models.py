@@ -198,7 +198,8 @@ def written_card(model: StructuralModel) -> str:
     groups: list[tuple[str, list[tuple[str, ...]]]] = [
         ("input (CSV column)", [(i.name, i.unit, i.meaning, _unless_given(i.default))
                                 for i in model.inputs]),
-        ("state", [(s.name, s.unit, s.meaning, f"{s.scale} scale") for s in model.states]),
+        ("state", [(s.name, s.unit, s.meaning, f"ratio to {s.ratio_to}" if s.ratio_to else
+                    f"{s.scale} scale") for s in model.states]),
         ("output", [(o.name, o.unit, o.meaning, f"DVID {o.dvid}, {o.error} error")
                     for o in model.outputs]),
         ("derived", [(d.name, d.unit, d.meaning, "") for d in model.derived])]

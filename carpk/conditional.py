@@ -188,16 +188,16 @@ class Patients:
         """The most likely phi, each patient accepting or refusing its own steps.
 
         start : (P, K), where a climb begins; without one, or `anew`, others begin at the typical
-            patient and at the likeliest of some draws around it, and the likeliest mode stays
+            patient and at the likeliest of some draws around it, and the likeliest mode stays:
+            of one found again the first, so that what is found from nothing depends on no start
         """
-        starts = [] if start is None else [np.asarray(start)]
-        if start is None or anew:
-            starts += [self.typical(u), *self.best_of_draws(u, 0, _CLIMBS)]
+        starts = [self.typical(u), *self.best_of_draws(u, 0, _CLIMBS)] \
+            if start is None or anew else []
+        starts += [] if start is None else [np.asarray(start)]
         best = self._search(u, starts[0])
         for phi in starts[1:]:
             other = self._search(u, phi)
             one, two = (self.height(u, m.phi, m.look) for m in (best, other))
-            # of the same mode twice the first, which needed no luck
             best = patientwise(~(one >= two - _TWICE) & np.isfinite(two), other, best)
         return best
 

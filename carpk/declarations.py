@@ -82,7 +82,8 @@ def _declaration_problems(m: Any) -> list[str]:
               and (not isinstance(i.default, float) or math.isnan(i.default))]
     found += [f"state {s.name}: scale {s.scale!r} is neither 'linear' nor 'log'"
               for s in m.states if s.scale not in ("linear", "log")]
-    states = {s.name for s in m.states}
+    states = {s.name: s for s in m.states}
+    found += [f"state {s.name}: {wrong}" for s in m.states if (wrong := _ratio_problem(s, states))]
     found += [f"a dose goes into {d.state!r}, which is no state" for d in m.doses
               if d.state not in states]
     found += [f"a dose of {d.amount!r} at {d.at!r} over {d.over!r}: amounts are above 0, times "
@@ -145,6 +146,20 @@ def _class_problems(m: Any) -> list[str]:
     if sorted(set(first)) != list(first):
         found.append("classes are numbered in rising order of their first parameter's values")
     return found
+
+
+def _ratio_problem(s: State, states: Mapping[str, State]) -> str:
+    other = states.get(s.ratio_to)
+    if not s.ratio_to:
+        return ""
+    if other is None:
+        return f"it is a ratio to {s.ratio_to!r}, which is no state"
+    if other.ratio_to:
+        return (f"it is a ratio to {s.ratio_to}, which is itself a ratio to {other.ratio_to}: "
+                "ratios are to a linear or log state")
+    if s.scale != "linear":
+        return f"a ratio to {s.ratio_to} has no scale of its own: leave out {s.scale!r}"
+    return ""
 
 
 def _parameter_problems(p: Parameter) -> list[str]:

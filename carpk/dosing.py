@@ -197,14 +197,14 @@ def administered(structure: StructuralModel, doses: Arrays, p: Arrays) -> Arrays
         "live": live & (full > 0.0), "sound": sound.all()}
 
 
-def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.Array,
+def placed(mesh: Arrays, given: Arrays, there: tuple[Any, ...], switches: jax.Array,
            first: float, starts: tuple[Any, ...] = ()) -> Arrays:
     """One patient's mesh, as a plain one, with what a reset does and the states it sets.
 
     given : of `administered`, whose `sound` the mesh repeats: predictions are NaN without it
-    levels : each state after each reset, (R,)
+    there : each state's coordinate after each reset, (R,)
     switches : times that also get a node; first : the shortest step's length
-    starts : where the model starts at each reset, (R,), if that changes in a patient
+    starts : the same of where the model starts at each reset, if that changes in a patient
     """
     doses, horizon = mesh["doses"], mesh["horizon"]
     restarts = jnp.sort(jnp.clip(jnp.where(given["live"], given["begin"], horizon), 0.0, horizon))
@@ -214,7 +214,8 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
     sizes = [len(t) for t in times]
     time = jnp.concatenate(times)
     order = mesh["written"][jnp.argsort(time[mesh["written"]], stable=True)]
-    t = jnp.minimum(time[order], horizon)  # beyond the end a node lasts no time
+    # beyond the end a node lasts no time, nor before the start: doses of a later steady state
+    t = jnp.clip(time[order], 0.0, horizon)
     place = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
     *_, seen, begin, end = jnp.split(place, np.cumsum(sizes)[:-1])
 
@@ -242,7 +243,7 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
                    for s, into in doses["poured"].items()}}
     if "resets" in mesh:
         out |= {"act": at_nodes(0, mesh["resets"]["act"]),
-                "level": tuple(at_nodes(0, x) for x in levels)}
+                "there": tuple(at_nodes(0, x) for x in there)}
         if starts:
             out["first"] = tuple(at_nodes(0, x) for x in starts)
     return out
@@ -251,7 +252,8 @@ def placed(mesh: Arrays, given: Arrays, levels: tuple[Any, ...], switches: jax.A
 def steady_states(run: Callable[[Any, Arrays], tuple[Any, Any]], start: tuple[Any, ...],
                   logged: tuple[bool, ...], mesh: Arrays, given: Arrays, first: float) \
         -> tuple[Any, ...]:
-    """Each state in the steady state of each reset's dose, just before its record's time; (R,).
+    """Each state's coordinate in the steady state of each reset's dose, just before its record's
+    time; (R,).
 
     run(u, nodes) -> (u after them, its path) : the solver's; start : the states without a dose,
     where the search begins, scalars or (R,). A state is steady where a cycle, from one dose to the

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,13 +31,14 @@ from carpk.estimators import Convergence, Estimate, with_settings
 from carpk.likelihood import data_of
 from carpk.model_record import from_record, record
 from carpk.population_model import PopulationModel
-from carpk.preparation import SolveError, choose_steps, resolve, solve_error
+from carpk.preparation import SolveError, choose_steps, refined, resolve, solve_error
 from carpk.problems import Problem, RequestError
 from carpk.round_sizes import room_for
 from carpk.structure import StructuralModel
 
 _VERSIONS = ("carpk", "jax", "jaxlib", "numpyro", "numpy", "scipy", "pandas", "xarray",
              "arviz-stats")
+_AGAIN = 2  # fits on finer meshes, where that of an estimate was wrong
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,6 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
                                "counted twice they make intervals too narrow", cohort.source))
     seen = dataclasses.replace(seen, warnings=(*seen.warnings, *told))
     chosen = choose_steps(resolved, seen)
-    data = data_of(chosen, seen)
     request, code, stamp = _asked(model, chosen.structure, cohort, estimator, method, seed)
     request |= {} if band is None else {"band": list(band_of(band))}
     prepared = time.perf_counter()
@@ -144,28 +144,70 @@ def fit(model: PopulationModel, cohort: Cohort, estimator: str = "nuts", *, seed
             scheduler)
         seen = dataclasses.replace(seen, warnings=(*seen.warnings, *_of_others(kept)))
     try:
-        estimate = method.fit(chosen, data, seen.ids, seed, say, **({"kept": kept} if kept else {}))
+        made = _on_a_mesh_that_suffices(chosen, seen, method, seed, say, kept,
+                                        0 if model.steps else _AGAIN)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(*[str(kept.folder)] if kept and unfinished is not None
                                 and kept.folder.exists() else []) from None
     finally:
         if kept and unfinished is None:
             shutil.rmtree(kept.folder, ignore_errors=True)
+    manifest = _manifest(made.model, cohort, seen, request, code, stamp,
+                         {"prepare": prepared - began, **made.seconds}, made.convergence) | (
+        {"estimates": made.estimate.estimates} if made.estimate.estimates else {}) \
+        | dict(made.estimate.record)
+    # as it will be read from disk, where a tuple is a list
+    return Fit(made.model, made.stored, made.convergence,
+               json.loads(json.dumps(manifest, allow_nan=False)))
+
+
+class _Made(NamedTuple):
+    """A fit on one mesh, and what that leaves out at the estimate."""
+
+    model: PopulationModel
+    estimate: Estimate
+    stored: xr.DataTree
+    convergence: Convergence
+    error: SolveError
+    seconds: Mapping[str, float]
+
+
+def _on_a_mesh_that_suffices(model: PopulationModel, seen: Design, method: Any, seed: int,
+                             say: Progress, kept: Checkpoints | None, more: int) -> _Made:
+    """A fit; where its mesh was wrong at its estimate, one on a mesh that suffices there, so many
+    times at most."""
+    began, said = time.perf_counter(), tuple[str, ...]()
+    made = _made(model, seen, method, seed, say, kept)
+    for _ in range(more):
+        finer = refined(made.model, seen.ids, made.error)
+        if finer is made.model:
+            break
+        wrong = [i for i, here in zip(seen.ids, made.error.wrong, strict=True) if here]
+        said += (f"on {made.model.steps} mesh steps the solutions of patients {', '.join(wrong)} "
+                 f"were wrong at the estimate: fitted again on {finer.finer[0] or finer.steps}",)
+        say(f"again on {finer.finer[0] or finer.steps} mesh steps", 0, 1)
+        coarse = time.perf_counter() - began
+        made = _made(finer, seen, method, seed, say, kept and kept.below(
+            f"on-{finer.steps}-and-{finer.finer[0]}"))
+        made = made._replace(seconds={"on coarser meshes": coarse, **made.seconds})
+    return made._replace(convergence=dataclasses.replace(
+        made.convergence, remarks=(*made.convergence.remarks, *said)))
+
+
+def _made(model: PopulationModel, seen: Design, method: Any, seed: int, say: Progress,
+          kept: Checkpoints | None) -> _Made:
+    data = data_of(model, seen)
+    estimate = method.fit(model, data, seen.ids, seed, say, **({"kept": kept} if kept else {}))
     estimated = time.perf_counter()
     say("predict", 0, 1)
     with ThreadPoolExecutor(1) as pool:  # on another core meanwhile
-        error = pool.submit(_solve_error, chosen, seen, estimate)
-        stored = posterior.tree(chosen, seen, data, estimate.theta, estimate.phi,
+        error = pool.submit(_solve_error, model, seen, estimate)
+        stored = posterior.tree(model, seen, data, estimate.theta, estimate.phi,
                                 estimate.sample_stats, estimate.draws_from, seed)
-        convergence = _with_solves(estimate.convergence, chosen, seen, stored, error.result())
+        convergence = _with_solves(estimate.convergence, model, seen, stored, error.result())
     say("predict", 1, 1)
-    seconds = {"prepare": prepared - began, **estimate.seconds,
-               "predict": time.perf_counter() - estimated}
-    manifest = _manifest(chosen, cohort, seen, request, code, stamp, seconds,
-                         convergence) | ({"estimates": estimate.estimates}
-                                         if estimate.estimates else {}) | dict(estimate.record)
-    # as it will be read from disk, where a tuple is a list
-    return Fit(chosen, stored, convergence, json.loads(json.dumps(manifest, allow_nan=False)))
+    return _Made(model, estimate, stored, convergence, error.result(),
+                 {**estimate.seconds, "predict": time.perf_counter() - estimated})
 
 
 def _solve_error(model: PopulationModel, seen: Design, estimate: Estimate) -> SolveError:

@@ -23,6 +23,15 @@ class Sampled(NamedTuple):
     log_weights: np.ndarray
 
 
+class Moments(NamedTuple):
+    """Of each patient's phi given y: mean (P, K), covariance (P, K, K), and how many independent
+    draws they are worth (P,)."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    effective: np.ndarray
+
+
 def importance_sampled(patients: Patients, u: Any, centre: np.ndarray, axes: np.ndarray,
                        draws: int, seed: int) -> Sampled:
     """log p(y_i) as the mean of p(y_i, phi) / q_i(phi) over draws from q_i.
@@ -31,17 +40,41 @@ def importance_sampled(patients: Patients, u: Any, centre: np.ndarray, axes: np.
     to the mean and covariance that a pilot of draws gives.
     centre : (P, K), modes; axes : (P, K, K), W with W W' the first scale
     """
-    random = np.random.default_rng(seed)
-    low = factor_of(axes @ np.swapaxes(axes, 1, 2))
-    pilot, phi = weighed(patients, u, centre, low, spread_t(random, (_PILOT, *centre.shape)))
-    centre, low = _reshaped(pilot, phi, centre, low)
-    weights, _ = weighed(patients, u, centre, low, spread_t(random, (draws, *centre.shape)))
+    weights, _ = _drawn(patients, u, centre, axes @ np.swapaxes(axes, 1, 2), draws, seed, _PILOT)
     highest = weights.max(axis=0)
     with np.errstate(invalid="ignore"):  # of a patient without a solution
         share = np.exp(weights - highest)
     mean = share.mean(axis=0)
     return Sampled(-2.0 * (highest + np.log(mean)),
                    2.0 * share.std(axis=0, ddof=1) / mean / len(share)**0.5, weights)
+
+
+def conditional_moments(patients: Patients, u: Any, centre: np.ndarray, scale: np.ndarray,
+                        draws: int, seed: int) -> Moments:
+    """What EM needs of each patient, exact but for Monte Carlo noise; see `importance_sampled`.
+
+    scale : (P, K, K), about the covariance
+    """
+    weights, phi = _drawn(patients, u, centre, scale, draws, seed, draws)
+    return _moments(weights, phi)
+
+
+def _drawn(patients: Patients, u: Any, centre: np.ndarray, scale: np.ndarray, draws: int,
+           seed: int, pilot: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log weights and draws of the proposal that a pilot of draws has moved."""
+    random, low = np.random.default_rng(seed), factor_of(scale)
+    first = weighed(patients, u, centre, low, spread_t(random, (pilot, *centre.shape)))
+    centre, low = _reshaped(_moments(*first), centre, low)
+    return weighed(patients, u, centre, low, spread_t(random, (draws, *centre.shape)))
+
+
+def _moments(log_weights: np.ndarray, phi: np.ndarray) -> Moments:
+    with np.errstate(invalid="ignore"):
+        weight = softmax(log_weights, axis=0)
+    mean = np.einsum("mp,mpk->pk", weight, phi)
+    away = phi - mean
+    covariance = np.moveaxis(away * weight[..., None], 0, 2) @ np.moveaxis(away, 0, 1)
+    return Moments(mean, covariance, 1.0 / np.sum(weight**2, axis=0))
 
 
 def spread_t(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -86,21 +119,14 @@ def factor_of(matrices: np.ndarray) -> Rows:
                          for i, row in enumerate(by_entries(matrices))])
 
 
-def _reshaped(log_weights: np.ndarray, phi: np.ndarray, centre: np.ndarray, low: Rows) \
-        -> tuple[np.ndarray, Rows]:
+def _reshaped(found: Moments, centre: np.ndarray, low: Rows) -> tuple[np.ndarray, Rows]:
     """Centre and factor of the draws' own mean and covariance; where few of them carry the
     weight, mostly those there were."""
-    with np.errstate(invalid="ignore"):
-        weight = softmax(log_weights, axis=0)
-    effective = 1.0 / np.sum(weight**2, axis=0)
-    trust = effective / (effective + 20.0)
-    mean = np.einsum("mp,mpk->pk", weight, phi)
-    away = phi - mean
-    covariance = np.moveaxis(away * weight[..., None], 0, 2) @ np.moveaxis(away, 0, 1)
+    trust = found.effective / (found.effective + 20.0)
     size = centre.shape[1]
     before = [[sum(low[i][m] * low[j][m] for m in range(min(i, j) + 1)) for j in range(size)]
               for i in range(size)]
-    blended = [{j: trust * covariance[:, i, j] + (1.0 - trust) * before[i][j]
+    blended = [{j: trust * found.covariance[:, i, j] + (1.0 - trust) * before[i][j]
                 for j in range(i + 1)} for i in range(size)]
     with np.errstate(invalid="ignore"):
-        return centre + trust[:, None] * (mean - centre), cholesky(blended)
+        return centre + trust[:, None] * (found.mean - centre), cholesky(blended)

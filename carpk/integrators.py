@@ -54,7 +54,7 @@ _RG = (
 )
 
 # a log state below it keeps its per-capita rates, which no longer change
-_LEAST = math.exp(-600.0)
+LEAST = math.exp(-600.0)
 
 
 @jax.custom_jvp
@@ -66,14 +66,14 @@ def level(x: Any) -> tuple[Any, Any]:
     >>> [float(v) for v in level(0.0)]
     [1.0, 1.0]
     """
-    y = jnp.maximum(jnp.exp(x), _LEAST)
+    y = jnp.maximum(jnp.exp(x), LEAST)
     return y, 1.0 / y
 
 
 @level.defjvp
 def _level_along(at: tuple[Any], along: tuple[Any]) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     y, inverse = level(*at)
-    change = jnp.where(y > _LEAST, *along, 0.0)
+    change = jnp.where(y > LEAST, *along, 0.0)
     # not that of 1 / y, which holds y^-2: beyond all numbers from 1e-154 down
     return (y, inverse), (y * change, -inverse * change)
 

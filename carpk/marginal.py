@@ -22,7 +22,7 @@ from carpk.correlated import correlations
 from carpk.importance import importance_sampled
 from carpk.likelihood import data_of, from_theta
 from carpk.population_model import PopulationModel
-from carpk.preparation import choose_steps, resolve
+from carpk.preparation import choose_steps, refined, resolve, solve_error
 from carpk.problems import Problem, RequestError
 from carpk.stated_values import DROWNS, drowns
 from carpk.tails import TAILS
@@ -85,21 +85,30 @@ def objective(model: PopulationModel, cohort: Cohort, theta: Mapping[str, float]
     inner = cast(Method, "laplace" if method == SAMPLING else method)
     u = np.asarray(jax.jit(lambda theta: from_theta(chosen, theta))(
         {n: float(theta[n]) for n in chosen.free}))
-    approximation = Approximation(chosen, data_of(chosen, seen), inner)
-    start = None if etas is None else np.asarray(approximation.patients.typical(u)) + np.pad(
-        etas.loc[list(seen.ids), list(chosen.spread)].to_numpy(float),
-        ((0, 0), (0, len(chosen.kappas))))
-    return evaluated(approximation, u, seen.ids, method, draws, seed, start)
+    while True:
+        approximation = Approximation(chosen, data_of(chosen, seen), inner)
+        start = None if etas is None else np.asarray(approximation.patients.typical(u)) + np.pad(
+            etas.loc[list(seen.ids), list(chosen.spread)].to_numpy(float),
+            ((0, 0), (0, len(chosen.kappas))))
+        found, phi = evaluated(approximation, u, seen.ids, method, draws, seed, start)
+        finer = chosen if at.steps else refined(chosen, seen.ids, solve_error(
+            chosen, seen, {**at.fixed, **theta}, phi))
+        if finer is chosen:
+            return found
+        chosen = finer
 
 
 def evaluated(approximation: Approximation, u: np.ndarray, ids: tuple[str, ...], method: str,
-              draws: int = 3000, seed: int = 1, start: Any = None) -> Objective:
-    """The objective of a model whose programs are compiled; u (Q,) on the real line."""
+              draws: int = 3000, seed: int = 1, start: Any = None) \
+        -> tuple[Objective, np.ndarray]:
+    """The objective of a model whose programs are compiled, u (Q,) on the real line; and phi
+    (P, K) at the modes."""
     constant = float(approximation.constant.sum())
     if method != SAMPLING:
         found = approximation.likelihood(u, start)
         patients = pd.DataFrame({"ofv": found.patients}, index=_index(ids))
-        return Objective(method, float(patients["ofv"].sum()), patients, constant)
+        return Objective(method, float(patients["ofv"].sum()), patients, constant), \
+            found.modes.phi
     modes = approximation.patients.modes(u, start)
     exact, _ = approximation.patients.curvature(u, modes)
     sampled = importance_sampled(approximation.patients, u, modes.phi, exact.axes,
@@ -108,7 +117,7 @@ def evaluated(approximation: Approximation, u: np.ndarray, ids: tuple[str, ...],
         "ofv": sampled.patients - approximation.constant, "se": sampled.se,
         "pareto_k": posterior.pareto_k(sampled.log_weights)}, index=_index(ids))
     return Objective(method, float(patients["ofv"].sum()), patients, constant,
-                     float(np.sqrt((patients["se"]**2).sum())))
+                     float(np.sqrt((patients["se"]**2).sum()))), modes.phi
 
 
 def _index(ids: tuple[str, ...]) -> pd.Index:

@@ -209,7 +209,7 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
               progress: Progress, method: Method, draws: int, covariance: str = "observed",
               inits: str = "", starts: int = 1, kept: Checkpoints | None = None) -> Found:
     """A maximum-likelihood fit by one of the approximations: the best of several starts, each
-    kept as it ends, or from one start, and from the data's where that comes to no rest.
+    kept as it ends, or from one start, and where that comes to no rest from another.
 
     covariance : of the standard errors, see `carpk.expected_information`
     """
@@ -220,22 +220,20 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     approximation = Approximation(model, data, method)
     patients = approximation.patients if approximation.patients.interaction else None
 
-    def begin(inits: str) -> Start:
-        return start_kept(kept if starts > 1 else None, lambda: climbing_from(
-            model, data, ids, seed, inits, patients))
+    def begin(elsewhere: Start | None = None) -> Start:
+        return climbing_from(model, data, ids, seed, inits, patients, elsewhere)
 
     def searched(start: Start) -> tuple[Maximum, Start, list[Ended], Callable[[int], None]]:
         ended, top, told = _searched(approximation, start, starts, seed, progress, kept)
         return top, start, ended, told
 
-    start = begin(inits)
+    start = start_kept(kept if starts > 1 else None, begin)
     progress("start", 1, 1)
     begun = time.perf_counter()
     tries = [searched(start)]
-    if starts == 1 and inits == "" and not tries[0][0].gain < _HOPELESS:
+    if starts == 1 and inits in ("", "data") and not tries[0][0].gain < _HOPELESS:
         with suppress(RequestError):  # of what changes in a patient the data tell no start
-            other = begin("data")
-            tries += [searched(other)] if not np.array_equal(other.u, start.u) else []
+            tries.append(searched(begin(start)))
     top, start, ended, told = min(tries, key=lambda t: np.nan_to_num(t[0].ofv, nan=np.inf))
     best, hessian = settled(approximation, top, told)
     progress("estimate", 41 * starts, 41 * starts)
@@ -249,7 +247,7 @@ def estimated(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: 
     reasons, remarks, measures = judged(approximation, ids, best, known)
     theta, phi = asymptotic_draws(approximation, best.u, best.found.modes, known, draws, seed)
     said += tuple(f"the search did not come to rest, at an OFV of {tries[0][0].ofv:.2f}; from "
-                  f"inits = 'data' it ended at {top.ofv:.2f}" for top, *_ in tries[1:])
+                  f"another start it ended at {top.ofv:.2f}" for top, *_ in tries[1:])
     return Found(theta, phi, (*reasons, *alone), (*remarks, *apart, *said), measures,
                  {"start": begun - clock, "estimate": done - begun,
                   "uncertainty": time.perf_counter() - done}, estimates(model, best.u, known),

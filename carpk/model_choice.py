@@ -90,7 +90,7 @@ def sampled(fit: Fit, draws: int = 3000, seed: int = 1) -> Objective:
     approximation = Approximation(model, data_of(model, fit.design), "laplace")
     u = np.asarray(jax.jit(lambda theta: from_theta(model, theta))(
         {n: v["estimate"] for n, v in fit.manifest["estimates"].items()}))
-    return evaluated(approximation, u, fit.design.ids, SAMPLING, draws, seed)
+    return evaluated(approximation, u, fit.design.ids, SAMPLING, draws, seed)[0]
 
 
 def _measured(fit: Fit, method: str | None, draws: int, seed: int) -> dict[str, float]:

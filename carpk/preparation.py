@@ -283,14 +283,18 @@ def choose_steps(model: PopulationModel, seen: Design, tolerance: float = 5e-3) 
             if (moved[coarse] <= tolerance).all():
                 break
     chosen, decide = chosen_mesh(list(runs), np.stack(list(moved.values())), tolerance)
-    few = max(len(seen.ids) // 10, 1) if len(seen.ids) > 2 else 0
     for coarse, apart in moved.items():
         left = decide & (apart > tolerance)
-        if coarse[0] == chosen[0] and 4 * coarse[1] <= chosen[1] and left.sum() <= few:
+        if coarse[0] == chosen[0] and 4 * coarse[1] <= chosen[1] and left.sum() <= _few(seen.ids):
             return dataclasses.replace(
                 model, structure=by(structure, coarse), steps=coarse[1],
                 finer=(chosen[1], tuple(np.array(seen.ids, object)[left])))
     return dataclasses.replace(model, structure=by(structure, chosen), steps=chosen[1])
+
+
+def _few(ids: tuple[str, ...]) -> int:
+    """How many patients may have a finer mesh than the others."""
+    return max(len(ids) // 10, 1) if len(ids) > 2 else 0
 
 
 class SolveError(NamedTuple):
@@ -350,6 +354,22 @@ def solve_error(model: PopulationModel, seen: Design, theta: Mapping[str, float]
         better = ~errors_of(steps, 2 * most).noted
         enough = np.where((enough == 0) & better, steps, enough)
     return found._replace(enough=enough)
+
+
+def refined(model: PopulationModel, ids: tuple[str, ...], error: SolveError) -> PopulationModel:
+    """The model on a mesh that suffices where a fit has gone: the model itself where its own does
+    or where no mesh is known to help. As in `choose_steps` few patients alone have the finer one.
+    """
+    helped = error.wrong & (error.enough > 0)
+    if not helped.any():
+        return model
+    steps, (fine, who) = int(error.enough[helped].max()), model.finer
+    every = (*who, *(i for i, here in zip(ids, helped, strict=True) if here and i not in who))
+    if steps >= 4 * model.steps and len(every) <= _few(ids):
+        return model if (fine >= steps and every == who) else dataclasses.replace(
+            model, finer=(max(steps, fine), every))
+    return dataclasses.replace(
+        model, steps=steps, finer=(fine, who) if fine >= 4 * steps else (0, ()))
 
 
 def _log_predictions(model: PopulationModel, seen: Design, theta: Mapping[str, float]) \

@@ -11,6 +11,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from carpk.cohort import Design
+from carpk.coordinates import Coordinates, added, from_levels, slopes, to_levels
 from carpk.diffrax_steps import step_of
 from carpk.dosing import (
     ADD_STEADY,
@@ -25,8 +26,8 @@ from carpk.dosing import (
     steady_states,
 )
 from carpk.epochs import Epochs, at_time, begun, held, timeline
-from carpk.integrators import STEP, level
-from carpk.structure import State, StructuralModel, named
+from carpk.integrators import STEP
+from carpk.structure import StructuralModel, named
 from carpk.thresholds import past_thresholds
 
 Arrays = dict[str, Any]
@@ -169,7 +170,7 @@ def _closed_form(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[st
 
 
 def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str, jax.Array]:
-    initial, observe = structure.initial, structure.observe
+    initial, observe, states = structure.initial, structure.observe, structure.states
     assert initial is not None
     assert observe is not None
     early = _first(structure)
@@ -190,28 +191,26 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
             """The parameters at a time of an epoch."""
             return p if epochs is None else at_time(p, held(p, epochs, k), t)
 
-        def starting(t: Any, k: Any) -> tuple[Any, ...]:
-            """Each state as the model starts, with the parameters of an epoch."""
-            value = initial(named(own(t, k)))
-            return tuple(jnp.log(value[s.name]) if s.scale == "log" else
-                         value[s.name] * jnp.ones(()) for s in structure.states)
+        def starting(t: Any, k: Any) -> Coordinates:
+            """Where the model starts, with the parameters of an epoch."""
+            return from_levels(states, initial(named(own(t, k))))
 
         start = starting(0.0, None if epochs is None else begun(epochs, 0.0))
         step = _stepper(structure, p, start)
 
-        def walked(u: tuple[Any, ...], nodes: Arrays) -> tuple[Any, Any]:
+        def walked(u: Coordinates, nodes: Arrays) -> tuple[Any, Any]:
             if epochs is not None:
                 nodes = {**nodes, "own": jax.vmap(lambda k: held(p, epochs, k))(nodes["epoch"])}
             return jax.lax.scan(step, u, nodes)
 
-        def levels(mesh: Arrays, given: Arrays, first: tuple[Any, ...]) -> tuple[Any, ...]:
-            """Each state after each reset."""
+        def settled(mesh: Arrays, given: Arrays, first: Coordinates) -> Coordinates:
+            """Where each reset puts the states."""
             if "resets" not in mesh:
                 return ()
             act = mesh["resets"]["act"]
             if "cycle" not in mesh:
                 return tuple(jnp.broadcast_to(x, act.shape) for x in first)
-            steady = steady_states(walked, first, tuple(s.scale == "log" for s in structure.states),
+            steady = steady_states(walked, first, tuple(s.scale == "log" for s in states),
                                    mesh, given, early)
             return tuple(jnp.where(act == TO_START, x, to)
                          for x, to in zip(first, steady, strict=True))
@@ -222,7 +221,7 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
                 first = jax.vmap(starting)(mesh["resets"]["time"], mesh["resets"]["epoch"])
             given = administered(structure, doses, p if epochs is None else jax.vmap(own)(
                 doses["time"], doses["epoch"]))
-            mesh = placed(mesh, given, levels(mesh, given, first), switches, early,
+            mesh = placed(mesh, given, settled(mesh, given, first), switches, early,
                           first if epochs is not None else ())
         nodes = {k: v for k, v in mesh.items() if k not in ("seen", "sound", "epochs")}
         if epochs is not None:
@@ -232,8 +231,8 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
         if "sound" in mesh:
             seen = tuple(jnp.where(mesh["sound"], x, jnp.nan) for x in seen)
 
-        def read(t: Any, u: tuple[Any, ...], k: Any) -> dict[str, Any]:
-            return dict(observe(t, named(_natural(structure, u)), named(own(t, k))))
+        def read(t: Any, u: Coordinates, k: Any) -> dict[str, Any]:
+            return dict(observe(t, named(to_levels(states, u)), named(own(t, k))))
 
         return jax.vmap(read, in_axes=(0, 0, None if epochs is None else 0))(
             times, seen, None if epochs is None else epochs["seen"])
@@ -242,14 +241,8 @@ def _integrate(structure: StructuralModel, data: Arrays, p: Arrays) -> dict[str,
     return jax.vmap(patient)(p, mesh, data["time"])
 
 
-def _natural(structure: StructuralModel, u: tuple[Any, ...]) -> dict[str, Any]:
-    """The states by name on their natural scale."""
-    return {s.name: level(x)[0] if s.scale == "log" else x
-            for s, x in zip(structure.states, u, strict=True)}
-
-
-def _stepper(structure: StructuralModel, p: Arrays, start: tuple[Any, ...]) \
-        -> Callable[[tuple[Any, ...], Arrays], tuple[Any, Any]]:
+def _stepper(structure: StructuralModel, p: Arrays, start: Coordinates) \
+        -> Callable[[Coordinates, Arrays], tuple[Any, Any]]:
     """step(u, node) -> (u after the step, u before it) of one patient.
 
     p : the parameters, which a node's `own` may change; start : where the model starts
@@ -259,55 +252,43 @@ def _stepper(structure: StructuralModel, p: Arrays, start: tuple[Any, ...]) \
     solver = "tsit5" if structure.solver == "auto" else structure.solver
     advance = STEP[solver] if solver in STEP else step_of(solver)
 
-    def slopes(t: Any, u: tuple[Any, ...], node: Arrays, above: Arrays) -> tuple[Any, ...]:
-        levels = [level(x) if s.scale == "log" else (x, 1.0)
-                  for s, x in zip(states, u, strict=True)]
-        y = named({s.name: value for s, (value, _) in zip(states, levels, strict=True)})
-        dy = dict(rates(t, y, named({**at_time(p, node.get("own"), t), **above})))
-        for name, rate in node["inflow"].items():
-            dy[name] = dy[name] + rate
-        return tuple(dy[s.name] * inverse
-                     for s, (_, inverse) in zip(states, levels, strict=True))
+    def moving(t: Any, u: Coordinates, node: Arrays, above: Arrays) -> Coordinates:
+        def rising(y: Arrays) -> Arrays:
+            dy = dict(rates(t, named(y), named({**at_time(p, node.get("own"), t), **above})))
+            for name, rate in node["inflow"].items():
+                dy[name] = dy[name] + rate
+            return dy
 
-    def dosed(s: State, x: Any, amount: Arrays) -> Any:
-        if s.name not in amount:
-            return x
-        return jnp.log(jnp.exp(x) + amount[s.name]) if s.scale == "log" \
-            else x + amount[s.name]
+        return slopes(states, u, rising)
 
-    def reset(u: tuple[Any, ...], node: Arrays) -> tuple[Any, ...]:
+    def reset(u: Coordinates, node: Arrays) -> Coordinates:
         """The states after a reset; where it adds, what steady state has above the start."""
-        act, level, first = node["act"], node["level"], node.get("first", start)
+        act, first = node["act"], node.get("first", start)
+        there = tuple(jnp.where(act == 0, base, to)
+                      for base, to in zip(first, node["there"], strict=True))
+        base = to_levels(states, first)
+        both = added(states, u, {n: y - base[n] for n, y in to_levels(states, there).items()})
+        return tuple(jnp.where(act == ADD_STEADY, more, jnp.where(act == 0, x, to))
+                     for x, more, to in zip(u, both, there, strict=True))
 
-        def added(s: State, x: Any, to: Any, base: Any) -> Any:
-            if s.scale == "linear":
-                return x + to - base
-            return jnp.log(jnp.exp(x) + jnp.exp(to) - jnp.exp(base))
-
-        return tuple(
-            jnp.where(act == ADD_STEADY, added(s, x, jnp.where(act == 0, base, to), base),
-                      jnp.where(act == 0, x, to))
-            for s, x, to, base in zip(states, u, level, first, strict=True))
-
-    def step(u: tuple[Any, ...], node: Arrays) -> tuple[Any, Any]:
+    def step(u: Coordinates, node: Arrays) -> tuple[Any, Any]:
         t, h = node["t"], node["h"]
         begin = reset(u, node) if "act" in node else u
-        begin = tuple(dosed(s, x, node["amount"]) for s, x in zip(states, begin, strict=True))
+        begin = added(states, begin, node["amount"])
 
         def within(at: Any) -> Any:
             return jnp.clip(at, t + _INSIDE * h, t + (1.0 - _INSIDE) * h) \
                 if structure.switches else at
 
-        def moved(u: tuple[Any, ...], after: Any, length: Any, above: Arrays) \
-                -> tuple[Any, ...]:
-            return advance(lambda t, u: slopes(within(t), u, node, above), t + after, length, u)
+        def moved(u: Coordinates, after: Any, length: Any, above: Arrays) -> Coordinates:
+            return advance(lambda t, u: moving(within(t), u, node, above), t + after, length, u)
 
-        def heights(u: tuple[Any, ...], after: Any) -> Arrays:
-            y, own = named(_natural(structure, u)), named(at_time(p, node.get("own"), t + after))
+        def heights(u: Coordinates, after: Any) -> Arrays:
+            y, own = named(to_levels(states, u)), named(at_time(p, node.get("own"), t + after))
             return {n: f(t + after, y, own) for n, f in structure.thresholds.items()}
 
-        def rising(u: tuple[Any, ...], after: Any, above: Arrays) -> tuple[Arrays, Arrays]:
-            along = slopes(t + after, u, node, above)
+        def rising(u: Coordinates, after: Any, above: Arrays) -> tuple[Arrays, Arrays]:
+            along = moving(t + after, u, node, above)
             return jax.jvp(heights, (u, after), (along, jnp.ones(())))
 
         if not structure.thresholds:

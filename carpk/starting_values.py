@@ -38,16 +38,24 @@ def refused_inits(inits: object) -> list[Problem]:
 
 
 def climbing_from(model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,
-                  inits: str, patients: Patients | None) -> Start:
+                  inits: str, patients: Patients | None, elsewhere: Start | None = None) -> Start:
     """The start of `start_from`, at which every patient has a solution: a search for a maximum has
     no other way to begin.
 
+    elsewhere : a start that led nowhere: it begins at another, what the patients' summaries say
+        or, where that was it, the centres of the priors
     Raises RequestError naming the patients for whom no draw around the start has one.
     """
-    start = start_from(model, data, seed, inits, patients)
+    looked = patients or Patients(model, data)
+    if elsewhere is None:
+        start = start_from(model, data, seed, inits, looked)
+    else:
+        start = start_of(model, data, seed, begin=from_summaries(model, data, seed),
+                         patients=looked)
+        if np.array_equal(start.u, elsewhere.u):
+            start = start_of(model, data, seed, patients=looked)
     if np.isfinite(start.log_likelihood).all():
         return start
-    looked = patients or Patients(model, data)
     phi = np.where(np.isfinite(start.log_likelihood)[:, None], start.phi,
                    looked.best_of_draws(start.u, seed)[0])
     value = looked.look(start.u, phi).value

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from carpk.conditional import Patients
 from carpk.effects import coefficients
 from carpk.empirical_bayes import Start
+from carpk.importance import conditional_moments
 from carpk.likelihood import to_theta
 from carpk.population_model import PopulationModel
 from carpk.sensitivities import omegas
 
 _OPEN = 0.9  # of a variance, left open by the levels; see `hardly_informed`
+_DRAWS, _WORTH = 400, 40.0  # of each patient, and how many independent ones these must be worth
+_FAR = 2.0  # standard errors
 
 
-def hardly_informed(model: PopulationModel, start: Start) -> list[str]:
+def hardly_informed(model: PopulationModel, start: Start, patients: Patients) -> list[str]:
     """Sentences, said before the sampling, on what the patients' levels hardly inform.
 
     Spreads: at the start each patient's levels leave a share of omega's variance open,
@@ -21,6 +25,7 @@ def hardly_informed(model: PopulationModel, start: Start) -> list[str]:
     slowly along it. Of the bundled example it is 9 to 76 %; of the same patients seen for two
     weeks only, 97 to 100 % for the spreads that these do not show. Others whose likeliest value
     is 0 are named too. Typical values and coefficients: the same share of the prior's variance.
+    Last, what the exact likelihood places elsewhere than Laplace's approximation: see `_apart`.
     """
     weak = _weak_spreads(model, start)
     flat = {} if start.left_open is None else {
@@ -43,6 +48,14 @@ def hardly_informed(model: PopulationModel, start: Start) -> list[str]:
             f"the likeliest value of {', '.join(bound)} is 0: the patients' levels do not show "
             "that they differ in it, and how far above 0 it lies its prior decides; name to "
             "--spread what varies")
+    if apart := _apart(model, start, patients):
+        said.append(
+            "the exact likelihood puts "
+            f"{', '.join(f'{n} (by {by:.1f} standard errors)' for n, by in apart.items())} "
+            "elsewhere than the start, which is by Laplace's approximation: given their levels the "
+            "patients' parameters are far from normal, as where a level is known from one side "
+            "only; chains walk slowly along it, and focei and laplace are less near to it than "
+            "saem")
     return said
 
 
@@ -100,3 +113,44 @@ def _at_zero(model: PopulationModel, start: Start) -> list[str]:
         if rises[:, here].sum() < 0.0:
             found.append(name)
     return found
+
+
+def _apart(model: PopulationModel, start: Start, patients: Patients) -> dict[str, float]:
+    """Spreads and typical values that the exact likelihood puts more than two standard errors
+    from the start, and how many.
+
+    From there two steps of EM are taken, one by the patients' exact moments (by importance
+    sampling: SAEM's maximum is where this step is 0), the other by modes and curvature. Where a
+    share `open` of a spread's variance is left open, a step that is longer by d in ln omega ends
+    d / (1 - open)^2 further, of which a standard error is 1 / sqrt(2 P) / (1 - open); of a typical
+    value d / (1 - open), and omega / sqrt(P (1 - open)). Monte Carlo noise is allowed for;
+    where nearly all is open nothing is said.
+    """
+    if model.mixture or model.etas != "normal" or not model.sds:
+        return {}
+    u, phi = np.asarray(start.u), np.asarray(start.phi)
+    sizes, mu = np.asarray(omegas(model, to_theta(model, start.u))), patients.typical(u)
+    whole = np.linalg.inv(_known(start)[0] + np.asarray(patients.between(u).precision))
+    exact = conditional_moments(patients, u, phi, whole, _DRAWS, 1)
+    sound = exact.effective > _WORTH
+    if sound.sum() < 2:
+        return {}
+    open_ = np.diagonal(whole, axis1=1, axis2=2)
+    (mean, square), (mean_0, square_0) = (
+        ((at - mu)[sound].mean(axis=0), (variance + (at - mu)**2)[sound].mean(axis=0))
+        for at, variance in ((exact.mean, np.diagonal(exact.covariance, axis1=1, axis2=2)),
+                             (phi, open_)))
+    left, count = 1.0 - np.mean(open_ / sizes**2, axis=0), float(sound.sum())
+    worth, found = 1.0 / np.mean(1.0 / exact.effective[sound]), {}
+    for name in dict.fromkeys(model.sds):
+        here = np.flatnonzero(np.array(model.sds) == name)  # of occasions several
+        if (share := left[here].mean()) > 1.0 - _OPEN:
+            by = np.abs(np.log(square[here].sum() / square_0[here].sum())) \
+                * np.sqrt(0.5 * count * len(here)) / share
+            found[name] = by, np.sqrt((1.0 - share**2) / worth) / share
+    for k, name in enumerate(model.spread):
+        if left[k] > 1.0 - _OPEN:
+            by = np.abs(mean[k] - mean_0[k]) / sizes[k] * np.sqrt(count / left[k])
+            found[f"{name}_pop"] = by, np.sqrt((1.0 - left[k]) / left[k] / worth)
+    return {n: float(by) for n, (by, noise) in found.items()
+            if by > _FAR + 2.0 * noise and n in model.free}

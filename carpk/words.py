@@ -101,12 +101,20 @@ class Parameter:
 class State:
     """One state of an ODE model. A `log` state is integrated as its logarithm: it must start
     above zero and stays positive down to 1e-260. What grows or is killed in proportion to itself is
-    `log`, what others feed `linear`: as a ratio to those it would need twice the steps."""
+    `log`, what others feed `linear`.
+
+    `ratio_to` names the linear or log state, always above zero, to which this one is integrated as
+    its ratio; equations are of levels all the same. That is the better coordinate where the other
+    one feeds this one, over decades, and this one is lost faster than the other one falls: the
+    ratio settles. It is the worse one where this one outlives the other, as memory does effectors:
+    the ratio grows as fast as the other one falls.
+    """
 
     name: str
     unit: str
     meaning: str
     scale: Literal["linear", "log"] = "linear"
+    ratio_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,6 +247,20 @@ def test_a_nonlinear_model_finds_its_steady_state_and_its_derivatives_or_fails_a
                                    atol=2e-3, err_msg=names[k])
 
 
+def test_a_patient_starts_at_time_0_where_a_steady_state_comes_later(read):
+    """Not when the doses that led to it would have been given."""
+    model = StructuralModel(
+        title="an amount at the start", source=Source("textbook"), time_unit="h",
+        parameters=(Parameter("k", 0.5, "1/h", ""),), states=(State("A", "mg", ""),),
+        outputs=(Output("A", "mg", ""),), rates=lambda t, y, p: {"A": -p.k * y.A},
+        initial=lambda p: {"A": 10.0}, observe=lambda t, y, p: {"A": y.A})
+    seen = design(read("ID,TIME,DV,AMT,EVID,II,SS\n1,1,5,0,0,0,0\n1,3,.,20,1,6,1\n"
+                       "1,4,9,0,0,0,0\n"), model)
+    level = predict(model, arrays(seen, model, 60), {"k": jnp.array([0.5])})[0]
+    np.testing.assert_allclose(level, [10.0 * math.exp(-0.5),
+                                       20.0 / (1.0 - math.exp(-3.0)) * math.exp(-0.5)], rtol=1e-6)
+
+
 def test_a_lag_of_zero_changes_nothing_nor_does_padding():
     """Against the nodes that are placed beforehand, with a bolus, an infusion and a switch."""
     plain = cohort([1.0, 2.5, 6.5, 7.0, 20.0], [(1, 2, 5, 0), (2, 3, 6, 3)])

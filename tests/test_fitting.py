@@ -1,14 +1,17 @@
 """A fit's record and folder: whole or absent, never overwritten, read back the same."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
-from models_for_tests import DECAY, decaying
+from conftest import NearTypical
+from models_for_tests import DECAY, cohort, decaying
 
-from carpk import fitting
+from carpk import fitting, registry
 from carpk.fitting import fit, load_fit
 from carpk.population_model import population
+from carpk.preparation import SolveError, refined
 from carpk.problems import RequestError
 
 
@@ -90,7 +93,6 @@ def test_every_draw_is_finite_and_its_log_likelihood_is_that_of_the_one_density(
 
 
 def test_steps_that_were_asked_for_are_kept_and_a_coarse_mesh_counts_against_the_fit(near_typical):
-    from models_for_tests import cohort
     rows = [(str(i), t, y) for i in (1, 2) for t, y in ((2.0, 20.0), (9.0, 900.0), (60.0, 30.0))]
     who = cohort(rows, NB0=[5000.0, 900.0])
     coarse = near_typical(population("liu_l_2022", steps=12), who)
@@ -104,6 +106,90 @@ def test_steps_that_were_asked_for_are_kept_and_a_coarse_mesh_counts_against_the
                                          *followed.convergence.remarks))
     chosen = near_typical(population("liu_l_2022"), who)
     assert chosen.convergence.measures["solve_error"] < 0.02
+
+
+@pytest.fixture
+def on_a_coarse_mesh(monkeypatch):
+    """A cohort of liu_l_2022 which a fit that chooses its mesh is begun on too coarse a one."""
+    rows = [(str(i), t, y) for i in (1, 2) for t, y in ((2.0, 20.0), (9.0, 900.0), (60.0, 30.0))]
+    monkeypatch.setattr(fitting, "choose_steps",
+                        lambda model, seen: dataclasses.replace(model, steps=model.steps or 12))
+    return cohort(rows, NB0=[5000.0, 900.0])
+
+
+def test_a_fit_whose_mesh_is_wrong_at_the_estimate_is_made_again_on_one_that_suffices(
+        near_typical, on_a_coarse_mesh):
+    """As if the steps that it names had been asked for."""
+    stages = []
+    found = near_typical(population("liu_l_2022"), on_a_coarse_mesh,
+                         progress=lambda stage, done, total: stages.append(stage))
+    assert found.convergence.ok
+    [said] = [r for r in found.convergence.remarks if "fitted again" in r]
+    assert said.startswith("on 12 mesh steps the solutions of patients 1")
+    steps = int(said.split()[-1])
+    assert f"again on {steps} mesh steps" in stages
+    asked = near_typical(population("liu_l_2022", steps=steps), on_a_coarse_mesh)
+    assert found.model.steps == asked.model.steps == steps > 12
+    assert found.posterior["posterior"].identical(asked.posterior["posterior"])
+    assert found.manifest["seconds"]["on coarser meshes"] > 0
+
+
+def test_a_fit_interrupted_on_its_second_mesh_goes_on_there(monkeypatch, on_a_coarse_mesh,
+                                                            tmp_path):
+    asked, last = [], {}
+
+    class Kept(NearTypical):
+        resumable = True
+
+        def fit(self, model, data, ids, seed, progress, kept):
+            asked.append((model.steps, kept.folder))
+            kept.save("chain", {"steps": model.steps})
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            last[model.steps] = kept.load("chain")["steps"]
+            return super().fit(model, data, ids, seed, progress)
+
+    load = registry.load
+    monkeypatch.setattr(registry, "load", lambda kind, name: Kept
+                        if (kind, name) == ("estimators", "kept") else load(kind, name))
+
+    def fitted():
+        return fitting.fit(population("liu_l_2022"), on_a_coarse_mesh, "kept", seed=1,
+                           unfinished=tmp_path)
+
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        fitted()
+    [folder] = tmp_path.iterdir()
+    assert interrupt.value.args == (str(folder),)
+    found = fitted()
+    assert asked[:2] == asked[2:]
+    assert asked[0] == (12, folder)
+    assert asked[1][1].parent == folder
+    assert last == {12: 12, found.model.steps: found.model.steps}
+    assert [*tmp_path.iterdir()] == [folder]
+    saved = found.save(tmp_path)
+    assert [*tmp_path.iterdir()] == [saved]
+
+
+@pytest.mark.parametrize(("wrong", "enough", "before", "after"), [
+    ([0], [60], (15, (0, ())), (15, (60, ("1",)))),  # one of ten alone
+    ([0], [30], (15, (0, ())), (30, (0, ()))),
+    ([0, 1], [60, 240], (15, (0, ())), (240, (0, ()))),
+    ([0, 1], [60, 0], (15, (0, ())), (15, (60, ("1",)))),  # no mesh helps the second
+    ([0], [0], (15, (0, ())), (15, (0, ()))),
+    ([1], [30], (15, (240, ("1",))), (30, (240, ("1",)))),
+    ([0], [480], (15, (240, ("1",))), (15, (480, ("1",)))),
+    ([1], [120], (15, (240, ("1",))), (120, (0, ()))),
+    ([0], [60], (15, (240, ("1",))), (15, (240, ("1",)))),
+])
+def test_a_mesh_is_refined_for_all_or_for_the_few_who_need_it(wrong, enough, before, after):
+    logs, steps = np.zeros(10), np.full(10, before[0])
+    logs[wrong], steps[wrong] = 2.5, enough
+    model = population("liu_l_2022", steps=before[0])
+    model = dataclasses.replace(model, finer=before[1])
+    found = refined(model, tuple(map(str, range(1, 11))), SolveError(logs, 0 * logs, steps))
+    assert (found.steps, found.finer) == after
+    assert (found is model) == (before == after)
 
 
 def test_the_same_request_has_the_same_name_and_another_seed_another(near_typical):

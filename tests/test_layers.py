@@ -18,10 +18,10 @@ LAYERS = (  # lowest first; within a layer, left to right
     "priors tails error_models/* covariate_models/* effects earlier horseshoe correlated epochs "
     "classes levels missing separate_errors paired_errors stated_values population_model occasions "
     "changes",
-    "thresholds dosing solve padding accuracy likelihood preparation sensitivities climbing "
-    "conditional empirical_bayes mixture_start uninformed geometry "
-    "approximations importance integrated asymptotics information_criteria expected_information "
-    "simulation virtual_cohort trajectories prior_cohorts",
+    "coordinates thresholds dosing solve padding accuracy likelihood preparation sensitivities "
+    "climbing conditional empirical_bayes mixture_start geometry "
+    "approximations importance uninformed integrated asymptotics information_criteria "
+    "expected_information simulation virtual_cohort trajectories prior_cohorts",
     "checkpoints model_record posterior marginal stochastic_em starting_values chains multistart "
     "refused_priors maximum_likelihood estimators/* fitting",
     "persistence exposure_summary prediction conditional_residuals "

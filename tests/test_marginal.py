@@ -1,5 +1,6 @@
 """The objective: printed values at printed estimates, and what must hold of any model."""
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import references
-from models_for_tests import DECAY, decaying
+from models_for_tests import DECAY, cohort, decaying
 from reference_models import WANG
+from swinging import MODEL as SWINGING
 
+from carpk import marginal
 from carpk.marginal import objective
 from carpk.nonmem import read_csv
 from carpk.population_model import population
@@ -127,6 +130,22 @@ def test_values_that_are_missing_or_impossible_are_refused_by_name(change, named
 def test_first_order_methods_without_interaction_refuse_censored_rows(method):
     with pytest.raises(RequestError, match="censored"):
         objective(population(DECAY), decaying(), THETA, method)
+
+
+def test_an_objective_is_on_a_mesh_that_suffices_at_the_modes(monkeypatch):
+    """Begun on too coarse a one it is what the finer gives where it is asked for."""
+    rows = [(str(i), t, 100 * np.exp(-0.05 * t + np.sin(3.0 * i * t)))
+            for i in (1, 2) for t in (1.0, 4.0, 11.0, 30.0)]
+    who = cohort(rows, SPEED=[3.0, 6.0])
+    monkeypatch.setattr(marginal, "choose_steps",
+                        lambda model, seen: dataclasses.replace(model, steps=model.steps or 20))
+    asked = population(SWINGING, solver="tsit5")
+    theta = {n: 0.2 if n in asked.sds or n.startswith("sigma") else
+             asked.structure.parameter(n[:-4]).typical for n in asked.free}
+    found = {steps: objective(population(SWINGING, solver="tsit5", steps=steps), who, theta).total
+             for steps in (0, 20, 160, 640)}
+    assert abs(found[20] - found[640]) > 1.0
+    assert found[0] == found[160] == pytest.approx(found[640], abs=0.01)
 
 
 def test_an_unknown_method_is_refused_with_those_there_are():

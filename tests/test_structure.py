@@ -200,6 +200,21 @@ MISDECLARED = {
     "an unknown scale": (
         ODE, {"states": (State("A", "mg", "amount", "sqrt"),)},
         "state A: scale 'sqrt' is neither 'linear' nor 'log'"),
+    "a ratio to nothing": (
+        ODE, {"states": (State("A", "mg", "", ratio_to="B"),)},
+        "state A: it is a ratio to 'B', which is no state"),
+    "a ratio to itself": (
+        ODE, {"states": (State("A", "mg", "", ratio_to="A"),)},
+        "state A: it is a ratio to A, which is itself a ratio to A: ratios are to a linear or log "
+        "state"),
+    "a ratio to a ratio": (
+        ODE, {"states": (State("A", "mg", "", ratio_to="B"), State("B", "mg", "", ratio_to="C"),
+                         State("C", "mg", ""))},
+        "state A: it is a ratio to B, which is itself a ratio to C: ratios are to a linear or log "
+        "state"),
+    "a ratio with a scale": (
+        ODE, {"states": (State("A", "mg", "", "log", ratio_to="B"), State("B", "mg", ""))},
+        "state A: a ratio to B has no scale of its own: leave out 'log'"),
     "a stranger in a parameter set": (
         CLOSED, {"parameter_sets": {"set 1": {"CL": 3, "Vd": 30}}},
         "parameter set 'set 1' has 'Vd', which is no parameter or input"),

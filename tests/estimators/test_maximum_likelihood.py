@@ -132,7 +132,7 @@ def test_a_search_without_rest_is_begun_anew_from_the_other_start(laplace_fit, m
     found = fit(population(DECAY), COHORT, "laplace", seed=1, draws=51)
     ofv = found.convergence.measures["ofv"]
     assert ofv == pytest.approx(laplace_fit.convergence.measures["ofv"], abs=1e-3)
-    assert (f"did not come to rest, at an OFV of {ofv + len(COHORT.ids):.2f}; from inits = 'data' "
+    assert (f"did not come to rest, at an OFV of {ofv + len(COHORT.ids):.2f}; from another start "
             f"it ended at {ofv:.2f}") in " ".join(found.convergence.remarks)
     assert found.convergence.ok
 

@@ -206,7 +206,7 @@ def test_an_unknown_setting_is_refused_by_name():
 
 def test_what_is_hardly_informed_is_named_before_the_sampling_and_kept(caplog, monkeypatch):
     told = ["the data hardly inform omega_k"]
-    monkeypatch.setattr(chains, "hardly_informed", lambda model, start: told)
+    monkeypatch.setattr(chains, "hardly_informed", lambda model, start, patients: told)
     before = []
     real = chains._run
     monkeypatch.setattr(chains, "_run", lambda *a: before.append(caplog.messages) or real(*a))
