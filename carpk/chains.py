@@ -88,8 +88,6 @@ class MarkovChains(abc.ABC):
     """
 
     resumable: ClassVar[bool] = True
-    # chains side by side that each wait for parts of a sum on the same devices might never end
-    divisible: ClassVar[bool] = False
     trusted: ClassVar[float] = 0.2  # see `carpk.geometry.frozen`
     chains: int = 4
     draws: int = 0
@@ -129,6 +127,7 @@ class MarkovChains(abc.ABC):
         """Starts, warms up, samples and judges."""
         clock = time.perf_counter()
         progress("start", 0, 1)
+        # not shared out: chains side by side that wait for parts of a sum might never end
         patients, full = len(ids), filled_up(data)
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
             programs = pool.submit(_programs, self, model, full)

@@ -121,15 +121,15 @@ class Patients:
     def reads(self, data: Arrays) -> None:
         """Other data of the same shape; programs take them filled up (`carpk.padding`)."""
         self.data, self.count = data, data["time"].shape[0]
-        self._full = filled_on_devices(data)
+        self.full = filled_on_devices(data)
 
     def _all(self, values: Any, axis: int = 0) -> np.ndarray:
         """Filled up as the data are."""
-        return filled_to(self._full["time"].shape[0], values, axis)
+        return filled_to(self.full["time"].shape[0], values, axis)
 
     def between(self, u: Any) -> Between:
         """Where the population puts the patients."""
-        at: Between = jax.tree.map(np.asarray, self._between(self._full, u))
+        at: Between = jax.tree.map(np.asarray, self._between(self.full, u))
         return at._replace(mu=at.mu[:self.count])
 
     def typical(self, u: Any) -> np.ndarray:
@@ -143,18 +143,18 @@ class Patients:
     def looks(self, places: Sequence[tuple[Any, Any]], held: Any = None) -> list[Look]:
         """The looks at some u and phi, on all cores; held : a population whose typical patient's
         residual SDs they have, where these are held; each look's own where not given."""
-        running = [self._look(self._full, u, self._all(phi), self._held(
+        running = [self._look(self.full, u, self._all(phi), self._held(
             u if held is None else held)) for u, phi in places]
         return [jax.tree.map(lambda x: np.asarray(x)[:self.count], seen) for seen in running]
 
     def rows(self, u: Any, predicted: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`row_terms` of predictions (P, N)."""
         value, slope, weight = (np.asarray(x)[:self.count] for x in self._rows(
-            self._full, u, self._all(predicted), self._held(u)))
+            self.full, u, self._all(predicted), self._held(u)))
         return value, slope, weight
 
     def _held(self, u: Any) -> Any:
-        return None if self.interaction else self._sds(self._full, u)
+        return None if self.interaction else self._sds(self.full, u)
 
     def height(self, u: Any, phi: Any, look: Look) -> np.ndarray:
         """(P,), log p(y, phi | population)."""
@@ -163,13 +163,13 @@ class Patients:
 
     def density(self, u: Any, phi: Any) -> np.ndarray:
         """(P,), log p(phi | population)."""
-        return np.asarray(self._density(self._full, u, self._all(phi)))[:self.count]
+        return np.asarray(self._density(self.full, u, self._all(phi)))[:self.count]
 
     def densities(self, u: Any, phi: np.ndarray) -> np.ndarray:
         """(M, P), log p(y, phi | population) of draws phi (M, P, K); -inf where a solve failed."""
         count = -(-len(phi) // _TOGETHER) * _TOGETHER
         padded = np.concatenate([phi, np.repeat(phi[-1:], count - len(phi), axis=0)])
-        running = [self._densities(self._full, u, self._all(some, axis=1))  # on all cores
+        running = [self._densities(self.full, u, self._all(some, axis=1))  # on all cores
                    for some in np.split(padded, count // _TOGETHER)]
         return np.concatenate([np.asarray(some) for some in running])[:len(phi), :self.count]
 

@@ -26,7 +26,6 @@ from carpk import posterior, program_cache, registry
 from carpk.censoring import censored_as
 from carpk.checkpoints import SUFFIX, Checkpoints, Progress
 from carpk.cohort import Cohort, Design, design, ignored_columns
-from carpk.devices import shared_out
 from carpk.effects import band_of
 from carpk.estimators import Convergence, Estimate, with_settings
 from carpk.likelihood import data_of
@@ -198,8 +197,6 @@ def _on_a_mesh_that_suffices(model: PopulationModel, seen: Design, method: Any, 
 def _made(model: PopulationModel, seen: Design, method: Any, seed: int, say: Progress,
           kept: Checkpoints | None) -> _Made:
     data = data_of(model, seen)
-    if method.divisible:
-        data = shared_out(data, len(seen.ids))
     estimate = method.fit(model, data, seen.ids, seed, say, **({"kept": kept} if kept else {}))
     estimated = time.perf_counter()
     say("predict", 0, 1)

@@ -22,9 +22,7 @@ def filled_up(data: Arrays, parts: int = 1) -> Arrays:
     `carpk.geometry.log_density` makes their z standard normal and independent of all else.
     Of what a chain tells only its energies know of them.
     """
-    patients = data["time"].shape[0]
-    place = np.minimum(np.arange(-(-rounded(patients) // parts) * parts), patients - 1)
-    own = np.arange(len(place)) < patients
+    place, own = _places(data["time"].shape[0], parts)
 
     def taken(values: Any) -> jax.Array:
         return jnp.asarray(np.asarray(values)[place])  # on the host: nothing is compiled for it
@@ -38,8 +36,13 @@ def filled_up(data: Arrays, parts: int = 1) -> Arrays:
 
 def filled_on_devices(data: Arrays) -> Arrays:
     """`filled_up` so that all devices have a share of the patients, and shared out among them."""
-    full = filled_up(data, len(jax.devices()))
-    return shared_out(full, full["time"].shape[0])
+    return shared_out(filled_up(data, len(jax.devices())))
+
+
+def own_patients(data: Arrays) -> jax.Array:
+    """(P,), of filled up data: whether it is a patient, and not one who fills up."""
+    own: jax.Array = data["stands_for"] == jnp.arange(len(data["stands_for"]))
+    return own
 
 
 def filled_to(count: int, values: Any, axis: int = 0) -> np.ndarray:
@@ -50,12 +53,10 @@ def filled_to(count: int, values: Any, axis: int = 0) -> np.ndarray:
         if more else own
 
 
-def filled_start(start: Any) -> Any:
+def filled_start(start: Any, parts: int = 1) -> Any:
     """The `carpk.empirical_bayes.Start` of `filled_up` data: of those who fill up nothing is known.
     """
-    patients = start.phi.shape[0]
-    place = np.minimum(np.arange(rounded(patients)), patients - 1)
-    own = np.arange(len(place)) < patients
+    place, own = _places(start.phi.shape[0], parts)
 
     def taken(values: Any) -> jax.Array:
         return jnp.asarray(np.asarray(values)[place])
@@ -68,3 +69,9 @@ def filled_start(start: Any) -> Any:
         phi=taken(start.phi), information=nothing(start.information),
         linear=nothing(start.linear), log_likelihood=nothing(start.log_likelihood),
         classes=None if start.classes is None else taken(start.classes), left_open=None)
+
+
+def _places(patients: int, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the filled up patients whose rows each has, and whether it is the patient itself."""
+    each = np.arange(-(-rounded(patients) // parts) * parts)
+    return np.minimum(each, patients - 1), each < patients

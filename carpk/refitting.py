@@ -86,15 +86,16 @@ class Refitting:
         return Again(best.u, self.theta(best.u), best.ofv, failed)
 
     def _by_saem(self, data: Arrays, phi: Any, seed: int) -> Again:
-        look = self.approximation.of(data).patients.look(self.u, phi)
+        patients = self.approximation.of(data).patients
+        look = patients.look(self.u, phi)
         usable = np.isfinite(np.asarray(look.information)).all(axis=(1, 2))
         if not usable.all():
             return Again(self.u, {}, np.nan, f"no solution for {int((~usable).sum())} patients")
         start = Start(jnp.asarray(self.u), jnp.asarray(phi), look.information[:, None],
                       look.gradient[:, None, :phi.shape[1]], look.value, 0)
         s = self.settings
-        found = walked(self.model, data, start, s["chains"] or chains_for(len(phi)),
-                       s["burn_in"], s["smoothing"], seed, lambda done: None, self._programs)
+        found = walked(patients, start, s["chains"] or chains_for(len(phi)), s["burn_in"],
+                       s["smoothing"], seed, lambda done: None, self._programs)
         return Again(found.u, self.theta(found.u), np.nan, "" if found.rested else
                      "the estimates had not come to rest")
 

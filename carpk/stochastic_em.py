@@ -10,7 +10,6 @@ would stay where the last large gain left it.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import solve
 
-from carpk.conditional import differences
+from carpk.conditional import Patients, differences
 from carpk.correlated import correlations
 from carpk.empirical_bayes import Start, mean_variance, start_shape
 from carpk.importance import FREEDOM, spread_t
@@ -30,7 +29,9 @@ from carpk.likelihood import (
     row_log_likelihood,
     to_theta,
 )
+from carpk.padding import filled_to, own_patients
 from carpk.population_model import PopulationModel
+from carpk.round_sizes import rounded
 from carpk.sensitivities import (
     dense,
     information_of,
@@ -57,23 +58,25 @@ _STEP = 1e-5  # on the real line, in slopes of the shared places
 
 
 def chains_for(patients: int) -> int:
-    """Chains per patient. The noise of an estimate, in standard errors, depends on iterations times
-    these, however many patients there are; what wandering adds to it on all there are."""
-    return max(3, -(-100 // patients))
+    """Chains per patient: a hundred in all of the fewest who are filled up to as many. The noise of
+    an estimate, in standard errors, depends on iterations times these, however many patients there
+    are; what wandering adds to it on all there are."""
+    fewest = min(n for n in range(1, patients + 1) if rounded(n) == rounded(patients))
+    return max(3, -(-100 // fewest))
 
 
 class State(NamedTuple):
     """u (Q,); phi (C, P, K), C chains; predicted (C, P, N); size (P,), log of the walks' step;
     first (P, K), second (P, K, K), approximated moments of phi; known (S, S), information about
-    the shared places."""
+    the shared places; P with those who fill up."""
 
-    u: jax.Array
-    phi: jax.Array
-    predicted: jax.Array
-    size: jax.Array
-    first: jax.Array
-    second: jax.Array
-    known: jax.Array
+    u: Any
+    phi: Any
+    predicted: Any
+    size: Any
+    first: Any
+    second: Any
+    known: Any
 
 
 class Shape(NamedTuple):
@@ -96,57 +99,54 @@ class Walked(NamedTuple):
 
 
 class Programs:
-    """The compiled programs of a model, for all data of one shape."""
+    """The compiled programs of a model, for all patients of one shape: filled up, but that random
+    numbers are drawn for the patients themselves."""
 
     def __init__(self, model: PopulationModel) -> None:
-        self.model = model
         self.block = jax.jit(lambda data, *args: _block(model, data, *args))
-        self.located = jax.jit(lambda data, u: population_location(
-            model, data, to_theta(model, u))[0])
 
-    def compiled(self, data: Arrays, chains: int) -> Programs:
+    def compiled(self, patients: Patients, chains: int) -> Programs:
         """Themselves, after one block of nothing."""
-        nothing = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), start_shape(self.model, data))
-        self.run(data, _first(self.model, data, nothing, chains), _begun(self.model, nothing),
+        nothing = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype),
+                               start_shape(patients.model, patients.data))
+        self.run(patients, _first(patients, nothing, chains), _begun(patients.model, nothing),
                  np.random.default_rng(0), 1.0, 0, 0.0, 0.0)
         return self
 
-    def run(self, data: Arrays, state: State, shape: Shape, chance: np.random.Generator,
+    def run(self, patients: Patients, state: State, shape: Shape, chance: np.random.Generator,
             gain: float, count: int, floor: float, adapt: float) \
             -> tuple[State, np.ndarray, np.ndarray]:
         """The state after a block, and u (BLOCK, Q) and draws of phi (BLOCK * C, P, K) in it."""
-        slopes = differences(lambda u: np.asarray(self.located(data, u)), state.u,
-                             located_places(self.model))
-        state, (us, draws) = self.block(data, state, slopes, *_proposed(
-            chance, state, shape, count), gain, np.arange(count, count + BLOCK), floor, adapt)
-        return state, np.asarray(us), np.asarray(draws).reshape(-1, *shape.mean.shape)
+        slopes = differences(patients.typical, state.u, located_places(patients.model))
+        # to the host and back: spread over devices as it comes it would need another program
+        state, (us, draws) = jax.tree.map(np.asarray, self.block(
+            patients.full, state, filled_to(state.phi.shape[1], slopes), *_proposed(
+                chance, state, shape, count), gain, np.arange(count, count + BLOCK), floor, adapt))
+        return state, us, draws[:, :, :len(shape.mean)].reshape(-1, *shape.mean.shape)
 
 
-def moved_start(model: PopulationModel, data: Arrays, start: Start, u: np.ndarray) -> Start:
+def moved_start(patients: Patients, start: Start, u: np.ndarray) -> Start:
     """The start at another population, to which the patients' phi are carried along."""
-    before, after = (population_location(model, data, to_theta(model, jnp.asarray(v)))[0]
-                     for v in (start.u, u))
-    return start._replace(u=jnp.asarray(u), phi=start.phi + after - before)
+    return start._replace(u=jnp.asarray(u), phi=start.phi + patients.typical(u)
+                          - patients.typical(start.u))
 
 
-def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn_in: int,
-           smoothing: int, seed: int, told: Any, programs: Programs | None = None) -> Walked:
-    """SAEM from a start; `programs` are those of an earlier one.
+def walked(patients: Patients, start: Start, chains: int, burn_in: int, smoothing: int, seed: int,
+           told: Any, programs: Programs) -> Walked:
+    """SAEM from a start.
 
     At first the gain is 1 and spreads are annealed, so that none shuts down early; then a constant
     gain lets the estimates wander to the maximum and around it, less so that a weakly informed
     spread does not walk to 0 by chance; then they wander on and are averaged. Where a number of
     iterations is 0, either wandering ends once it shows no trend.
     """
-    programs = programs or Programs(model)
-    run = functools.partial(programs.run, data)
-    state, shape = _first(model, data, start, chains), _begun(model, start)
+    state, shape = _first(patients, start, chains), _begun(patients.model, start)
     chance, count, stationary = np.random.default_rng(seed), 0, bool(burn_in)
     centres: list[np.ndarray] = []
     while count < (burn_in or 1000):
         hot = count < _HOT
-        state, us, draws = run(state, shape, chance, 1.0 if hot else _MEMORY, count,
-                               _COOLING if hot else 0.0, 1.0)
+        state, us, draws = programs.run(patients, state, shape, chance, 1.0 if hot else _MEMORY,
+                                        count, _COOLING if hot else 0.0, 1.0)
         count += BLOCK
         told(count)
         shape = _blended(shape, _of_draws(draws), 0.5)
@@ -157,7 +157,8 @@ def walked(model: PopulationModel, data: Arrays, start: Start, chains: int, burn
     passed: list[np.ndarray] = []
     found, averaged, still = shape, 0, bool(smoothing)
     while averaged < (smoothing or 1000):
-        state, us, draws = run(state, shape, chance, _MEMORY, count + averaged, 0.0, 0.0)
+        state, us, draws = programs.run(patients, state, shape, chance, _MEMORY, count + averaged,
+                                        0.0, 0.0)
         averaged += BLOCK
         told(count + averaged)
         passed.append(us)
@@ -178,14 +179,13 @@ def _stationary(centres: np.ndarray) -> bool:
     return bool(np.mean((away / (centres.std(axis=0, ddof=1) + 1e-9))**2) < 1.3)
 
 
-def _first(model: PopulationModel, data: Arrays, start: Start, chains: int) -> State:
-    middle, shared = np.asarray(start.phi), len(shared_places(model))
-    (patients, k), rows = middle.shape, data["time"].shape[1]
+def _first(patients: Patients, start: Start, chains: int) -> State:
+    count, rows = patients.full["time"].shape
+    middle, shared = filled_to(count, start.phi), len(shared_places(patients.model))
     return State(
-        jnp.asarray(start.u), jnp.asarray(np.tile(middle, (chains, 1, 1))),
-        jnp.zeros((chains, patients, rows)), jnp.full(patients, np.log(2.4 / max(k, 1)**0.5)),
-        jnp.asarray(middle), jnp.asarray(middle[:, :, None] * middle[:, None, :]),
-        jnp.zeros((shared, shared)))
+        np.asarray(start.u), np.tile(middle, (chains, 1, 1)), np.zeros((chains, count, rows)),
+        np.full(count, np.log(2.4 / max(middle.shape[1], 1)**0.5)), middle,
+        middle[:, :, None] * middle[:, None, :], np.zeros((shared, shared)))
 
 
 def _begun(model: PopulationModel, start: Start) -> Shape:
@@ -212,14 +212,15 @@ def _proposed(chance: np.random.Generator, state: State, shape: Shape, count: in
         -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, np.ndarray]]:
     """What a block draws, outside the program, which that keeps small: of each proposal its kind,
     normals (of the shape t), what the shape makes of them, and the log of a uniform; and the
-    shape as mean and inverse factor."""
+    shape as mean and inverse factor. Who fills up gets what the last patient gets."""
     kinds = np.array([_ROUND[i % len(_ROUND)] for i in range(count, count + BLOCK)])
-    size = (*kinds.shape, *state.phi.shape)
+    size, patients = (*kinds.shape, len(state.phi), *shape.mean.shape), state.phi.shape[1]
     low = np.linalg.cholesky(shape.covariance + 1e-12 * np.eye(size[-1]))
     z = np.where(kinds.reshape(*kinds.shape, 1, 1, 1) == _SHAPE, spread_t(chance, size),
                  chance.normal(size=size))
-    return (kinds, z, np.einsum("pkl,bicpl->bicpk", low, z),
-            -chance.exponential(size=size[:-1])), (shape.mean, np.linalg.inv(low))
+    drawn = z, np.einsum("pkl,bicpl->bicpk", low, z), -chance.exponential(size=size[:-1])
+    return (kinds, *(filled_to(patients, x, 3) for x in drawn)), (
+        filled_to(patients, shape.mean), filled_to(patients, np.linalg.inv(low)))
 
 
 def _block(model: PopulationModel, data: Arrays, state: State, slopes: jax.Array,
@@ -306,7 +307,7 @@ def _located(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Arra
     if not len(places):
         return u
     mu, low = population_location(model, data, to_theta(model, u))
-    weighed = jnp.einsum("pkg,kl->plg", slopes, dense(inverse_of(low)))
+    weighed = jnp.einsum("p,pkg,kl->plg", own_patients(data), slopes, dense(inverse_of(low)))
     move = solve(jnp.einsum("plg,plh->gh", weighed, slopes) + 1e-12 * jnp.eye(len(places)),
                  jnp.einsum("plg,pl->g", weighed, first - mu), assume_a="pos")
     return u.at[places].add(jnp.where(jnp.isfinite(move), move, 0.0))
@@ -316,10 +317,10 @@ def _spread(model: PopulationModel, data: Arrays, u: jax.Array, first: jax.Array
             second: jax.Array, floor: jax.Array) -> jax.Array:
     """Omega, and gammas, from the moments of phi around where the population now lies."""
     theta = to_theta(model, u)
-    mu, _ = population_location(model, data, theta)
-    cross = jnp.einsum("pk,pl->kl", first, mu)
-    whole = (second.sum(axis=0) - cross - cross.T + jnp.einsum("pk,pl->kl", mu, mu)) \
-        / mu.shape[0]
+    mu, own = population_location(model, data, theta)[0], own_patients(data)
+    cross = jnp.einsum("p,pk,pl->kl", own, first, mu)
+    whole = (jnp.einsum("p,pkl->kl", own, second) - cross - cross.T
+             + jnp.einsum("p,pk,pl->kl", own, mu, mu)) / own.sum()
     new = dict(theta)
     for name in dict.fromkeys(model.sds):
         if name not in model.fixed:
@@ -368,8 +369,7 @@ def _by_residuals(model: PopulationModel, data: Arrays, u: jax.Array, state: Sta
 def _by_shared(model: PopulationModel, data: Arrays, state: State, gain: jax.Array,
                count: jax.Array) -> State:
     """A scoring step for the shared places on one chain, another one in every iteration."""
-    shared = shared_places(model)
-    turn = count % state.phi.shape[0]
+    shared, turn = shared_places(model), count % state.phi.shape[0]
     u, phi = state.u, state.phi[turn]
     steps = jnp.concatenate([jnp.zeros((1, len(shared))), _STEP * jnp.eye(len(shared))])
     f, *moved = jax.vmap(lambda step: predicted_rows(

@@ -5,28 +5,36 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
+from jax.experimental.compilation_cache import compilation_cache
 from models_for_tests import DECAY, FOLLOWING, cohort, decaying
 
-from carpk import padding, tables
+from carpk import padding, stochastic_em, tables
 from carpk.cohort import design
+from carpk.conditional import Patients
 from carpk.empirical_bayes import laplace_start
+from carpk.estimators.svi import Svi, _measured
 from carpk.fitting import fit
 from carpk.geometry import frozen, log_density, population_spread
 from carpk.likelihood import data_of
-from carpk.padding import filled_start, filled_up
+from carpk.padding import filled_start, filled_to, filled_up
 from carpk.population_model import population
 from carpk.preparation import resolve
 from carpk.round_sizes import room_for
 from carpk.solve import arrays
+from carpk.stochastic_em import Programs, chains_for, walked
+
+
+def problem(patients, **asked):
+    """A model, the data and the start of so many patients."""
+    seen = design(decaying(patients), DECAY)
+    model, _ = resolve(population(DECAY, **asked), seen, {})
+    data = data_of(model, seen)
+    return model, data, laplace_start(model, data, seed=1)
 
 
 @pytest.fixture(scope="module")
 def eleven():
-    """A model, the data and the start of eleven patients."""
-    seen = design(decaying(11), DECAY)
-    model, _ = resolve(population(DECAY, covariates={"C0 ~ WT": "power(70)"}), seen, {})
-    data = data_of(model, seen)
-    return model, data, laplace_start(model, data, seed=1)
+    return problem(11, covariates={"C0 ~ WT": "power(70)"})
 
 
 @pytest.mark.parametrize("parametrisation", ["informed", "noncentred", "centred"])
@@ -54,6 +62,81 @@ def test_the_first_metric_does_not_see_them(eleven):
     spread = jax.jit(lambda start, data: population_spread(model, start, data))
     np.testing.assert_allclose(spread(filled_start(start), filled_up(data)), spread(start, data),
                                rtol=1e-12)
+
+
+def by_saem(model, data, start, chains=4):
+    """What SAEM comes to, and of how many its program is."""
+    patients = Patients(model, data)
+    found = walked(patients, start, chains, 100, 100, 1, lambda done: None, Programs(model))
+    return found, len(patients.full["time"])
+
+
+def by_svi(model, data, start):
+    """The guide, the bound of each step and Pareto k, by svi."""
+    full, frame = filled_up(data), frozen(model, filled_start(start), 1.0)
+    guide, elbo, lost = Svi(steps=500, particles=1)._climbed(
+        model, full, frame, start, 1, lambda *said: None)
+    assert lost == 0
+    return guide, elbo, _measured(model, full, frame, guide, 1), frame
+
+
+def test_saem_draws_for_the_others_alone_and_comes_to_the_same(eleven, monkeypatch):
+    filled, all_ = by_saem(*eleven)
+    with monkeypatch.context() as patched:  # all that those who fill up get is something else
+        patched.setattr(stochastic_em, "filled_to", lambda count, values, axis=0: np.concatenate(
+            [values, 3.0 + 7.0 * np.take(filled_to(count, values, axis), range(
+                values.shape[axis], count), axis)], axis))
+        other, _ = by_saem(*eleven)
+    monkeypatch.setattr(padding, "rounded", lambda patients: patients)
+    plain, alone = by_saem(*eleven)
+    assert (all_, alone) == (15, 11)
+    assert plain.mean.shape == (11, 2)
+    for a, b, c in zip(plain, filled, other, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-8)
+        np.testing.assert_allclose(c, a, rtol=1e-8)
+
+
+def test_svi_draws_for_the_others_alone_and_comes_to_the_same(eleven, monkeypatch):
+    guide, elbo, k, frame = by_svi(*eleven)
+    monkeypatch.setattr(padding, "rounded", lambda patients: patients)
+    plain, bound, of_plain, alone = by_svi(*eleven)
+    assert (len(frame["linear"]), len(alone["linear"])) == (15, 11)
+    assert {n: v.shape for n, v in guide.items()} == {n: v.shape for n, v in plain.items()}
+    for name, value in plain.items():
+        np.testing.assert_allclose(guide[name], value, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(elbo, bound, rtol=1e-8)
+    np.testing.assert_allclose(k, of_plain, rtol=1e-6)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """The names of the programs compiled since the test began, by a call."""
+    options = {"jax_compilation_cache_dir": str(tmp_path),
+               "jax_persistent_cache_min_compile_time_secs": 0,
+               "jax_persistent_cache_min_entry_size_bytes": -1}
+    before = {n: getattr(jax.config, n) for n in options}
+    for values in (options, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is options:
+            yield lambda: {f.name for f in tmp_path.glob("*-cache")}
+
+
+@pytest.mark.parametrize("found", [
+    lambda *problem: by_saem(*problem, chains_for(len(problem[1]["time"]))), by_svi])
+def test_a_patient_more_needs_no_program_that_is_not_there(found, kept):
+    found(*problem(12))
+    another = problem(13)
+    there = kept()
+    found(*another)
+    assert there
+    assert kept() == there
+
+
+def test_there_are_a_hundred_chains_or_more_and_as_many_for_all_of_a_program():
+    assert [chains_for(n) for n in (1, 9, 10, 11, 15, 16, 34, 41, 2000)] == [
+        100, 12, 10, 10, 10, 7, 4, 3, 3]
 
 
 @pytest.mark.slow  # passed

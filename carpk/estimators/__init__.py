@@ -56,12 +56,10 @@ class Estimator(abc.ABC):
     """An algorithm is its settings, given as fields, and `fit`.
 
     One that is `resumable` takes `kept`, a `carpk.checkpoints.Checkpoints`, goes on from what is
-    there, and gives the draws of an uninterrupted run. Where there are several devices each has
-    its share of the patients, but of one that is not `divisible`.
+    there, and gives the draws of an uninterrupted run.
     """
 
     resumable: ClassVar[bool] = False
-    divisible: ClassVar[bool] = True
 
     @abc.abstractmethod
     def fit(self, model: PopulationModel, data: Arrays, ids: tuple[str, ...], seed: int,

@@ -37,7 +37,7 @@ class Saem(Estimator):
     """SAEM from a quick Laplace fit; then the likelihood by importance sampling, and standard
     errors from the FOCEI information at the estimate (of Laplace where an output is binary).
 
-    chains : per patient; 0 for as many as make a hundred in all, at least three
+    chains : per patient; 0 for as many as make a hundred in all or more, at least three
     burn_in, smoothing : iterations; 0 for as many as it takes to come to rest, at most 1000 each
     importance : draws per patient for the likelihood
     draws : from the asymptotic normal, an odd number
@@ -79,7 +79,8 @@ class Saem(Estimator):
         asked = {"chains": self.chains or chains_for(len(ids)), "seed": seed,
                  **{n: getattr(self, n) for n in ("burn_in", "smoothing", "importance")}}
         with ThreadPoolExecutor(1) as pool:  # compiles on another core meanwhile
-            compiled = pool.submit(Programs(model).compiled, data, asked["chains"])
+            compiled = pool.submit(Programs(model).compiled, approximation.patients,
+                                   asked["chains"])
             start = start_kept(kept if self.starts > 1 else None, lambda: climbing_from(
                 model, data, ids, seed, self.inits, approximation.patients))
             programs = compiled.result()
@@ -155,13 +156,13 @@ def searching(source: str, asked: Mapping[str, Any]) -> Callable[[Any], Result]:
 def _search(asked: Mapping[str, Any], approximation: Approximation, start: Start,
             programs: Programs, told: Callable[[int, int], None]) -> Callable[[Any], Result]:
     """What SAEM comes to from a place, by the start's number and the place."""
-    model, data, patients = approximation.model, approximation.data, approximation.patients
+    patients = approximation.patients
 
     def one(request: tuple[int, Any]) -> Result:
         k, place = request
         since = time.perf_counter()
         found = walked(
-            model, data, moved_start(model, data, start, np.asarray(place)) if k else start,
+            patients, moved_start(patients, start, np.asarray(place)) if k else start,
             asked["chains"], asked["burn_in"], asked["smoothing"], asked["seed"] + k,
             lambda done: told(k, done), programs)
         seconds = time.perf_counter() - since

@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jax.scipy.special import logsumexp
-from numpyro import distributions as dist
-from numpyro.infer import SVI, Trace_ELBO
+from scipy.special import logsumexp
 
 from carpk import posterior
 from carpk.checkpoints import Progress
@@ -28,6 +26,7 @@ from carpk.likelihood import (
     patient_log_likelihood,
     to_theta,
 )
+from carpk.padding import filled_on_devices, filled_start, filled_to, own_patients
 from carpk.population_model import PopulationModel
 from carpk.problems import Problem, RequestError
 from carpk.solve import Arrays
@@ -37,6 +36,7 @@ _BLOCK = 100  # steps of one call: what the progress bar moves by
 _FAST, _SLOW = 0.03, 0.001  # step sizes of Adam at the beginning and at the end
 _AVERAGED = 0.3  # share of the steps, the last, over which the guide's parameters are averaged
 _OUTER, _INNER = 400, 25  # draws of the population by which the guide is measured, and of phi each
+_HALF_LOG_2PI = 0.9189385332046727
 _BAD = 0.7  # a Pareto k above it: importance weights cannot mend the guide, and it is not near
 
 
@@ -75,75 +75,90 @@ class Svi(Estimator):
         start = start_from(model, data, seed, self.inits)
         progress("start", 1, 1)
         # all of the information at the modes: then the guide is exact of a linear normal model
-        frame = frozen(model, start, trusted=1.0)
+        full, frame = filled_on_devices(data), frozen(
+            model, filled_start(start, len(jax.devices())), trusted=1.0)
         begun = time.perf_counter()
-        with jax.numpy_rank_promotion("allow"):  # NumPyro's arithmetic is used to it
-            guide, elbo, lost = self._climbed(model, data, frame, start, seed, progress)
+        guide, elbo, lost = self._climbed(model, full, frame, start, seed, progress)
         done = time.perf_counter()
         u, z = _drawn(guide, self.draws, np.random.default_rng([seed, 5]))
-        theta, phi = jax.jit(lambda u, z, data: jax.lax.map(
-            lambda pair: _natural(model, data, frame, *pair), (u, z)))(u, z, data)
-        k, joint = _measured(model, data, frame, guide, seed)
+        theta, phi = jax.jit(lambda u, z, data, frame: jax.lax.map(
+            lambda pair: _natural(model, data, frame, *pair), (u, z)))(
+                u, filled_to(len(full["time"]), z, 1), full, frame)
+        k, joint = _measured(model, full, frame, guide, seed)
         convergence = _judged(elbo, lost, k, joint, self.steps)
         return Estimate({n: np.asarray(v)[None] for n, v in theta.items()},
-                        np.broadcast_to(phi, (1, self.draws, len(ids), phi.shape[-1])), {},
-                        "guide", convergence,
+                        np.asarray(phi)[None, :, :len(ids)], {}, "guide", convergence,
                         {"start": begun - clock, "estimate": done - begun,
                          "measure": time.perf_counter() - done},
                         record={"inits": began(model, start)})
 
     def _climbed(self, model: PopulationModel, data: Arrays, frame: Arrays, start: Start,
                  seed: int, progress: Progress) -> tuple[Arrays, np.ndarray, int]:
-        """The guide's parameters, averaged at last, the bound after each step, steps lost."""
-        size, (patients, k) = len(model.free), start.phi.shape
+        """The guide's parameters, averaged at last, the bound after each step, steps lost.
 
-        def joint(data: Arrays, frame: Arrays) -> None:
-            at = numpyro.sample("u", dist.ImproperUniform(dist.constraints.real_vector, (),
-                                                          (size,)))
-            z = numpyro.sample("z", dist.ImproperUniform(
-                dist.constraints.independent(dist.constraints.real, 2), (), (patients, k))) \
-                if k else jnp.zeros((patients, 0))
-            numpyro.factor("density", log_density(model, data, frame, at, z, "informed"))
+        Of those who fill up the data neither density nor guide knows: they stay at 0 and 1.
+        """
+        (patients, k), room, size = start.phi.shape, len(data["time"]), len(model.free)
 
-        def guide(data: Arrays, frame: Arrays) -> None:
-            low = dist.constraints.softplus_lower_cholesky
-            numpyro.sample("u", dist.MultivariateNormal(
-                numpyro.param("mean", start.u), scale_tril=numpyro.param(
-                    "low", jnp.eye(size) * patients**-0.5, constraint=low)))
-            if k:
-                numpyro.sample("z", dist.MultivariateNormal(
-                    numpyro.param("z_mean", jnp.zeros((patients, k))), scale_tril=numpyro.param(
-                        "z_low", jnp.broadcast_to(jnp.eye(k), (patients, k, k)),
-                        constraint=low)).to_event(1))
+        def particle(params: Arrays, key: jax.Array, data: Arrays, frame: Arrays) -> jax.Array:
+            """log density less the guide's, where one draw of the guide lies."""
+            own = own_patients(data)[:, None]
+            key, of_u = jax.random.split(jax.random.split(key)[1])  # as NumPyro splits a key
+            of_z = jax.random.split(key)[1]
+            low, low_z = _lower(params["low"]), _lower(params["z_low"])
+            x, y = jax.random.normal(of_u, (size,)), jax.random.normal(of_z, (room, k))
+            z = jnp.where(own, params["z_mean"] + jnp.einsum("pkl,pl->pk", low_z, y), 0.0)
+            volume = jnp.log(jnp.diagonal(low)).sum() + jnp.where(own, jnp.log(
+                jnp.diagonal(low_z, axis1=1, axis2=2)), 0.0).sum()
+            squares = (x**2).sum() + jnp.where(own, y**2, 0.0).sum()
+            return log_density(model, data, frame, params["mean"] + low @ x, z, "informed") \
+                + volume + 0.5 * squares + _HALF_LOG_2PI * (size + k * own.sum())
+
+        @jax.jit
+        def block(key: jax.Array, state: Any, mean: Arrays, count: jax.Array, *given: Any) -> Any:
+            def one(carry: Any, _: None) -> Any:
+                key, state, mean, count = carry
+                key, now = jax.random.split(key)
+                draws = jax.random.split(now, self.particles)
+                (loss, _), state = adam.eval_and_stable_update(lambda params: (-jax.vmap(
+                    lambda key: particle(params, key, *given))(draws).mean(), None), state)
+                count = count + 1
+                share = 1.0 / jnp.maximum(1.0, count)  # until count is above 0: the last alone
+                mean = jax.tree.map(lambda a, b: a + share * (b - a), mean,
+                                    _guide(adam.get_params(state)))
+                return (key, state, mean, count), -loss
+
+            return jax.lax.scan(one, (key, state, mean, count), None, length=_BLOCK)
 
         def size_of(step: Any) -> Any:
             return _FAST * (_SLOW / _FAST) ** (step / self.steps)
 
-        climb = SVI(joint, guide, numpyro.optim.Adam(size_of), Trace_ELBO(self.particles))
-        state = climb.init(jax.random.key(seed), data, frame)
-
-        @jax.jit
-        def block(state: Any, mean: Arrays, count: jax.Array, data: Arrays, frame: Arrays) -> Any:
-            def one(carry: Any, _: None) -> Any:
-                state, mean, count = carry
-                state, loss = climb.stable_update(state, data, frame)
-                count = count + 1
-                share = 1.0 / jnp.maximum(1.0, count)  # until count is above 0: the last alone
-                mean = jax.tree.map(lambda a, b: a + share * (b - a), mean,
-                                    climb.get_params(state))
-                return (state, mean, count), -loss
-
-            return jax.lax.scan(one, (state, mean, count), None, length=_BLOCK)
-
-        blocks = -(-self.steps // _BLOCK)
-        mean, bounds = climb.get_params(state), []
-        count = jnp.asarray(-float(round((1.0 - _AVERAGED) * blocks) * _BLOCK))
+        adam, blocks, bounds = numpyro.optim.Adam(size_of), -(-self.steps // _BLOCK), []
+        first = {"mean": np.asarray(start.u), "z_mean": np.zeros((room, k)),
+                 "low": np.eye(size) * np.log(np.expm1(patients**-0.5)),
+                 "z_low": np.tile(np.eye(k) * np.log(np.expm1(1.0)), (room, 1, 1))}
+        carry = jax.tree.map(np.asarray, (
+            jax.random.split(jax.random.PRNGKey(seed), 3)[0], adam.init(first), _guide(first),
+            -float(round((1.0 - _AVERAGED) * blocks) * _BLOCK)))
         for done in range(blocks):
-            (state, mean, count), bound = block(state, mean, count, data, frame)
-            bounds.append(np.asarray(bound))
+            # to the host and back: spread over devices as it comes it would need another program
+            carry, bound = jax.tree.map(np.asarray, block(*carry, data, frame))
+            bounds.append(bound)
             progress("estimate", done + 1, blocks)
         elbo = np.concatenate(bounds)
-        return dict(mean), elbo, int((~np.isfinite(elbo)).sum())
+        return {n: v[:patients] if n.startswith("z_") else v for n, v in carry[2].items()}, elbo, \
+            int((~np.isfinite(elbo)).sum())
+
+
+def _guide(params: Arrays) -> Arrays:
+    """The means and lower factors that Adam's parameters, any numbers, stand for."""
+    return {n: _lower(v) if n.endswith("low") else v for n, v in params.items()}
+
+
+def _lower(squares: jax.Array) -> jax.Array:
+    """(..., K, K), the diagonals made positive and nothing above them."""
+    one = jnp.broadcast_to(jnp.eye(squares.shape[-1]), squares.shape)
+    return jnp.tril(squares, -1) + one * jax.nn.softplus(squares)
 
 
 def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: jax.Array, z: jax.Array) \
@@ -155,16 +170,13 @@ def _natural(model: PopulationModel, data: Arrays, frame: Arrays, u: jax.Array, 
 def _drawn(guide: Arrays, draws: int, random: np.random.Generator) \
         -> tuple[np.ndarray, np.ndarray]:
     """u (draws, Q) and z (draws, P, K) from the guide."""
-    u = np.asarray(guide["mean"]) + random.normal(size=(draws, len(guide["mean"]))) \
-        @ np.asarray(guide["low"]).T
+    u = guide["mean"] + random.normal(size=(draws, len(guide["mean"]))) @ guide["low"].T
     return u, _patients_drawn(guide, draws, random)
 
 
 def _patients_drawn(guide: Arrays, draws: int, random: np.random.Generator) -> np.ndarray:
-    if "z_mean" not in guide:
-        return np.zeros((draws, 1, 0))
-    middle = np.asarray(guide["z_mean"])
-    return np.asarray(middle + np.einsum("pkl,dpl->dpk", np.asarray(guide["z_low"]),
+    middle = guide["z_mean"]
+    return np.asarray(middle + np.einsum("pkl,dpl->dpk", guide["z_low"],
                                          random.normal(size=(draws, *middle.shape))))
 
 
@@ -181,17 +193,15 @@ def _measured(model: PopulationModel, data: Arrays, frame: Arrays, guide: Arrays
     """Pareto k of importance weights: of the population, with each patient's likelihood the mean
     over draws of the patient, and of the population with one draw of every patient."""
     random = np.random.default_rng([seed, 6])
-    patients, k = (data["time"].shape[0], 0) if "z_mean" not in guide else guide["z_mean"].shape
-    mean, low = np.asarray(guide["mean"]), np.asarray(guide["low"])
+    mean, low, (patients, k) = guide["mean"], guide["low"], guide["z_mean"].shape
     u = mean + random.normal(size=(_OUTER, len(mean))) @ low.T
     inner = _INNER if k else 1
     z = _patients_drawn(guide, _OUTER * inner, random)
-    proposed = _log_normal(z, np.asarray(guide["z_mean"]), np.asarray(guide["z_low"])) if k else \
-        np.zeros((len(z), patients))
-    z = np.broadcast_to(z, (len(z), patients, k)).reshape(_OUTER, inner, patients, k)
+    proposed = _log_normal(z, guide["z_mean"], guide["z_low"]).reshape(_OUTER, inner, patients)
+    z = filled_to(len(data["time"]), z, 1).reshape(_OUTER, inner, len(data["time"]), k)
 
     @jax.jit
-    def terms(u: jax.Array, z: jax.Array, data: Arrays) -> Any:
+    def terms(u: jax.Array, z: jax.Array, data: Arrays, frame: Arrays) -> Any:
         def one(pair: Any) -> Any:
             u, z = pair
             theta = to_theta(model, u)
@@ -206,10 +216,10 @@ def _measured(model: PopulationModel, data: Arrays, frame: Arrays, guide: Arrays
                 + log_prior(model, theta) + log_jacobian(model, u)
         return jax.lax.map(one, (u, z))
 
-    each, prior = (np.asarray(v) for v in terms(u, z, data))
-    each = each - proposed.reshape(_OUTER, inner, patients)
+    each, prior = (np.asarray(v) for v in terms(u, z, data, frame))
+    each = each[..., :patients] - proposed
     whole = prior - _log_normal(u, mean, low)
-    marginal = np.asarray(logsumexp(jnp.asarray(each), axis=1)).sum(axis=1) + whole
+    marginal = logsumexp(each, axis=1).sum(axis=1) + whole
     both = np.stack([marginal, each[:, 0].sum(axis=1) + whole], axis=1)
     found = posterior.pareto_k(np.where(np.isfinite(both), both, both[np.isfinite(both)].min(
         initial=-1e300) - 1e3))

@@ -97,7 +97,7 @@ def test_a_guide_is_called_an_approximation_wherever_it_is_shown(normal, tmp_pat
         compare({"a": found, "b": found})
 
 
-@pytest.mark.slow  # passed, 164 s with a load of 17 on two cores
+@pytest.mark.slow  # passed, 18 s at a load of 4
 def test_where_the_posterior_is_not_normal_it_is_near_and_the_measure_says_how_near():
     cohort, model = decaying(20, limit=5.0), population(DECAY)
     found = fit(model, cohort, "svi", seed=1)
