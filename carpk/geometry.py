@@ -164,7 +164,7 @@ def patient_terms(model: PopulationModel, data: Arrays, start: Arrays, theta: Ma
 def population_terms(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
                      u: jax.Array) -> jax.Array:
     """What the population alone adds to `log_density`."""
-    return (log_covariates(model, data, theta) + log_prior(model, theta)
+    return (log_covariates(model, data, theta) + log_prior(model, theta, data)
             + log_jacobian(model, u))
 
 

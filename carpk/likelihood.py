@@ -14,6 +14,7 @@ from carpk.changes import changing_parameters, effects_over_time, epochs_of, mov
 from carpk.classes import shares_log_density
 from carpk.cohort import Design
 from carpk.correlated import correlations
+from carpk.effects import coefficients
 from carpk.error_models import Ends
 from carpk.paired_errors import (
     correlated_noise,
@@ -115,6 +116,8 @@ def data_of(model: PopulationModel, design: Design, room: int = 0) -> Arrays:
                     "effects": {k: jnp.asarray(v) for k, v in
                                 model.effect_columns(design.covariates).items()},
                     **read_by_errors(model, design)}
+    if sds := _sds_of_slopes(model):
+        data["slope_sds"] = {n: jnp.asarray(np.full(len(design.ids), sd)) for n, sd in sds.items()}
     censored = design.observed & (design.lower != design.upper)
     # that there is nothing to be read is part of what a program is compiled for
     if not censored.any():
@@ -260,13 +263,23 @@ def log_covariates(model: PopulationModel, data: Mapping[str, Any], theta: Mappi
     return each.sum()
 
 
-def log_prior(model: PopulationModel, theta: Mapping[str, Any]) -> jax.Array:
-    """Log prior density of the free population parameters, natural scale."""
-    scales = _scales(model, theta)
+def _sds_of_slopes(model: PopulationModel) -> dict[str, float]:
+    """Of the coefficients of numbers the SDs of their normal priors, which by default follow the
+    spread of their columns: data of a program, so that it serves another cohort."""
+    names = [n for e in model.effects if e.form != "category" for n in coefficients(e)]
+    return {n: model.priors[n].numbers[1] for n in names
+            if n in model.free and n in model.priors and model.priors[n].family == "normal"}
+
+
+def log_prior(model: PopulationModel, theta: Mapping[str, Any],
+              data: Mapping[str, Any] | None = None) -> jax.Array:
+    """Log prior density of the free population parameters, natural scale; data : what a compiled
+    program reads."""
+    scales, sds = _scales(model, theta), (data or {}).get("slope_sds", {})
     joint = {*(n for block in _free_blocks(model) for n in correlations(block)),
              *_free_shares(model), *scales}
-    total = sum((model.priors[n].log_density(theta[n]) for n in model.free if n not in joint),
-                jnp.zeros(()))
+    total = sum((model.priors[n].log_density(theta[n], *([sds[n][0]] if n in sds else []))
+                 for n in model.free if n not in joint), jnp.zeros(()))
     for block in _free_blocks(model):
         partial, names = _partial_of(model, theta, block), iter(correlations(block))
         total = total - lkj_log_volume(partial) + sum(
@@ -313,7 +326,7 @@ def log_joint(model: PopulationModel, data: Arrays, theta: Mapping[str, Any],
     phi = eta + population_location(model, data, theta)[0]
     return (patient_log_likelihood(model, data, theta, phi).sum()
             + patient_log_density(model, data, theta, phi).sum()
-            + log_covariates(model, data, theta) + log_prior(model, theta))
+            + log_covariates(model, data, theta) + log_prior(model, theta, data))
 
 
 def to_theta(model: PopulationModel, u: jax.Array) -> dict[str, Any]:

@@ -209,9 +209,10 @@ class Prior:
         """One value."""
         return float(_FAMILIES[self.family][4](random, *self.numbers))
 
-    def log_density(self, x: Any) -> jax.Array:
-        """Log density at x on the natural scale."""
-        return _FAMILIES[self.family][2](x, *self.numbers)
+    def log_density(self, x: Any, *last: Any) -> jax.Array:
+        """Log density at x on the natural scale; `last` stands for the last of its numbers."""
+        numbers = (*self.numbers[:len(self.numbers) - len(last)], *last)
+        return _FAMILIES[self.family][2](x, *numbers)
 
     def log_density_real(self, u: Any) -> jax.Array:
         """Log density of u = scale.to_real(x): that of x plus the log of dx/du."""

@@ -15,7 +15,7 @@ from carpk.empirical_bayes import laplace_start
 from carpk.estimators.svi import Svi, _measured
 from carpk.fitting import fit
 from carpk.geometry import frozen, log_density, population_spread
-from carpk.likelihood import data_of
+from carpk.likelihood import data_of, log_prior, to_theta
 from carpk.padding import filled_start, filled_to, filled_up
 from carpk.population_model import population
 from carpk.preparation import resolve
@@ -24,11 +24,16 @@ from carpk.solve import arrays
 from carpk.stochastic_em import Programs, chains_for, walked
 
 
-def problem(patients, **asked):
-    """A model, the data and the start of so many patients."""
+def prepared(patients, **asked):
+    """A model and the data of so many patients."""
     seen = design(decaying(patients), DECAY)
     model, _ = resolve(population(DECAY, **asked), seen, {})
-    data = data_of(model, seen)
+    return model, data_of(model, seen)
+
+
+def problem(patients, **asked):
+    """A model, the data and the start of so many patients."""
+    model, data = prepared(patients, **asked)
     return model, data, laplace_start(model, data, seed=1)
 
 
@@ -132,6 +137,25 @@ def test_a_patient_more_needs_no_program_that_is_not_there(found, kept):
     found(*another)
     assert there
     assert kept() == there
+
+
+def test_the_density_of_a_patient_more_is_the_same_program_though_priors_follow_the_columns():
+    """The default prior of a coefficient follows its column's spread, and its reference the
+    middle: numbers that a program reads."""
+    programs, priors, u = [], [], jnp.zeros(7)
+    for patients in (12, 13):
+        model, data = prepared(patients, covariates={"C0 ~ WT": "power", "k ~ WT": "linear"})
+        theta = to_theta(model, u)
+        full = {"information": jnp.ones((15, 1, 2, 2)), "linear": jnp.ones((15, 1, 2)),
+                "theta": theta}
+        programs.append(jax.jit(lambda data, u, z, frame, model=model: log_density(
+            model, data, frame, u, z, "informed")).lower(
+                filled_up(data), u, jnp.zeros((15, 2)), full).as_text())
+        priors.append([model.priors[n].numbers for n in ("beta_C0_WT", "beta_k_WT")])
+        assert float(log_prior(model, theta, data)) == pytest.approx(
+            float(log_prior(model, theta)), rel=1e-14)
+    assert all(a != b for a, b in zip(*priors, strict=True))
+    assert programs[0] == programs[1]
 
 
 def test_there_are_a_hundred_chains_or_more_and_as_many_for_all_of_a_program():

@@ -213,7 +213,7 @@ def _measured(model: PopulationModel, data: Arrays, frame: Arrays, guide: Arrays
                 return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
             return jax.lax.map(patient, z), log_covariates(model, data, theta) \
-                + log_prior(model, theta) + log_jacobian(model, u)
+                + log_prior(model, theta, data) + log_jacobian(model, u)
         return jax.lax.map(one, (u, z))
 
     each, prior = (np.asarray(v) for v in terms(u, z, data, frame))
