@@ -157,7 +157,8 @@ def fed(x, t, effectors=((0.0, 1e-8),), own=()):
 
 
 @pytest.mark.parametrize(("solver", "steps"), [
-    ("tsit5", 300), ("rodas4", 1000), ("diffrax_tsit5", 1)])
+    ("tsit5", 300), *(pytest.param(*other, marks=pytest.mark.slow)  # passed, 6 s each
+                      for other in (("rodas4", 1000), ("diffrax_tsit5", 1)))])
 def test_a_switch_and_doses_into_either_by_every_solver(solver, steps):
     """Against the closed form, value and Jacobian."""
     days = np.array([0.7, 1.5, 3.0, 4.0, 6.0, 20.0])
@@ -176,6 +177,7 @@ def test_a_switch_and_doses_into_either_by_every_solver(solver, steps):
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.slow  # passed, 20 s
 def test_parameters_that_change_resets_and_steady_states_are_those_of_a_linear_state(read):
     """A reset sets M to a tenth of what E starts with at its record's weight."""
     text = "ID,TIME,DV,AMT,EVID,CMT,SS,II,WT,DVID\n1,0,.,40,1,1,0,0,70,1\n1,1,5,0,0,1,0,0,70,2\n" \

@@ -116,10 +116,12 @@ for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(three), strict=True):
 """
 
 
+@pytest.mark.slow  # passed, 25 s
 def test_saem_and_svi_share_seven_patients_among_three_devices():
     ran(TOGETHER, 3)
 
 
+@pytest.mark.slow  # passed, 16 s
 def test_chains_sit_on_all_devices():
     ran(WHERE, 2)
 

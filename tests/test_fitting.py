@@ -99,11 +99,8 @@ def test_steps_that_were_asked_for_are_kept_and_a_coarse_mesh_counts_against_the
     assert coarse.model.steps == 12
     assert coarse.convergence.measures["solve_error"] > 0.02
     assert coarse.convergence.measures["solve_error_sds"] > 0.1
-    [advice] = [r for r in coarse.convergence.reasons if "set `steps` to" in r]
+    assert any("set `steps` to" in r for r in coarse.convergence.reasons)
     assert not coarse.convergence.ok
-    followed = near_typical(population("liu_l_2022", steps=int(advice.split()[-1])), who)
-    assert not any("mesh" in r for r in (*followed.convergence.reasons,
-                                         *followed.convergence.remarks))
     chosen = near_typical(population("liu_l_2022"), who)
     assert chosen.convergence.measures["solve_error"] < 0.02
 
@@ -130,6 +127,7 @@ def test_a_fit_whose_mesh_is_wrong_at_the_estimate_is_made_again_on_one_that_suf
     assert f"again on {steps} mesh steps" in stages
     asked = near_typical(population("liu_l_2022", steps=steps), on_a_coarse_mesh)
     assert found.model.steps == asked.model.steps == steps > 12
+    assert not any("mesh" in r for r in (*asked.convergence.reasons, *asked.convergence.remarks))
     assert found.posterior["posterior"].identical(asked.posterior["posterior"])
     assert found.manifest["seconds"]["on coarser meshes"] > 0
 

@@ -34,9 +34,9 @@ draws = 10000000
 """
 
 
+@pytest.mark.slow  # passed, 10 and 12 s
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent")
-@pytest.mark.parametrize("how", [
-    signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])  # passed, 12 s
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_killed_while_it_samples_leaves_no_fit(tmp_path, how):
     (tmp_path / "run.toml").write_text(ENDLESS)
     (tmp_path / "small.csv").write_text(cohort_text(), encoding="utf-8")

@@ -129,7 +129,8 @@ def kept(tmp_path):
 
 
 @pytest.mark.parametrize("found", [
-    lambda *problem: by_saem(*problem, chains_for(len(problem[1]["time"]))), by_svi])
+    lambda *problem: by_saem(*problem, chains_for(len(problem[1]["time"]))),
+    pytest.param(by_svi, marks=pytest.mark.slow)])  # passed, 6 s
 def test_a_patient_more_needs_no_program_that_is_not_there(found, kept):
     found(*problem(12))
     another = problem(13)

@@ -11,12 +11,12 @@ from carpk.fitting import fit
 from carpk.marginal import objective
 
 USUAL = {
-    "theophylline_fo": ("focei", 104.561066, {"method": "fo"}),
-    "theophylline_nlmer": ("focei", 111.38372, {}),
     "warfarin": ("focei", 423.327289, {}),
     "orthodont": ("laplace", 229.31523, {}),
 }
 OTHERS = {
+    "theophylline_fo": ("focei", 104.561066, {"method": "fo"}),
+    "theophylline_nlmer": ("focei", 111.38372, {}),
     "warfarin_ode": ("focei", 423.327282, {}),
     "warfarin_lag": ("focei", 225.932864, {}),
     "phenobarbital": ("focei", 730.894727, {}),

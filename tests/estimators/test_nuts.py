@@ -102,6 +102,7 @@ def test_michaelis_menten_elimination_has_the_reference_posterior(shared_data):
     assert result.convergence.measures["divergences"] < 0.01 * 8000
 
 
+@pytest.mark.slow  # passed, 11 s
 def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
     cohort_, model = decaying(), population(DECAY)
     runs = [fit(model, cohort_, seed=s, chains=2, draws=25, warmup=25) for s in (1, 1, 2)]
