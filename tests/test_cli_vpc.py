@@ -70,6 +70,7 @@ def test_what_is_not_understood_is_refused_and_nothing_is_written(carpk):
     assert sorted(Path().iterdir()) == before
 
 
+@pytest.mark.slow  # passed, 12 s
 def test_the_exposure_of_a_fit_is_printed_from_its_report(carpk):
     run, folder = carpk
     missing = run("nca", "--blq", "m3")

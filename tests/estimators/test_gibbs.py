@@ -105,6 +105,7 @@ def test_one_patients_z_are_drawn_from_their_density_given_the_population(ready)
         assert stats.kstest(ranks, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.slow  # passed, 13 s
 def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
     runs = [fit(population(DECAY), decaying(), "gibbs", seed=s, chains=2, draws=25, warmup=25)
             for s in (1, 1, 2)]
