@@ -196,6 +196,7 @@ def _on_a_mesh_that_suffices(model: PopulationModel, seen: Design, method: Any, 
 
 def _made(model: PopulationModel, seen: Design, method: Any, seed: int, say: Progress,
           kept: Checkpoints | None) -> _Made:
+    """The estimate, all that is stored of it, and how good its mesh is."""
     data = data_of(model, seen)
     estimate = method.fit(model, data, seen.ids, seed, say, **({"kept": kept} if kept else {}))
     estimated = time.perf_counter()

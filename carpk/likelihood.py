@@ -116,7 +116,7 @@ def data_of(model: PopulationModel, design: Design, room: int = 0) -> Arrays:
                     "effects": {k: jnp.asarray(v) for k, v in
                                 model.effect_columns(design.covariates).items()},
                     **read_by_errors(model, design)}
-    if sds := _sds_of_slopes(model):
+    if sds := _sds_of_slopes(model):  # for each patient, as all arrays are
         data["slope_sds"] = {n: jnp.asarray(np.full(len(design.ids), sd)) for n, sd in sds.items()}
     censored = design.observed & (design.lower != design.upper)
     # that there is nothing to be read is part of what a program is compiled for

@@ -25,7 +25,7 @@ def hardly_informed(model: PopulationModel, start: Start, patients: Patients) ->
     slowly along it. Of the bundled example it is 9 to 76 %; of the same patients seen for two
     weeks only, 97 to 100 % for the spreads that these do not show. Others whose likeliest value
     is 0 are named too. Typical values and coefficients: the same share of the prior's variance.
-    Last, what the exact likelihood places elsewhere than Laplace's approximation: see `_apart`.
+    Last, what the exact likelihood puts elsewhere than a quick Laplace fit does: see `_apart`.
     """
     weak = _weak_spreads(model, start)
     flat = {} if start.left_open is None else {
@@ -52,10 +52,9 @@ def hardly_informed(model: PopulationModel, start: Start, patients: Patients) ->
         said.append(
             "the exact likelihood puts "
             f"{', '.join(f'{n} (by {by:.1f} standard errors)' for n, by in apart.items())} "
-            "elsewhere than the start, which is by Laplace's approximation: given their levels the "
-            "patients' parameters are far from normal, as where a level is known from one side "
-            "only; chains walk slowly along it, and focei and laplace are less near to it than "
-            "saem")
+            "elsewhere than a quick Laplace fit does: given their levels the patients' parameters "
+            "are far from normal, as where each has few answers; chains may walk slowly along it, "
+            "and estimates by focei and laplace are less near to its maximum than saem's")
     return said
 
 
@@ -117,9 +116,9 @@ def _at_zero(model: PopulationModel, start: Start) -> list[str]:
 
 def _apart(model: PopulationModel, start: Start, patients: Patients) -> dict[str, float]:
     """Spreads and typical values that the exact likelihood puts more than two standard errors
-    from the start, and how many.
+    from where modes and curvature put them, and how many.
 
-    From there two steps of EM are taken, one by the patients' exact moments (by importance
+    From the start two steps of EM are taken, one by the patients' exact moments (by importance
     sampling: SAEM's maximum is where this step is 0), the other by modes and curvature. Where a
     share `open` of a spread's variance is left open, a step that is longer by d in ln omega ends
     d / (1 - open)^2 further, of which a standard error is 1 / sqrt(2 P) / (1 - open); of a typical

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ _BLOCK = 100  # steps of one call: what the progress bar moves by
 _FAST, _SLOW = 0.03, 0.001  # step sizes of Adam at the beginning and at the end
 _AVERAGED = 0.3  # share of the steps, the last, over which the guide's parameters are averaged
 _OUTER, _INNER = 400, 25  # draws of the population by which the guide is measured, and of phi each
-_HALF_LOG_2PI = 0.9189385332046727
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 _BAD = 0.7  # a Pareto k above it: importance weights cannot mend the guide, and it is not near
 
 
@@ -103,8 +104,7 @@ class Svi(Estimator):
         def particle(params: Arrays, key: jax.Array, data: Arrays, frame: Arrays) -> jax.Array:
             """log density less the guide's, where one draw of the guide lies."""
             own = own_patients(data)[:, None]
-            key, of_u = jax.random.split(jax.random.split(key)[1])  # as NumPyro splits a key
-            of_z = jax.random.split(key)[1]
+            of_u, of_z = jax.random.split(key)
             low, low_z = _lower(params["low"]), _lower(params["z_low"])
             x, y = jax.random.normal(of_u, (size,)), jax.random.normal(of_z, (room, k))
             z = jnp.where(own, params["z_mean"] + jnp.einsum("pkl,pl->pk", low_z, y), 0.0)
@@ -138,7 +138,7 @@ class Svi(Estimator):
                  "low": np.eye(size) * np.log(np.expm1(patients**-0.5)),
                  "z_low": np.tile(np.eye(k) * np.log(np.expm1(1.0)), (room, 1, 1))}
         carry = jax.tree.map(np.asarray, (
-            jax.random.split(jax.random.PRNGKey(seed), 3)[0], adam.init(first), _guide(first),
+            jax.random.PRNGKey(seed), adam.init(first), _guide(first),
             -float(round((1.0 - _AVERAGED) * blocks) * _BLOCK)))
         for done in range(blocks):
             # to the host and back: spread over devices as it comes it would need another program
