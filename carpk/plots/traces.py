@@ -47,10 +47,13 @@ def draw(fit: Fit) -> Pages:
             if energy is not None and name is _ENERGY:
                 _energy(figure.add_subplot(grid[row, 3 * side]), energy.values)
                 continue
-            last = shown[k + 2:k + 3] in ([], [_ENERGY])
-            values = draws[name].values
-            _trace(figure.add_subplot(grid[row, 3 * side]), name, values, last)
-            _ranks(figure.add_subplot(grid[row, 3 * side + 1]), values, last)
+            below, values = shown[k + 2:k + 3], draws[name].values
+            last, pair = below in ([], [_ENERGY]), [
+                figure.add_subplot(grid[row, 3 * side + right]) for right in (0, 1)]
+            _trace(pair[0], name, values, last)
+            _ranks(pair[1], values, last)
+            for ax in pair if below else []:  # room for the heading of the energy
+                ax.set_xlabel("")
         pages.append(("traces" if len(names) <= each else f"traces_{number}", figure))
     return pages
 
