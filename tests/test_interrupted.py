@@ -63,6 +63,7 @@ def test_a_process_killed_while_it_samples_leaves_no_fit(tmp_path, how):
         assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow  # passed, 14 s
 def test_a_fit_that_was_interrupted_goes_on_to_the_same_draws(small_fit, tmp_path, monkeypatch):
     monkeypatch.setattr(chains, "_SAVED", 0.0)
     monkeypatch.setattr(fitting.program_cache, "keep_programs", lambda: ())

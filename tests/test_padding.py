@@ -101,6 +101,7 @@ def test_saem_draws_for_the_others_alone_and_comes_to_the_same(eleven, monkeypat
         np.testing.assert_allclose(c, a, rtol=1e-8)
 
 
+@pytest.mark.slow  # passed, 9 s
 def test_svi_draws_for_the_others_alone_and_comes_to_the_same(eleven, monkeypatch):
     guide, elbo, k, frame = by_svi(*eleven)
     monkeypatch.setattr(padding, "rounded", lambda patients: patients)

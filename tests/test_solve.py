@@ -242,7 +242,8 @@ PASSING = StructuralModel(
     initial=lambda p: {"x": 10.0, "y": 10.0}, observe=lambda t, y, p: {"y": y.y}, solver="rodas4")
 
 
-@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize("derivative", [
+    jax.jacfwd, pytest.param(jax.jacrev, marks=pytest.mark.slow)])  # passed, 6 s
 def test_a_threshold_of_the_states_is_met_where_it_is_passed_with_its_derivative(derivative):
     """y follows x within seconds and keeps, from then on, the level at which x fell below L."""
     days = np.array([0.5, 1.0, 3.0, 4.1, 9.0, 20.0])
